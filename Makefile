@@ -1,0 +1,35 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test bench clean
+
+help: ## print this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
+
+venv: .venv/.installed ## create .venv with the pinned packages
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e '.[test]'
+	@touch $@
+
+demo: venv ## rank the layers of the small bundled network on sample images, into demo/
+	$(BIN)/macattr rank --model ram_models:ram_swinir_tiny --images sample --method mac --out demo/
+
+test: export OMP_NUM_THREADS = 1
+test: venv ## run every check: style, types, import contracts, tests, notebooks
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n 2
+	if [ -d notebooks ]; then $(BIN)/pytest -n 2 --nbmake notebooks; fi
+
+bench: venv ## measure speed and convergence
+	$(BIN)/python benchmarks/one_pass.py
+	$(BIN)/python benchmarks/convergence.py
+
+clean: ## remove what the other targets made, except .venv
+	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

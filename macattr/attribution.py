@@ -1,0 +1,494 @@
+"""Captum-style attribution classes: one call, the contribution of every neuron of a layer, or of many layers."""
+
+__all__ = [
+    "InternalInfluence",
+    "LayerConductance",
+    "LayerGradientXActivation",
+    "LayerIntegratedGradients",
+    "MaskAttributeConductance",
+]
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, get_args
+
+import torch
+from captum.attr import GradientAttribution, LayerAttribution
+from jaxtyping import Int
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from macattr.engine import Trace, objective_at, sweep_activations, trace
+from macattr.layers import LayerLike, resolve_layers
+from macattr.objectives import Objective, Target, TargetType
+from macattr.partitions import (
+    ActivationGradientSum,
+    GradientSum,
+    LayerSum,
+    Partition,
+    StieltjesSum,
+    Tag,
+    captum_nodes,
+    tagged_partition,
+)
+from macattr.paths import Gate, LinearPath, Path, Reference, resolve_reference
+from macattr.presets import DEFAULT, MacMethod, Preset
+
+Tensors = Tensor | tuple[Tensor, ...]
+Attributions = Tensors | list[Tensors]
+Baselines = Reference | tuple[Reference, ...] | None
+
+
+class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
+    """What the classes below share: layers by name, formats, progress."""
+
+    input_residual: Tensor | None = None
+    """After a path method: relative error of completeness at the input, (B,); 0 is exact. See Trace.input_residual."""
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Tensor],
+        layer: LayerLike | Sequence[LayerLike],
+        device_ids: list[int] | None = None,
+    ) -> None:
+        """Layers of a network.
+
+        Args:
+            forward_func: Network, or a function that calls it.
+            layer: A module, its name, or a list of either (then a list comes back). Names need a network.
+            device_ids: As in Captum, for data-parallel networks; only None is supported.
+
+        Raises:
+            ValueError: If a layer is not in the network or ``device_ids`` is given.
+        """
+        if device_ids is not None:
+            raise ValueError("`device_ids` is not supported: pass the network inside DataParallel (`model.module`).")
+        self._several = isinstance(layer, Sequence) and not isinstance(layer, str)
+        if isinstance(forward_func, nn.Module):
+            self._layers = resolve_layers(forward_func, layer)
+        else:
+            modules = list(layer) if isinstance(layer, Sequence) and not isinstance(layer, str) else [layer]
+            if not all(isinstance(module, nn.Module) for module in modules):
+                raise ValueError(f"layer names need a network, got {layer!r} with a function: pass the modules.")
+            self._layers = {f"layer {number}": m for number, m in enumerate(modules) if isinstance(m, nn.Module)}
+        resolved = list(self._layers.values())
+        LayerAttribution.__init__(self, forward_func, resolved if self._several else resolved[0])
+        GradientAttribution.__init__(self, forward_func)
+
+    def _format(self, parts: dict[str, tuple[Tensor, ...]]) -> Attributions:
+        """A tensor for a layer, a tuple if it returns several, a list of these for a list of layers."""
+        each: list[Tensors] = [values if len(values) > 1 else values[0] for values in parts.values()]
+        return each if self._several else each[0]
+
+    def _delta(self, parts: dict[str, tuple[Tensor, ...]], change: Tensor) -> Tensor | list[Tensor]:
+        """Sum of a layer's attributions minus the change of the objective, per sample."""
+        batch = len(change)
+        each = [sum((v.reshape(batch, -1).sum(1) for v in values), -change) for values in parts.values()]
+        return each if self._several else each[0]
+
+    def _trace(
+        self,
+        path: Path,
+        partition: Partition,
+        objective: Objective,
+        layer_sum: LayerSum,
+        additional_forward_args: Any,
+        internal_batch_size: int | None,
+        attribute_to_layer_input: bool,
+        grad_kwargs: Mapping[str, Any] | None,
+        show_progress: bool,
+    ) -> tuple[Trace, dict[str, tuple[Tensor, ...]]]:
+        """One sweep with one sum for all layers."""
+        with _progress(show_progress, len(partition.nodes), self.get_name()) as advance:
+            result = trace(
+                self.forward_func, self._layers, path, partition, objective, [layer_sum],
+                forward_args=_as_tuple(additional_forward_args), internal_batch_size=internal_batch_size,
+                at_input=attribute_to_layer_input, grad_kwargs=grad_kwargs, advance=advance,
+            )  # fmt: skip
+        return result, {name: result.values(layer_sum, name) for name in self._layers}
+
+    def _conductance(
+        self,
+        path: Path,
+        partition: Partition,
+        objective: Objective,
+        additional_forward_args: Any,
+        internal_batch_size: int | None,
+        return_convergence_delta: bool,
+        attribute_to_layer_input: bool,
+        grad_kwargs: Mapping[str, Any] | None,
+        show_progress: bool,
+    ) -> Attributions | tuple[Attributions, Tensor | list[Tensor]]:
+        """Stieltjes sums of the layers along a path, with the deltas if asked for."""
+        layer_sum = StieltjesSum(partition.tag)
+        result, parts = self._trace(
+            path, partition, objective, layer_sum, additional_forward_args, internal_batch_size,
+            attribute_to_layer_input, grad_kwargs, show_progress,
+        )  # fmt: skip
+        self.input_residual = result.input_residual
+        if not return_convergence_delta:
+            return self._format(parts)
+        forward_args = _as_tuple(additional_forward_args)
+        start, end = (objective_at(self.forward_func, path, alpha, objective, forward_args) for alpha in path.interval)
+        return self._format(parts), self._delta(parts, end - start)
+
+
+class MaskAttributeConductance(_LayerMethod):
+    r"""Mask attribute conductance (MAC): how much a layer carries the change from a masked to a whole image.
+
+    .. math:: \mathrm{MAC}_l = \sum_j g_l(\tau_j) \odot \big(y_l(\alpha_{j+1}) - y_l(\alpha_j)\big)
+
+    along the mask attribute path, with :math:`y_l` the layer's output and :math:`g_l` the objective's gradient there.
+
+    Source:
+        Qin et al. 2024 (RAM), Sec. 3.3, Eq. 8 and 9 (as corrected in the theory pages).
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 1, 3, padding=1))
+        >>> MaskAttributeConductance(net, net[0]).attribute(torch.rand(1, 1, 8, 8), r=0.5, n_steps=20).shape
+        torch.Size([1, 2, 8, 8])
+    """
+
+    def attribute(
+        self,
+        inputs: Tensor,
+        baselines: Reference | None = None,
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+        n_steps: int | None = None,
+        method: MacMethod | None = None,
+        internal_batch_size: int | None = None,
+        return_convergence_delta: bool = False,
+        attribute_to_layer_input: bool = False,
+        grad_kwargs: Mapping[str, Any] | None = None,
+        *,
+        r: float | None = None,
+        order: Int[Tensor, "..."] | None = None,
+        gate: Gate | None = None,
+        delta: float | None = None,
+        objective: Objective | None = None,
+        preset: Preset | None = None,
+        seed: int | None = None,
+        show_progress: bool = False,
+        groups: int | None = None,
+        include_end: bool | None = None,
+        patch_size: int = 1,
+    ) -> Attributions | tuple[Attributions, Tensor | list[Tensor]]:
+        """MAC of every neuron.
+
+        Arguments that are None take their value from ``preset``.
+
+        Args:
+            inputs: Whole images (B, C, H, W).
+            baselines: What is seen of hidden pixels: number, tensor or function of the inputs. None: the model's own
+                ``reference_input`` if it has one, else 0.
+            target: As in Captum, for models that do not return images; excludes ``objective``.
+            additional_forward_args: Further positional arguments of the model.
+            n_steps: Increments of alpha (default 200; 20 rank nearly as well, see the benchmarks).
+            method: Where the gradient is taken (default ``riemann_trapezoid``); see :class:`macattr.presets.Preset`.
+            internal_batch_size: Rows (nodes x images) of one forward pass; None chooses by memory.
+            return_convergence_delta: Also return the sum of the attributions minus the objective's change, (B,) for
+                each layer: 0 only where the layer is a cut of the network.
+            attribute_to_layer_input: Attribute to what goes into the layer.
+            grad_kwargs: Passed to :func:`torch.autograd.grad`.
+            r: Masked fraction at the start of the path, in (0, 1] (default 0.5).
+            order: (H*W,) long, ``order[k]`` is the flat index of the k-th pixel revealed, or (B, H*W); None: random.
+            gate: ``fade``, ``sigmoid`` or ``one_sided`` (default ``fade``).
+            delta: Sharpness of the last two (default 1e4).
+            objective: What is explained, (B, ...) to (B,) (default gradient magnitude).
+            preset: Bundle of defaults: :data:`macattr.presets.DEFAULT`, ``PAPER`` or ``OFFICIAL``.
+            seed: Seed of the random order (default 0); excludes ``order``.
+            show_progress: Show a progress bar.
+            groups: Groups of pixels of the ``fade`` gate (default one for every 8 steps, every 4 below 40 steps).
+            include_end: Whether the whole image is the last node (default True).
+            patch_size: Side in pixels of the blocks that are revealed together.
+
+        Returns:
+            Attributions in the shape of the layer's output; a tuple if it returns several tensors; a list of these
+            for a list of layers. With ``return_convergence_delta`` a pair of this and the delta.
+
+        Raises:
+            ValueError: If an argument is out of range or would have no effect, the objective does not fit the output,
+                or a value is not finite.
+        """
+        if target is not None and objective is not None:
+            raise ValueError("`target` and `objective` exclude each other: a target is an objective.")
+        if seed is not None and order is not None:
+            raise ValueError(f"`seed` = {seed} has no effect when `order` is given.")
+        options = (preset or DEFAULT).override(
+            r=r, n_steps=n_steps, gate=gate, delta=delta, groups=groups, method=method, include_end=include_end,
+            objective=objective if target is None else Target(target),
+        )  # fmt: skip
+        if not isinstance(inputs, Tensor):
+            raise ValueError(f"a mask path needs one tensor of images (B, C, H, W), got {type(inputs).__name__}.")
+        if baselines is None:
+            baselines = getattr(self.forward_func, "reference_input", 0.0)
+        path = options.path(inputs, resolve_reference(baselines, inputs), order, seed or 0, patch_size)
+        return self._conductance(
+            path, options.partition(path), options.objective, additional_forward_args, internal_batch_size,
+            return_convergence_delta, attribute_to_layer_input, grad_kwargs, show_progress,
+        )  # fmt: skip
+
+
+class LayerConductance(_LayerMethod):
+    r"""Conductance :math:`\sum_j g_l(\tau_j) \odot (y_l(\alpha_{j+1}) - y_l(\alpha_j))` along a straight line or any path.
+
+    Equal to Captum's where that works; also for layers whose outputs do not keep the batch first (attention windows),
+    that are called several times, and for many layers in one sweep.
+
+    Source:
+        Dhamdhere et al. 2018.
+    """
+
+    def attribute(
+        self,
+        inputs: Tensors,
+        baselines: Baselines = None,
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+        n_steps: int = 50,
+        method: str = "gausslegendre",
+        internal_batch_size: int | None = None,
+        return_convergence_delta: bool = False,
+        attribute_to_layer_input: bool = False,
+        grad_kwargs: Mapping[str, Any] | None = None,
+        *,
+        path: Path | None = None,
+        objective: Objective | None = None,
+        show_progress: bool = False,
+    ) -> Attributions | tuple[Attributions, Tensor | list[Tensor]]:
+        """Conductance of every neuron.
+
+        Args:
+            inputs: Model inputs, (B, ...) each.
+            baselines: Start of the line: number, tensor or function of the input, one for each input; None for 0.
+            target: As in Captum; excludes ``objective``.
+            additional_forward_args: Further positional arguments of the model.
+            n_steps: Increments.
+            method: ``left``, ``right`` or ``trapezoid``: equal increments with both ends of the path, the gradient
+                taken there. Or Captum's names (``gausslegendre``, ``riemann_*``): Captum's nodes, which mostly miss
+                the ends, left-tagged.
+            internal_batch_size: Rows (nodes x samples) of one forward pass; None chooses by memory.
+            return_convergence_delta: Also return the sum of the attributions minus the objective's change.
+            attribute_to_layer_input: Attribute to what goes into the layer.
+            grad_kwargs: Passed to :func:`torch.autograd.grad`.
+            path: Path to walk instead of the line; must end at ``inputs``; excludes ``baselines``.
+            objective: What is explained, (B, ...) to (B,).
+            show_progress: Show a progress bar.
+
+        Returns:
+            As :meth:`MaskAttributeConductance.attribute`.
+
+        Raises:
+            ValueError: As there.
+        """
+        walked = _path(inputs, baselines, path)
+        return self._conductance(
+            walked, _partition(walked, n_steps, method, n_steps + 1), _objective(target, objective),
+            additional_forward_args, internal_batch_size, return_convergence_delta, attribute_to_layer_input,
+            grad_kwargs, show_progress,
+        )  # fmt: skip
+
+
+class InternalInfluence(_LayerMethod):
+    r"""Mean gradient :math:`\sum_j w_j\,g_l(\alpha_j)` of the objective at a layer along a path.
+
+    Along the line over [1 - r, 1], times the number of nodes, this is what the paper's Table 5 calls IG.
+
+    Source:
+        Leino et al. 2018.
+    """
+
+    def attribute(
+        self,
+        inputs: Tensors,
+        baselines: Baselines = None,
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+        n_steps: int = 50,
+        method: str = "gausslegendre",
+        internal_batch_size: int | None = None,
+        attribute_to_layer_input: bool = False,
+        grad_kwargs: Mapping[str, Any] | None = None,
+        *,
+        path: Path | None = None,
+        objective: Objective | None = None,
+        show_progress: bool = False,
+    ) -> Attributions:
+        """Mean gradient at every neuron; arguments as in :meth:`LayerConductance.attribute`, on ``n_steps`` nodes."""
+        walked = _path(inputs, baselines, path)
+        partition = _partition(walked, n_steps, method, n_steps)
+        result, parts = self._trace(
+            walked, partition, _objective(target, objective), GradientSum(partition.weights), additional_forward_args,
+            internal_batch_size, attribute_to_layer_input, grad_kwargs, show_progress,
+        )  # fmt: skip
+        self.input_residual = result.input_residual
+        return self._format(parts)
+
+
+class LayerIntegratedGradients(_LayerMethod):
+    r"""Integrated gradients in a layer's own space: a straight line from its value at the baseline to that at the input.
+
+    A list of layers is moved together, as in Captum. Along another ``path``, the line joins the layer's values at the
+    path's two ends.
+
+    Source:
+        Sundararajan et al. 2017, applied to a layer as in Captum.
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Tensor],
+        layer: LayerLike | Sequence[LayerLike],
+        device_ids: list[int] | None = None,
+        multiply_by_inputs: bool = True,
+    ) -> None:
+        """As the other classes; without ``multiply_by_inputs`` the mean gradient alone is returned."""
+        super().__init__(forward_func, layer, device_ids)
+        self._multiply_by_inputs = multiply_by_inputs
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """Whether the mean gradient is multiplied by the layer's change."""
+        return self._multiply_by_inputs
+
+    def attribute(
+        self,
+        inputs: Tensors,
+        baselines: Baselines = None,
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+        n_steps: int = 50,
+        method: str = "gausslegendre",
+        internal_batch_size: int | None = None,
+        return_convergence_delta: bool = False,
+        attribute_to_layer_input: bool = False,
+        grad_kwargs: Mapping[str, Any] | None = None,
+        *,
+        path: Path | None = None,
+        objective: Objective | None = None,
+        show_progress: bool = False,
+    ) -> Attributions | tuple[Attributions, Tensor]:
+        """Integrated gradients of every neuron; arguments as in :meth:`LayerConductance.attribute`.
+
+        The delta is that of all layers together, (B,).
+        """
+        walked = _path(inputs, baselines, path)
+        chosen = _objective(target, objective)
+        partition = _partition(walked, n_steps, method, n_steps)
+        forward_args = _as_tuple(additional_forward_args)
+        with _progress(show_progress, len(partition.nodes), self.get_name()) as advance:
+            sums = sweep_activations(
+                self.forward_func, self._layers, walked, partition, chosen, forward_args=forward_args,
+                internal_batch_size=internal_batch_size, at_input=attribute_to_layer_input, grad_kwargs=grad_kwargs,
+                advance=advance,
+            )  # fmt: skip
+        parts = {
+            name: tuple(
+                gradient * change if self.multiplies_by_inputs else gradient
+                for site, (gradient, change) in sums.items()
+                if site.layer == name
+            )
+            for name in self._layers
+        }
+        if not return_convergence_delta:
+            return self._format(parts)
+        start, end = (objective_at(self.forward_func, walked, alpha, chosen, forward_args) for alpha in walked.interval)
+        flat = [value.reshape(len(end), -1).sum(1) for values in parts.values() for value in values]
+        return self._format(parts), torch.stack(flat).sum(0) - (end - start)
+
+
+class LayerGradientXActivation(_LayerMethod):
+    """Gradient x activation of a layer at the input itself.
+
+    Source:
+        Shrikumar et al. 2016, applied to a layer as in Captum.
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Tensor],
+        layer: LayerLike | Sequence[LayerLike],
+        device_ids: list[int] | None = None,
+        multiply_by_inputs: bool = True,
+    ) -> None:
+        """As the other classes; without ``multiply_by_inputs`` the gradient alone is returned."""
+        super().__init__(forward_func, layer, device_ids)
+        self._multiply_by_inputs = multiply_by_inputs
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """Whether the gradient is multiplied by the activation."""
+        return self._multiply_by_inputs
+
+    def attribute(
+        self,
+        inputs: Tensors,
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+        attribute_to_layer_input: bool = False,
+        grad_kwargs: Mapping[str, Any] | None = None,
+        *,
+        objective: Objective | None = None,
+    ) -> Attributions:
+        """Gradient x activation of every neuron; arguments as in :meth:`LayerConductance.attribute`."""
+        ends = _as_tuple(inputs)
+        one = torch.ones(1, dtype=torch.float64)
+        point = Partition(one, "left", one)
+        layer_sum = (ActivationGradientSum if self.multiplies_by_inputs else GradientSum)(one)
+        _, parts = self._trace(
+            LinearPath(ends, ends), point, _objective(target, objective), layer_sum, additional_forward_args, None,
+            attribute_to_layer_input, grad_kwargs, show_progress=False,
+        )  # fmt: skip
+        return self._format(parts)
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    """One or several things as a tuple; None is nothing."""
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+def _objective(target: TargetType, objective: Objective | None) -> Objective:
+    """The objective, or the output selected by a target."""
+    if target is not None and objective is not None:
+        raise ValueError("`target` and `objective` exclude each other: a target is an objective.")
+    return Target(target) if objective is None else objective
+
+
+def _path(inputs: Tensors, baselines: Baselines, path: Path | None) -> Path:
+    """The straight line from the baselines, or the given path if it ends at the inputs."""
+    ends: tuple[Tensor, ...] = _as_tuple(inputs)
+    if path is None:
+        starts = _as_tuple(baselines) if isinstance(baselines, tuple) else (baselines,) * len(ends)
+        if len(starts) != len(ends):
+            raise ValueError(f"{len(ends)} inputs need as many baselines, got {len(starts)}.")
+        return LinearPath(ends, tuple(resolve_reference(s, e) for s, e in zip(starts, ends, strict=True)))
+    if baselines is not None:
+        raise ValueError("`baselines` has no effect when `path` is given: the path has its own start.")
+    last = path.at(torch.tensor(path.interval[1:], dtype=torch.float64))
+    if len(last) != len(ends) or not all(
+        a.shape == b.shape and torch.allclose(a, b) for a, b in zip(last, ends, strict=True)
+    ):
+        raise ValueError("`path` does not end at `inputs`: build it from the same tensors.")
+    return path
+
+
+def _partition(path: Path, n_steps: int, method: str, n_nodes: int) -> Partition:
+    """Nodes by our tags or Captum's names."""
+    if n_steps < 1:
+        raise ValueError(f"`n_steps` must be at least 1, got {n_steps}.")
+    if method in get_args(Tag):
+        return tagged_partition(path.interval, n_steps, method, path.groups)  # type: ignore[arg-type]
+    return captum_nodes(path.interval, n_nodes, method)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _progress(shown: bool, total: int, name: str) -> Iterator[Callable[[float], object] | None]:
+    """A progress bar over nodes, or nothing."""
+    if not shown:
+        yield None
+        return
+    with tqdm(total=total, unit="node", desc=name) as bar:
+        yield bar.update

@@ -1,0 +1,119 @@
+"""Layers by name: which modules of a network are looked at, and what is known of them without running it."""
+
+__all__ = ["LayerLike", "describe_layers", "resolve_layers"]
+
+import difflib
+import fnmatch
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+LayerLike = nn.Module | str
+
+
+def parameter_owners(model: nn.Module) -> dict[str, nn.Module]:
+    """Modules that own a parameter directly, in module order: the layers that can be fine-tuned."""
+    return {
+        name: module for name, module in model.named_modules() if name and any(True for _ in module.parameters(False))
+    }
+
+
+def resolve_layers(
+    model: nn.Module, layers: LayerLike | type[nn.Module] | Sequence[LayerLike | type[nn.Module]] | None = None
+) -> dict[str, nn.Module]:
+    """Layers by their names in the model, in module order for None and globs, else in the order given.
+
+    Args:
+        model: Network that contains the layers.
+        layers: None for every module that owns a parameter directly; or one or several of: a module of the model, a
+            name, a glob over names (``"layers.*.conv"``), a module class.
+
+    Raises:
+        ValueError: If a name, glob, class or module is not in the model, or nothing is selected.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+        >>> list(resolve_layers(net)), list(resolve_layers(net, nn.ReLU))
+        (['0', '2'], ['1'])
+    """
+    if layers is None:
+        found = parameter_owners(model)
+        if not found:
+            raise ValueError(f"no module inside {type(model).__name__} owns a parameter: name the `layers` to look at.")
+        return found
+    modules = dict(model.named_modules())
+    chosen: dict[str, nn.Module] = {}
+    for layer in layers if isinstance(layers, Sequence) and not isinstance(layers, str) else [layers]:
+        chosen |= {name: modules[name] for name in _names(layer, modules)}
+    if not chosen:
+        raise ValueError("`layers` is empty: pass None for every module that owns a parameter.")
+    return chosen
+
+
+def _names(layer: LayerLike | type[nn.Module], modules: dict[str, nn.Module]) -> list[str]:
+    """Names that one entry stands for."""
+    if isinstance(layer, nn.Module):
+        names = [name for name, module in modules.items() if module is layer]
+        if not names:
+            raise ValueError(
+                f"the module {type(layer).__name__} is not part of the model: pass one of its own modules."
+            )
+        return names
+    if isinstance(layer, type):
+        names = [name for name, module in modules.items() if isinstance(module, layer)]
+        if not names:
+            raise ValueError(f"the model has no module of class {layer.__name__}.")
+        return names
+    if layer in modules:
+        return [layer]
+    names = [name for name in modules if any(c in layer for c in "*?[") and fnmatch.fnmatchcase(name, layer)]
+    if not names:
+        raise ValueError(f"no layer {layer!r}{_hint(layer, list(modules))}")
+    return names
+
+
+def _hint(name: str, known: list[str]) -> str:
+    """Near matches, and where a 'module.' prefix comes from."""
+    near = [name.removeprefix("module.")] if name.removeprefix("module.") in known else []
+    near += [match for match in difflib.get_close_matches(name, known, n=3) if match not in near]
+    hint = f"; did you mean {', '.join(repr(match) for match in near)}?" if near else "."
+    return hint + (" A 'module.' prefix comes from DataParallel." if name.startswith("module.") else "")
+
+
+@dataclass(frozen=True)
+class LayerDescription:
+    """What is known of a layer from its name and module.
+
+    Args:
+        name: Dotted name in the model.
+        type: Class name of the module.
+        depth: Position among the described layers, from 0.
+        block: Name up to its last number: the repeated unit that the layer belongs to, '' outside of any.
+        role: The rest of the name: what the layer is inside its block.
+        parameters: Number of parameters that the module owns directly.
+    """
+
+    name: str
+    type: str
+    depth: int
+    block: str
+    role: str
+    parameters: int
+
+
+def describe_layers(layers: dict[str, nn.Module]) -> list[LayerDescription]:
+    """Type, depth, block, role and size of every layer.
+
+    Example:
+        >>> describe_layers({"blocks.3.mlp.fc1": nn.Linear(2, 3)})[0]
+        LayerDescription(name='blocks.3.mlp.fc1', type='Linear', depth=0, block='blocks.3', role='mlp.fc1', parameters=9)
+    """
+    descriptions = []
+    for depth, (name, module) in enumerate(layers.items()):
+        match = re.fullmatch(r"(?P<block>.*\.\d+|\d+)\.(?P<role>.+?)", name)
+        block, role = (match["block"], match["role"]) if match else ("", name)
+        parameters = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        descriptions.append(LayerDescription(name, type(module).__name__, depth, block, role, parameters))
+    return descriptions

@@ -1,0 +1,193 @@
+r"""Objectives: what of a model's output is explained, as one scalar per sample."""
+
+__all__ = ["Distance", "GradientMagnitude", "Objective", "OutputMean", "OutputSum", "Target", "Window"]
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+TargetType = int | tuple[int, ...] | Tensor | Sequence[int] | Sequence[tuple[int, ...]] | None
+Metric = Literal["l1", "l2", "psnr"]
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """Any function from outputs to one scalar per sample that never mixes samples; plain functions fit."""
+
+    def __call__(self, output: Tensor, /) -> Tensor:
+        """(B, ...) to (B,)."""
+
+
+@dataclass(frozen=True)
+class GradientMagnitude:
+    r"""Total gradient magnitude of images, MAC's objective: how much edge and texture a network produces.
+
+    .. math:: J(t) = \sum_{c,h,w} \sqrt{(t_{h,w} - t_{h+1,w})^2 + (t_{h,w} - t_{h,w+1})^2 + \varepsilon^2}
+
+    over the (H-1) x (W-1) positions that have both neighbours.
+
+    Args:
+        eps: Smoothing, in units of the image. With 0 (the authors' script) the gradient is NaN wherever two
+            neighbours below and to the right are equal; the default keeps it finite and bounds the change of J by
+            1e-6 per position.
+
+    Source:
+        Gu & Dong 2021 (LAM), the "attr_grad" of Qin et al. 2024 (RAM).
+
+    Example:
+        >>> image = torch.tensor([[[[0.0, 4.0], [3.0, 9.0]]]])
+        >>> GradientMagnitude()(image)
+        tensor([5.])
+    """
+
+    eps: float = 1e-6
+
+    def __call__(self, output: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
+        """Gradient magnitude of every image.
+
+        Raises:
+            ValueError: If the output is not a batch of images of at least 2x2 pixels.
+        """
+        if output.dim() != 4 or min(output.shape[-2:]) < 2:
+            raise ValueError(
+                f"gradient magnitude needs an output of images (B, C, H, W) of at least 2x2 pixels, got shape "
+                f"{tuple(output.shape)}: pass `target` or another `objective`."
+            )
+        down = output[..., :-1, :-1] - output[..., 1:, :-1]
+        right = output[..., :-1, :-1] - output[..., :-1, 1:]
+        return (down.square() + right.square() + self.eps**2).sqrt().sum((1, 2, 3))
+
+
+@dataclass(frozen=True)
+class OutputSum:
+    """Sum of a sample's outputs."""
+
+    def __call__(self, output: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
+        """Sum over everything but the batch."""
+        return output.flatten(1).sum(1)
+
+
+@dataclass(frozen=True)
+class OutputMean:
+    """Mean of a sample's outputs."""
+
+    def __call__(self, output: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
+        """Mean over everything but the batch."""
+        return output.flatten(1).mean(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Distance:
+    """Distance of every output to a reference of the same shape.
+
+    Args:
+        reference: What the output is compared with, (B, ...) or (1, ...).
+        metric: ``l1`` (mean absolute error), ``l2`` (mean squared error) or ``psnr`` (dB, for values in [0, 1]; its
+            gradient does not exist where the error is 0).
+    """
+
+    reference: Tensor
+    metric: Metric = "l1"
+
+    def __post_init__(self) -> None:
+        if self.metric not in get_args(Metric):
+            raise ValueError(f"`metric` must be one of {', '.join(get_args(Metric))}, got {self.metric!r}.")
+
+    def __call__(self, output: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
+        """Distance of every sample.
+
+        Raises:
+            ValueError: If the reference does not fit the output.
+        """
+        if self.reference.shape[1:] != output.shape[1:] or self.reference.shape[0] not in (1, output.shape[0]):
+            raise ValueError(
+                f"the reference of shape {tuple(self.reference.shape)} does not fit the output {tuple(output.shape)}."
+            )
+        error = (output - self.reference.to(output)).flatten(1)
+        if self.metric == "l1":
+            return error.abs().mean(1)
+        mse = error.square().mean(1)
+        return mse if self.metric == "l2" else -10 * mse.log10()
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Another objective, read inside a rectangle of the image only.
+
+    Args:
+        objective: What is read there. A :class:`Distance` needs a reference of the window's size.
+        top: First row.
+        left: First column.
+        height: Rows, in pixels.
+        width: Columns, in pixels.
+    """
+
+    objective: Objective
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def __call__(self, output: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
+        """Objective of the cropped output.
+
+        Raises:
+            ValueError: If the rectangle leaves the image.
+        """
+        bottom, right = self.top + self.height, self.left + self.width
+        inside = 0 <= self.top < bottom <= output.shape[-2] and 0 <= self.left < right <= output.shape[-1]
+        if not inside:
+            raise ValueError(
+                f"the window rows {self.top}-{bottom}, columns {self.left}-{right} leaves the output of "
+                f"{output.shape[-2]}x{output.shape[-1]} pixels."
+            )
+        return self.objective(output[..., self.top : bottom, self.left : right])
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """One output per sample, selected as Captum's ``target`` does.
+
+    Args:
+        target: None for models with one output per sample; an index, or a tuple of indices into the output's
+            dimensions after the batch; or one of these for every sample (list, or 1-d tensor).
+    """
+
+    target: TargetType = None
+
+    def __call__(self, output: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
+        """The selected output of every sample.
+
+        Raises:
+            ValueError: If the target does not fit the output.
+        """
+        batch = output.shape[0] if output.dim() else 0
+        if self.target is None:
+            if not batch or output.numel() != batch:
+                raise ValueError(
+                    f"the output of shape {tuple(output.shape)} is not one number per sample: pass `target` or "
+                    "`objective`."
+                )
+            return output.reshape(batch)
+        chosen = self.target.flatten().tolist() if isinstance(self.target, Tensor) else self.target
+        if isinstance(chosen, list):
+            chosen = chosen * batch if len(chosen) == 1 else chosen
+            if len(chosen) != batch:
+                raise ValueError(f"`target` has {len(chosen)} entries for {batch} samples.")
+            return torch.stack([self._select(sample, one) for sample, one in zip(output, chosen, strict=True)])
+        return self._select(output.movedim(0, -1), chosen)  # type: ignore[arg-type]
+
+    def _select(self, output: Tensor, index: int | tuple[int, ...]) -> Tensor:
+        """Entry at ``index`` of the leading dimensions."""
+        position = index if isinstance(index, tuple) else (index,)
+        try:
+            selected: Tensor = output[position]
+        except IndexError as error:
+            raise ValueError(
+                f"`target` {index} is out of range of an output of shape {tuple(output.shape)}."
+            ) from error
+        return selected

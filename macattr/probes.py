@@ -1,0 +1,61 @@
+"""Hooks on modules: the only ones in the project, always removed."""
+
+__all__ = ["Site", "probing"]
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+
+class Site(NamedTuple):
+    """Where a tensor was seen: the layer, which of its calls in one forward pass, which tensor of the call."""
+
+    layer: str
+    call: int
+    item: int
+
+    def __str__(self) -> str:
+        """Name of the layer, with call and tensor where they are not the first."""
+        return (
+            self.layer + (f" (call {self.call + 1})" if self.call else "") + (f"[{self.item}]" if self.item else "")
+        )
+
+
+@contextmanager
+def probing(
+    layers: Mapping[str, nn.Module], visit: Callable[[Site, Tensor], Tensor], at_input: bool = False
+) -> Iterator[None]:
+    """While active, every tensor that comes out of the layers (or goes in) passes through ``visit``.
+
+    Args:
+        layers: Modules by name.
+        visit: Called as ``visit(site, tensor)`` in the order of execution; what it returns takes the tensor's place.
+            Calls are counted from the activation on, so one activation spans one forward pass.
+        at_input: Visit positional inputs instead of outputs.
+    """
+    calls = dict.fromkeys(layers, 0)
+
+    def visit_all(name: str, value: Any) -> Any:
+        call = calls[name]
+        calls[name] += 1
+        leaves, structure = pytree.tree_flatten(value)
+        tensors = [index for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        visited = {leaf: visit(Site(name, call, number), leaves[leaf]) for number, leaf in enumerate(tensors)}
+        if all(visited[index] is leaves[index] for index in tensors):
+            return None
+        return pytree.tree_unflatten([visited.get(index, leaf) for index, leaf in enumerate(leaves)], structure)
+
+    handles = []
+    try:
+        for name, module in layers.items():
+            if at_input:
+                handles.append(module.register_forward_pre_hook(lambda _, args, name=name: visit_all(name, args)))
+            else:
+                handles.append(module.register_forward_hook(lambda _, __, output, name=name: visit_all(name, output)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

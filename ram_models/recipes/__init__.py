@@ -1,0 +1,1 @@
+"""Training recipes, each read top to bottom."""
