@@ -231,7 +231,7 @@ class MaskAttributeConductance(_LayerMethod):
 
 
 class LayerConductance(_LayerMethod):
-    r"""Conductance :math:`\sum_j g_l(\tau_j) \odot (y_l(\alpha_{j+1}) - y_l(\alpha_j))` along a straight line or any path.
+    r"""Conductance :math:`\sum_j g_l(\tau_j) \odot (y_l(\alpha_{j+1}) - y_l(\alpha_j))` along a line or any path.
 
     Equal to Captum's where that works; also for layers whose outputs do not keep the batch first (attention windows),
     that are called several times, and for many layers in one sweep.
@@ -327,7 +327,7 @@ class InternalInfluence(_LayerMethod):
 
 
 class LayerIntegratedGradients(_LayerMethod):
-    r"""Integrated gradients in a layer's own space: a straight line from its value at the baseline to that at the input.
+    r"""Integrated gradients in a layer's own space: a straight line between its values at both ends.
 
     A list of layers is moved together, as in Captum. Along another ``path``, the line joins the layer's values at the
     path's two ends.

@@ -91,6 +91,7 @@ class Trace:
         cuts: Layers that every connection from the inputs to the objective runs through.
         evaluations: Forward + backward passes over one node.
         nodes_per_batch: Nodes that shared a forward pass.
+        estimated_bytes: Memory for activations, layer outputs and sums, as planned beforehand.
         seconds: Wall-clock time.
     """
 
@@ -101,6 +102,7 @@ class Trace:
     cuts: frozenset[str]
     evaluations: int
     nodes_per_batch: int
+    estimated_bytes: int
     seconds: float
 
     @property
@@ -302,6 +304,7 @@ def trace(
         frozenset(sweep.cuts),
         len(partition.nodes) * len(passes),
         per_batch,
+        _estimate_bytes(looked, passes, sums, per_batch),
         time.perf_counter() - started,
     )
 
@@ -354,6 +357,12 @@ def plan(
         taken += need(seen)
     spare = room - max(sum(need(seen) for seen in group) for group in passes)
     return passes, max(1, min(per_batch, 1 + int(spare // node_bytes)))
+
+
+def _estimate_bytes(looked: Survey, passes: list[list[Seen]], sums: Sequence[LayerSum], per_batch: int) -> int:
+    """Activations and layer outputs of a batch of nodes, and the sums of the largest sweep."""
+    largest = max(sum(seen.nbytes for seen in group) for group in passes)
+    return per_batch * (looked.saved_bytes + largest) + sum(layer_sum.state_bytes(largest) for layer_sum in sums)
 
 
 @dataclass
@@ -420,7 +429,7 @@ class _Sweep:
                 return tensor
             if tensor.shape != (seen.shape[0] * count, *seen.shape[1:]):
                 raise BatchLayoutError(
-                    f"layer {site}: {count} nodes give an output of shape {tuple(tensor.shape)}, one gives {seen.shape}."
+                    f"layer {site}: {count} nodes give the shape {tuple(tensor.shape)}, one node gives {seen.shape}."
                 )
             watched = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
             if not tensor.requires_grad:
@@ -493,8 +502,9 @@ class _Sweep:
             if not all(bool(layer_sum.value(seen.site).isfinite().all()) for layer_sum in sums):
                 where = f"layer {seen.site}"
                 break
+        nodes = f"alpha = {float(alpha[0]):.4g} ... {float(alpha[-1]):.4g}"
         raise ValueError(
-            f"the objective's gradient is not finite at {where}, alpha = {float(alpha[0]):.4g} to {float(alpha[-1]):.4g}: "
+            f"the objective's gradient is not finite at {where}, {nodes}: "
             "a gradient magnitude with eps = 0 has none on flat patches; pass `objective=GradientMagnitude()`."
         )
 
@@ -525,10 +535,13 @@ def evaluate(objective: Objective, output: Any, batch: int, count: int, check: b
         if not isinstance(value, Tensor) or value.shape != (batch,):
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"the objective must return one number per sample, shape ({batch},), got {shape}.")
+        if not value.requires_grad:
+            raise ValueError("the objective does not depend on the output differentiably: it has no gradient.")
         values.append(value)
     if check and batch > 1:
-        (gradient,) = torch.autograd.grad(values[0][0], wide, retain_graph=True)
-        if bool(gradient[1:batch].abs().sum() > 0):
+        alone = wide[:batch].detach().requires_grad_()  # the output itself may be a probed tensor, with its hook
+        (gradient,) = torch.autograd.grad(objective(alone)[0], alone)
+        if bool(gradient[1:].abs().sum() > 0):
             raise ValueError("the objective mixes the batch: a sample's value must depend on that sample alone.")
     return torch.stack(values)
 

@@ -107,8 +107,8 @@ def describe_layers(layers: dict[str, nn.Module]) -> list[LayerDescription]:
     """Type, depth, block, role and size of every layer.
 
     Example:
-        >>> describe_layers({"blocks.3.mlp.fc1": nn.Linear(2, 3)})[0]
-        LayerDescription(name='blocks.3.mlp.fc1', type='Linear', depth=0, block='blocks.3', role='mlp.fc1', parameters=9)
+        >>> describe_layers({"blocks.3.fc": nn.Linear(2, 3)})[0]
+        LayerDescription(name='blocks.3.fc', type='Linear', depth=0, block='blocks.3', role='fc', parameters=9)
     """
     descriptions = []
     for depth, (name, module) in enumerate(layers.items()):

@@ -79,12 +79,13 @@ class LinearPath:
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.baselines):
             raise ValueError(f"{len(self.inputs)} inputs need as many baselines, got {len(self.baselines)}.")
+        _check_floating(*self.inputs)
         _check_interval(self.interval)
 
     def at(self, alpha: Float[Tensor, " k"]) -> tuple[Tensor, ...]:
         """Inputs at positions ``alpha``, each (k*B, ...)."""
         return tuple(
-            torch.cat([start + position * (end - start) for position in alpha.tolist()])
+            torch.cat([torch.lerp(start, end, position) for position in alpha.tolist()])
             for start, end in zip(self.baselines, self.inputs, strict=True)
         )
 
@@ -123,7 +124,8 @@ class MaskAttributePath:
         Qin et al. 2024 (RAM), Eq. 5-8.
 
     Example:
-        >>> path = MaskAttributePath(torch.ones(1, 1, 2, 2), torch.tensor([3, 0, 2, 1]), torch.zeros(1, 1, 2, 2), groups=1)
+        >>> image = torch.ones(1, 1, 2, 2)
+        >>> path = MaskAttributePath(image, torch.tensor([3, 0, 2, 1]), 0 * image, groups=1)
         >>> path.at(torch.tensor([0.5, 0.75]))[0].flatten(1)
         tensor([[1.0000, 0.0000, 0.0000, 1.0000],
                 [1.0000, 0.5000, 0.5000, 1.0000]])
@@ -152,6 +154,7 @@ class MaskAttributePath:
             raise ValueError(f"`patch_size` and `groups` must be at least 1, got {self.patch_size} and {self.groups}.")
         if self.inputs.dim() != 4:
             raise ValueError(f"a mask path needs images (B, C, H, W), got inputs of shape {tuple(self.inputs.shape)}.")
+        _check_floating(self.inputs)
         if math.isnan(self.interval[0]):
             object.__setattr__(self, "interval", (1 - self.r, 1.0))
         _check_interval(self.interval)
@@ -181,7 +184,7 @@ class MaskAttributePath:
         if self.patch_size > 1:
             gate = gate.repeat_interleave(self.patch_size, -2).repeat_interleave(self.patch_size, -1)
         gate = gate[..., :height, :width].to(self.inputs)
-        images = self.baselines + gate * (self.inputs - self.baselines)
+        images = torch.lerp(self.baselines, self.inputs, gate)  # exact at both ends
         return (images.expand(-1, batch, -1, -1, -1).flatten(0, 1),)
 
 
@@ -207,7 +210,7 @@ def reveal_gate(
         return torch.where(position >= 1, torch.ones_like(gate), gate)
     group = (rank - visible) * path.groups // max(1, count - visible)
     fade = (position - (1 - path.r)) * path.groups / path.r - group
-    return torch.where(rank < visible, 1.0, fade.clamp(0, 1))
+    return torch.where((rank < visible) | (position >= 1), 1.0, fade.clamp(0, 1))
 
 
 def random_order(count: int, seed: int) -> Int[Tensor, " n"]:
@@ -218,6 +221,15 @@ def random_order(count: int, seed: int) -> Int[Tensor, " n"]:
         tensor([0, 1, 2, 3, 4])
     """
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+def _check_floating(*inputs: Tensor) -> None:
+    """Only floating-point inputs can be walked to."""
+    if not all(tensor.is_floating_point() for tensor in inputs):
+        raise ValueError(
+            f"inputs must be floating-point tensors, got {', '.join(str(tensor.dtype) for tensor in inputs)}: integers "
+            "have no path and no gradient."
+        )
 
 
 def _check_interval(interval: tuple[float, float]) -> None:

@@ -19,9 +19,7 @@ class Site(NamedTuple):
 
     def __str__(self) -> str:
         """Name of the layer, with call and tensor where they are not the first."""
-        return (
-            self.layer + (f" (call {self.call + 1})" if self.call else "") + (f"[{self.item}]" if self.item else "")
-        )
+        return self.layer + (f" (call {self.call + 1})" if self.call else "") + (f"[{self.item}]" if self.item else "")
 
 
 @contextmanager

@@ -1,1 +1,6 @@
-"""RAM."""
+"""Restore Anything with Masks: the networks, degradations, data and recipes of RAM."""
+
+__all__ = ["build", "ram_swinir", "ram_swinir_tiny", "sample"]
+
+from ram_models.checkpoints import build, ram_swinir, ram_swinir_tiny
+from ram_models.datasets import sample

@@ -1,39 +1,20 @@
 """Image data: clean folders with synthesised degradations, and the photographs that come with scikit-image."""
 
-__all__ = ["SyntheticCrops", "find_images", "read_rgb", "sample"]
+__all__ = ["SyntheticCrops", "sample"]
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image
+from skimage import data as photographs
+from skimage.transform import downscale_local_mean
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from macattr.images import center_crop, read_image
 from ram_models.degradations import TASKS, degrade
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-
-
-def find_images(folder: Path | str) -> list[Path]:
-    """All image files below ``folder``, sorted.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise ValueError(f"no image below {folder}: files end in {', '.join(SUFFIXES)}.")
-    return found
-
-
-def read_rgb(path: Path | str) -> Float[Tensor, "3 h w"]:
-    """Image file as RGB in [0, 1]."""
-    with Image.open(path) as image:
-        pixels = np.array(image.convert("RGB"))
-    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
 
 class SyntheticCrops(Dataset[tuple[Tensor, Tensor]]):
@@ -67,9 +48,32 @@ class SyntheticCrops(Dataset[tuple[Tensor, Tensor]]):
         def pick(count: int) -> int:
             return int(torch.randint(count, (), generator=generator))
 
-        image = read_rgb(self.files[pick(len(self.files))])
+        image = read_image(self.files[pick(len(self.files))])
         top, left = pick(image.shape[1] - self.crop + 1), pick(image.shape[2] - self.crop + 1)
         clean = image[:, top : top + self.crop, left : left + self.crop]
         clean = clean.rot90(pick(4), (1, 2))
         clean = clean.flip(2) if pick(2) else clean
         return degrade(clean, self.tasks[pick(len(self.tasks))], generator), clean.contiguous()
+
+
+def sample(size: int = 64, seed: int = 0) -> list[dict[str, Tensor | str]]:
+    """Photographs that come with scikit-image, each degraded by noise, blur and JPEG: nothing is downloaded.
+
+    Args:
+        size: Side of the images in pixels, cut from the middle of the photographs at half their size.
+        seed: Seed of the degradations' strengths and noise.
+
+    Returns:
+        For each of 4 photographs and 3 degradations ``image`` (3, size, size), ``name`` and ``degradation``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    images: list[dict[str, Tensor | str]] = []
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        pixels = downscale_local_mean(  # type: ignore[no-untyped-call]
+            getattr(photographs, name)().astype(np.float32) / 255, (2, 2, 1)
+        )
+        clean = center_crop(torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1), size).contiguous()
+        images += [
+            {"image": degrade(clean, task, generator), "name": f"{name}, {task}", "degradation": task} for task in TASKS
+        ]
+    return images

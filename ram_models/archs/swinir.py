@@ -153,7 +153,8 @@ class ResidualSwinGroup(nn.Module):
     def forward(self, tokens: Float[Tensor, "b hw c"], height: int, width: int) -> Float[Tensor, "b hw c"]:
         """Tokens after the group, same shape."""
         features = self.residual_group(tokens, height, width).transpose(1, 2).unflatten(2, (height, width))
-        return tokens + self.conv(features).flatten(2).transpose(1, 2)
+        out: Tensor = tokens + self.conv(features).flatten(2).transpose(1, 2)
+        return out
 
 
 class PixelEmbedding(nn.Module):

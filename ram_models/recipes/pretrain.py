@@ -22,8 +22,9 @@ from torch.utils.data import DataLoader, Subset
 from torchmetrics.functional.image import peak_signal_noise_ratio
 from tqdm.auto import tqdm
 
+from macattr.images import find_images
 from ram_models.archs.rgb import RGBSwinIR
-from ram_models.datasets import SyntheticCrops, find_images
+from ram_models.datasets import SyntheticCrops
 from ram_models.degradations import TASKS
 from ram_models.masking import random_mask, restore_with_twins
 
