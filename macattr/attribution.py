@@ -469,7 +469,7 @@ def _path(inputs: Tensors, baselines: Baselines, path: Path | None) -> Path:
         raise ValueError("`baselines` has no effect when `path` is given: the path has its own start.")
     last = path.at(torch.tensor(path.interval[1:], dtype=torch.float64))
     if len(last) != len(ends) or not all(
-        a.shape == b.shape and torch.allclose(a, b) for a, b in zip(last, ends, strict=True)
+        a.shape == b.shape and torch.allclose(a, b.to(a)) for a, b in zip(last, ends, strict=True)
     ):
         raise ValueError("`path` does not end at `inputs`: build it from the same tensors.")
     return path

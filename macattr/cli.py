@@ -5,8 +5,9 @@ __all__ = ["main", "rank"]
 import importlib
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -24,8 +25,8 @@ from macattr.paths import Gate
 from macattr.presets import Preset
 
 
-class ImageFiles(Sequence[Item]):
-    """Image files, read when they are reached.
+class ImageFiles:
+    """Image files, each read when it is reached.
 
     Args:
         files: Where they are.
@@ -39,12 +40,11 @@ class ImageFiles(Sequence[Item]):
         """Number of files."""
         return len(self.files)
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        """Image number ``index`` with its name, or the files of a slice."""
-        if isinstance(index, slice):
-            return ImageFiles(self.files[index], self.crop)
-        image = read_image(self.files[index])
-        return {"image": center_crop(image, self.crop) if self.crop else image, "name": self.files[index].name}
+    def __iter__(self) -> Iterator[Mapping[str, object]]:
+        """Images with their names."""
+        for file in self.files:
+            image = read_image(file)
+            yield {"image": center_crop(image, self.crop) if self.crop else image, "name": file.name}
 
 
 def rank(
@@ -102,7 +102,7 @@ def rank(
     if not isinstance(network, nn.Module):
         raise ValueError(f"`model` {model!r} gives a {type(network).__name__}: it must be a torch.nn.Module.")
     network = network.to(device).eval()
-    inputs = _images(images, model, crop)[:limit]
+    inputs = _images(images, model, crop, limit)
     chosen: Preset = getattr(presets, preset.upper())
     options = chosen.override(
         r=r, n_steps=n_steps, gate=gate if method == "mac" else None, delta=delta if method == "mac" else None
@@ -113,7 +113,7 @@ def rank(
     print(f"{model}: {len(known)} layers, {parameters:,} parameters")
     print(f"{len(inputs)} images x {orders} pixel orders x {options.n_nodes} nodes = {evaluations} evaluations")
 
-    def measure(some: Sequence[Item], steps: int | None, count: int, show_progress: bool) -> LayerImportance:
+    def measure(some: Iterable[Item], steps: int | None, count: int, show_progress: bool) -> LayerImportance:
         with torch.autocast(torch.device(device).type, torch.bfloat16) if bf16 else nullcontext():
             return rank_layers(
                 network, some, method, layers, preset=chosen, r=r, n_steps=steps, gate=gate, delta=delta,
@@ -123,7 +123,7 @@ def rank(
 
     if dry_run:
         for steps in (1, 7):
-            trial = measure(inputs[:1], steps, 1, show_progress=False).dataset.attrs
+            trial = measure(islice(inputs, 1), steps, 1, show_progress=False).dataset.attrs
         seconds = trial["seconds"] / trial["evaluations"]
         memory = trial["estimated_bytes"] / 2**30
         print(
@@ -186,14 +186,14 @@ def _load(source: str) -> object:
     return getattr(module, name)
 
 
-def _images(source: str, model: str, crop: int | None) -> Sequence[Item]:
+def _images(source: str, model: str, crop: int | None, limit: int | None) -> ImageFiles | list[Item]:
     """Images of a folder or file, or what a named function returns."""
     if Path(source).exists() or ("/" in source and ":" not in source):
-        return ImageFiles(find_images(source), crop)
+        return ImageFiles(find_images(source)[:limit], crop)
     if ":" not in source:
         module = model.rpartition(":")[0]
         try:
-            return _images(f"{module}:{source}", model, crop)
+            return _images(f"{module}:{source}", model, crop, limit)
         except ValueError as error:
             raise ValueError(f"there is no file or folder {source!r}, and {error}") from error
     if crop is not None:
@@ -202,7 +202,7 @@ def _images(source: str, model: str, crop: int | None) -> Sequence[Item]:
     images = factory() if callable(factory) else factory
     if not isinstance(images, Sequence) or not images:
         raise ValueError(f"{source!r} must give a non-empty list of images, got {type(images).__name__}.")
-    return images
+    return list(images)[:limit]
 
 
 def _write(importance: LayerImportance, out: Path) -> None:
@@ -215,7 +215,7 @@ def _write(importance: LayerImportance, out: Path) -> None:
 def _print_summary(importance: LayerImportance, fraction: float, out: Path) -> None:
     """The top layers, how far the sums are from complete, the cost, and where everything is."""
     table = importance.ranking()
-    top = table.head(len(importance.top(fraction).layers))
+    top = table.head(max(1, int(fraction * len(table) + 1e-9)))
     columns = top[["rank", "layer", "score", "type", "parameters"]]
     share = top["parameters"].sum() / table["parameters"].sum()
     attrs = importance.dataset.attrs

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.graph import Node, get_gradient_edge, saved_tensors_hooks
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge, saved_tensors_hooks
 
-from macattr.objectives import Objective
+from macattr.objectives import GradientMagnitude, Objective
 from macattr.partitions import GradientSum, LayerSum, Partition, StieltjesSum
 from macattr.paths import Path
 from macattr.probes import Site, probing
@@ -36,7 +36,7 @@ class Seen:
         nbytes: Its memory at one node.
         alias_of: The first site that is the very same tensor, or the site itself.
         overwritten: Whether a later in-place operation destroys its values.
-        magnitude: Mean absolute value, a fingerprint.
+        fingerprint: Some of its values.
         low_precision: Whether it has fewer than 32 bits.
     """
 
@@ -45,7 +45,7 @@ class Seen:
     nbytes: int
     alias_of: Site
     overwritten: bool
-    magnitude: float
+    fingerprint: tuple[float, ...]
     low_precision: bool
 
 
@@ -72,6 +72,14 @@ class Survey:
     def distinct(self) -> list[Seen]:
         """Probed tensors without repetitions."""
         return [seen for seen in self.seen if seen.alias_of == seen.site]
+
+    @property
+    def sites(self) -> dict[str, list[Site]]:
+        """For every layer, the distinct sites that it returns, one for each call and tensor."""
+        found: dict[str, list[Site]] = {}
+        for site, alias in self.aliases.items():
+            found.setdefault(site.layer, []).append(alias)
+        return found
 
     @property
     def output_bytes(self) -> int:
@@ -112,17 +120,9 @@ class Trace:
         return total / (self.objective_end - self.objective_start) - 1
 
     def alias_groups(self) -> dict[str, str]:
-        """For every layer, the first layer that returns the same tensors."""
+        """For every layer, the first layer to return the same tensors."""
         canonical: dict[tuple[Site, ...], str] = {}
-        sites = self.sites()
-        return {name: canonical.setdefault(tuple(found), name) for name, found in sites.items()}
-
-    def sites(self) -> dict[str, list[Site]]:
-        """For every layer, the distinct sites that hold its sums."""
-        found: dict[str, list[Site]] = {}
-        for site, alias in self.survey.aliases.items():
-            found.setdefault(site.layer, []).append(alias)
-        return found
+        return {name: canonical.setdefault(tuple(found), name) for name, found in self.survey.sites.items()}
 
     def values(self, layer_sum: LayerSum, layer: str) -> tuple[Tensor, ...]:
         """A layer's sum, one tensor for each tensor that it returns; calls are added up.
@@ -197,14 +197,16 @@ def survey(
     Raises:
         ValueError: If a layer returns no floating-point tensor.
     """
-    tensors: dict[Site, tuple[Tensor, int, Hashable, float]] = {}
+    tensors: dict[Site, tuple[Tensor, int, Hashable, tuple[float, ...]]] = {}
     saved: dict[int, int] = {}
 
     def visit(site: Site, tensor: Tensor) -> Tensor:
         if tensor.is_floating_point():
+            if tensor.dim() == 0:
+                raise ValueError(f"layer {site} returns a single number, without neurons: leave it out of `layers`.")
             edge = get_gradient_edge(tensor) if tensor.requires_grad else None
             same = (tensor.data_ptr(), tensor._version, tensor.shape, tensor.stride()) if edge is None else edge[:2]
-            tensors[site] = (tensor.detach(), tensor._version, same, _magnitude(tensor))
+            tensors[site] = (tensor.detach(), tensor._version, same, _fingerprint(tensor))
         return tensor
 
     def pack(tensor: Tensor) -> Tensor:
@@ -218,11 +220,12 @@ def survey(
             saved[parameter.untyped_storage().data_ptr()] = 0
         weights = set(saved)
         with saved_tensors_hooks(pack, lambda tensor: tensor), probing(layers, visit, at_input):
-            output = model(*(leaf.clone() for leaf in inputs), *forward_args)
+            arguments = [_repeat(argument, inputs[0].shape[0], 1) for argument in forward_args]
+            output = model(*(leaf.clone() for leaf in inputs), *arguments)
         del output
         first: dict[Hashable, Site] = {}
         seen = []
-        for site, (tensor, version, same, magnitude) in tensors.items():
+        for site, (tensor, version, same, fingerprint) in tensors.items():
             seen.append(
                 Seen(
                     site,
@@ -230,7 +233,7 @@ def survey(
                     tensor.nbytes,
                     first.setdefault(same, site),
                     tensor._version != version,
-                    magnitude,
+                    fingerprint,
                     tensor.element_size() < 4,
                 )
             )
@@ -290,18 +293,23 @@ def trace(
         )
     passes, per_batch = plan(looked, sums, len(partition.nodes), internal_batch_size, memory_budget, path)
     inputs_sum = StieltjesSum(partition.tag)
+    share = len(passes)
     sweep = _Sweep(model, layers, path, partition, objective, forward_args, at_input, dict(grad_kwargs or {}), looked)
     for number, sites in enumerate(passes):
         input_sums = [inputs_sum] if number == 0 else []
         per_batch = sweep.run(
-            sites, sums, input_sums, per_batch, lambda done: advance(done / len(passes)) if advance else None
+            sites,
+            sums,
+            input_sums,
+            per_batch,
+            lambda done: advance(done / share if share > 1 else done) if advance else None,
         )
     return Trace(
         looked,
         sweep.values[0].double(),
         sweep.values[1].double(),
         tuple(inputs_sum.value(index) for index in range(sweep.input_count)),
-        frozenset(sweep.cuts),
+        frozenset(name for name, sites in looked.sites.items() if len(sites) == 1 and sites[0] in sweep.cuts),
         len(partition.nodes) * len(passes),
         per_batch,
         _estimate_bytes(looked, passes, sums, per_batch),
@@ -366,6 +374,26 @@ def _estimate_bytes(looked: Survey, passes: list[list[Seen]], sums: Sequence[Lay
 
 
 @dataclass
+class _GradientWatch:
+    """Notes where gradients are not finite, in the order of the backward pass; fed like a sum."""
+
+    broken: list[Hashable] = field(default_factory=list)
+
+    def update(self, key: Hashable, outputs: Tensor, gradients: Tensor, first: int, count: int) -> None:
+        """Look at a layer's gradients."""
+        if not bool(gradients.isfinite().all()):
+            self.broken.append(key)
+
+    def value(self, key: Hashable) -> Tensor:
+        """There is none."""
+        raise KeyError(key)
+
+    def state_bytes(self, nbytes: int) -> int:
+        """Nothing."""
+        return 0
+
+
+@dataclass
 class _Sweep:
     """One walk over the nodes for a group of sites; several walks share it."""
 
@@ -379,7 +407,7 @@ class _Sweep:
     grad_kwargs: dict[str, Any]
     looked: Survey
     values: list[Tensor] = field(default_factory=list)
-    cuts: set[str] = field(default_factory=set)
+    cuts: set[Site] = field(default_factory=set)
     input_count: int = 0
 
     def run(
@@ -420,7 +448,7 @@ class _Sweep:
         count = len(alpha)
         wanted = {seen.site: seen for seen in sites}
         held: dict[Site, tuple[Tensor, int]] = {}
-        edges: dict[Site, Node] = {}
+        edges: dict[Site, GradientEdge] = {}
         constants: list[Tensor] = []
 
         def visit(site: Site, tensor: Tensor) -> Tensor:
@@ -437,7 +465,7 @@ class _Sweep:
             held[site] = (tensor.detach(), tensor._version)
             watched.register_hook(lambda gradient: fold(site, gradient))
             if first == 0:
-                edges[site] = get_gradient_edge(watched).node
+                edges[site] = get_gradient_edge(watched)
                 self._compare(seen, tensor, count)
             return watched.clone() if seen.overwritten else watched
 
@@ -467,20 +495,24 @@ class _Sweep:
         self.input_count = len(inputs)
         for index, (tensor, gradient) in enumerate(zip(inputs, gradients, strict=False)):
             known = torch.zeros_like(tensor) if gradient is None else gradient.detach()
-            if not bool(known.isfinite().all()):
-                self._blame_gradient(alpha, sites, sums)
+            if input_sums and not bool(known.isfinite().all()):
+                self._blame_gradient(alpha, first, sites)
             for layer_sum in input_sums:
                 layer_sum.update(index, tensor.detach(), known, first, count)
 
     def _compare(self, seen: Seen, tensor: Tensor, count: int) -> None:
         """Raise if the first node looks different from what the survey saw alone."""
-        magnitude = _magnitude(tensor[: seen.shape[0]])
-        tolerance = 0.1 if seen.low_precision else 0.01
-        if not math.isclose(magnitude, seen.magnitude, rel_tol=tolerance, abs_tol=1e-12) and math.isfinite(magnitude):
+        now = _fingerprint(tensor[: seen.shape[0]])
+        if not all(map(math.isfinite, now)):
+            return
+        tolerance = 0.1 if seen.low_precision else 1e-2 if tensor.is_cuda else 1e-4  # CUDA may round to TF32
+        difference = max((abs(a - b) for a, b in zip(now, seen.fingerprint, strict=True)), default=0.0)
+        largest = max(map(abs, seen.fingerprint), default=0.0)
+        if difference > tolerance * largest + 1e-12:
             reason = "does not keep the batch first" if count > 1 else "is not deterministic"
             raise BatchLayoutError(
-                f"layer {seen.site} {reason}: its mean absolute output at the first node is {magnitude:.4g} instead of "
-                f"{seen.magnitude:.4g}."
+                f"layer {seen.site} {reason}: its output at the first node changes by {difference:.2g} (values up to "
+                f"{largest:.2g}) from one forward pass to the next."
             )
 
     def _blame_output(self, values: Tensor, alpha: Tensor, held: dict[Site, tuple[Tensor, int]]) -> None:
@@ -495,17 +527,19 @@ class _Sweep:
                 )
         raise ValueError(f"the objective is {values[node].tolist()} at alpha = {float(alpha[node]):.4g}.")
 
-    def _blame_gradient(self, alpha: Tensor, sites: list[Seen], sums: Sequence[LayerSum]) -> None:
-        """Raise with the layer nearest to the objective whose gradient is not finite."""
-        where = "the output"
-        for seen in reversed(sites):
-            if not all(bool(layer_sum.value(seen.site).isfinite().all()) for layer_sum in sums):
-                where = f"layer {seen.site}"
-                break
+    def _blame_gradient(self, alpha: Tensor, first: int, sites: list[Seen]) -> None:
+        """Raise with the layer nearest to the objective whose gradient is not finite, found by a second look."""
+        watch = _GradientWatch()
+        self._step(alpha, first, sites, [watch], [])
+        where = f"layer {watch.broken[0]}" if watch.broken else "the input"
         nodes = f"alpha = {float(alpha[0]):.4g} ... {float(alpha[-1]):.4g}"
         raise ValueError(
-            f"the objective's gradient is not finite at {where}, {nodes}: "
-            "a gradient magnitude with eps = 0 has none on flat patches; pass `objective=GradientMagnitude()`."
+            f"the objective's gradient is not finite at {where}, {nodes}"
+            + (
+                ": a gradient magnitude with eps = 0 has none on flat patches; pass `objective=GradientMagnitude()`."
+                if isinstance(self.objective, GradientMagnitude) and self.objective.eps == 0
+                else ": there, the network or the objective has no derivative."
+            )
         )
 
 
@@ -613,7 +647,8 @@ def objective_at(
     """Objective of every sample at one position of the path."""
     with undisturbed(model):
         inputs = _leaves(path, torch.tensor([alpha], dtype=torch.float64))
-        return evaluate(objective, model(*inputs, *forward_args), inputs[0].shape[0], 1)[0].detach()
+        arguments = [_repeat(argument, inputs[0].shape[0], 1) for argument in forward_args]
+        return evaluate(objective, model(*inputs, *arguments), inputs[0].shape[0], 1)[0].detach()
 
 
 def _record(
@@ -645,22 +680,28 @@ def _leaves(path: Path, alpha: Tensor) -> tuple[Tensor, ...]:
     return leaves
 
 
-def _magnitude(tensor: Tensor) -> float:
-    """Mean absolute value."""
-    return float(tensor.detach().abs().mean(dtype=torch.float64)) if tensor.numel() else 0.0
+def _fingerprint(tensor: Tensor) -> tuple[float, ...]:
+    """Up to 64 values, evenly spread over the tensor."""
+    count = min(64, tensor.numel())
+    places = torch.linspace(0, tensor.numel() - 1, count, dtype=torch.float64).round().long().to(tensor.device)
+    return tuple(tensor.detach()[torch.unravel_index(places, tensor.shape)].double().tolist()) if count else ()
 
 
 def _repeat(argument: Any, batch: int, count: int) -> Any:
-    """A forward argument for ``count`` nodes."""
-    if isinstance(argument, Tensor) and argument.dim() and argument.shape[0] == batch:
-        return argument.repeat(count, *[1] * (argument.dim() - 1))
-    return argument
+    """A forward argument for ``count`` nodes; inference tensors are copied because no backward pass can keep them."""
+    if not isinstance(argument, Tensor):
+        return argument
+    normal = argument.clone() if argument.is_inference() else argument
+    if count > 1 and argument.dim() and argument.shape[0] == batch:
+        return normal.repeat(count, *[1] * (argument.dim() - 1))
+    return normal
 
 
-def _find_cuts(root: Tensor, inputs: Sequence[Tensor], edges: Mapping[Site, Node]) -> set[str]:
-    """Layers through which every connection from the inputs runs: they carry all paths of the graph.
+def _find_cuts(root: Tensor, inputs: Sequence[Tensor], edges: Mapping[Site, GradientEdge]) -> set[Site]:
+    """Tensors through which every connection from the inputs runs: they carry all paths of the graph.
 
-    The number of paths through a node is (paths from the root to it) x (paths from it to the inputs); exact integers.
+    The number of paths through a tensor is (paths from the root to it) x (paths from its node to the inputs); exact
+    integers. A node with several outputs has several tensors.
     """
     start = root.grad_fn
     order: list[Node] = []
@@ -679,18 +720,17 @@ def _find_cuts(root: Tensor, inputs: Sequence[Tensor], edges: Mapping[Site, Node
         if node not in to_inputs:
             to_inputs[node] = sum(to_inputs[child] for child, _ in node.next_functions if child is not None)
     from_root = dict.fromkeys(order, 0)
+    from_root_to: dict[tuple[Node, int], int] = {}
     if start is not None:
-        from_root[start] = 1
+        from_root[start] = from_root_to[start, root.output_nr] = 1
     for node in reversed(order):
-        for child, _ in node.next_functions:
+        for child, output in node.next_functions:
             if child is not None:
                 from_root[child] += from_root[node]
+                from_root_to[child, output] = from_root_to.get((child, output), 0) + from_root[node]
     total = to_inputs.get(start, 0) if start is not None else 0
-    calls: dict[str, int] = {}
-    for site in edges:
-        calls[site.layer] = calls.get(site.layer, 0) + 1
     return {
-        site.layer
-        for site, node in edges.items()
-        if total and calls[site.layer] == 1 and from_root.get(node, 0) * to_inputs.get(node, 0) == total
+        site
+        for site, edge in edges.items()
+        if total and from_root_to.get((edge.node, edge.output_nr), 0) * to_inputs.get(edge.node, 0) == total
     }

@@ -373,7 +373,7 @@ def hash_parameters(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _ignore(_: float) -> None:
+def _ignore(_: float | int) -> None:
     """No progress bar."""
 
 

@@ -43,17 +43,18 @@ def resolve_layers(
         if not found:
             raise ValueError(f"no module inside {type(model).__name__} owns a parameter: name the `layers` to look at.")
         return found
-    modules = dict(model.named_modules())
+    every_name = dict(model.named_modules(remove_duplicate=False))
     chosen: dict[str, nn.Module] = {}
     for layer in layers if isinstance(layers, Sequence) and not isinstance(layers, str) else [layers]:
-        chosen |= {name: modules[name] for name in _names(layer, modules)}
+        chosen |= {name: every_name[name] for name in _names(layer, model, every_name)}
     if not chosen:
         raise ValueError("`layers` is empty: pass None for every module that owns a parameter.")
     return chosen
 
 
-def _names(layer: LayerLike | type[nn.Module], modules: dict[str, nn.Module]) -> list[str]:
-    """Names that one entry stands for."""
+def _names(layer: LayerLike | type[nn.Module], model: nn.Module, every_name: dict[str, nn.Module]) -> list[str]:
+    """Names that one entry stands for; a shared module has several, the first of which is its own."""
+    modules = dict(model.named_modules())
     if isinstance(layer, nn.Module):
         names = [name for name, module in modules.items() if module is layer]
         if not names:
@@ -66,11 +67,11 @@ def _names(layer: LayerLike | type[nn.Module], modules: dict[str, nn.Module]) ->
         if not names:
             raise ValueError(f"the model has no module of class {layer.__name__}.")
         return names
-    if layer in modules:
+    if layer in every_name:
         return [layer]
     names = [name for name in modules if any(c in layer for c in "*?[") and fnmatch.fnmatchcase(name, layer)]
     if not names:
-        raise ValueError(f"no layer {layer!r}{_hint(layer, list(modules))}")
+        raise ValueError(f"no layer {layer!r}{_hint(layer, list(every_name))}")
     return names
 
 

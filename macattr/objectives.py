@@ -178,16 +178,20 @@ class Target:
             chosen = chosen * batch if len(chosen) == 1 else chosen
             if len(chosen) != batch:
                 raise ValueError(f"`target` has {len(chosen)} entries for {batch} samples.")
-            return torch.stack([self._select(sample, one) for sample, one in zip(output, chosen, strict=True)])
-        return self._select(output.movedim(0, -1), chosen)  # type: ignore[arg-type]
+            return torch.stack([self._select(sample, one, ()) for sample, one in zip(output, chosen, strict=True)])
+        return self._select(output.movedim(0, -1), chosen, (batch,))  # type: ignore[arg-type]
 
-    def _select(self, output: Tensor, index: int | tuple[int, ...]) -> Tensor:
-        """Entry at ``index`` of the leading dimensions."""
+    def _select(self, output: Tensor, index: int | tuple[int, ...], left: tuple[int, ...]) -> Tensor:
+        """Entry at ``index`` of the leading dimensions, with the shape ``left``."""
         position = index if isinstance(index, tuple) else (index,)
+        shape = tuple(output.shape[: output.dim() - len(left)])
         try:
             selected: Tensor = output[position]
         except IndexError as error:
+            raise ValueError(f"`target` {index} is out of range of outputs of shape {shape}.") from error
+        if selected.shape != left:
             raise ValueError(
-                f"`target` {index} is out of range of an output of shape {tuple(output.shape)}."
-            ) from error
+                f"`target` {index} does not select one number of outputs of shape {shape}: give one index for each "
+                "dimension after the batch."
+            )
         return selected

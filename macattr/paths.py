@@ -159,6 +159,8 @@ class MaskAttributePath:
             object.__setattr__(self, "interval", (1 - self.r, 1.0))
         _check_interval(self.interval)
         count = math.prod(self._grid())
+        if math.floor(count * (1 - self.r) + 0.5) == count:
+            raise ValueError(f"`r` = {self.r} hides none of the {count} pixels (blocks for patch_size > 1): raise it.")
         order = self.order.reshape(-1, self.order.shape[-1])
         expected = torch.arange(count, device=order.device)
         if order.shape[-1] != count or not torch.equal(order.sort(-1).values, expected.expand_as(order)):

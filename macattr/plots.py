@@ -86,18 +86,19 @@ def _draw_depth(axes: Axes, table: pd.DataFrame, norm: LogNorm, unit: str) -> No
     axes.vlines(table["depth"], shown.min(), shown, color="0.85", linewidth=1)
     axes.set(yscale="log", xlabel="layer, in order of depth", ylabel=unit, xlim=(-1, len(table)))
     axes.set_ylim(top=float(norm.vmax or 1.0) * 6)
-    highest = table.nlargest(LABELLED, "score")
-    for place, layer in enumerate(highest.sort_values("depth").itertuples()):
-        left = layer.depth < len(table) / 2
-        axes.annotate(
-            layer.layer,
-            (layer.depth, layer.score),
-            xytext=(8 if left else -8, 5 + 9 * (place % 2)),
-            textcoords="offset points",
-            fontsize=8,
-            ha="left" if left else "right",
-        )
-    axes.legend(fontsize=8, ncols=min(4, len(types)), loc="lower right", framealpha=0.9)
+    highest = table.nlargest(LABELLED, "score").sort_values("score")
+    for left in (True, False):
+        for place, layer in enumerate(highest[(highest["depth"] < len(table) / 2) == left].itertuples()):
+            axes.annotate(
+                layer.layer,
+                (layer.depth, layer.score),
+                xytext=(12 if left else -12, 4 + 11 * place),
+                textcoords="offset points",
+                fontsize=8,
+                ha="left" if left else "right",
+                arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6},
+            )
+    axes.legend(fontsize=8, ncols=min(6, len(types)), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     sns.despine(ax=axes)
 
 

@@ -13,6 +13,7 @@ from macattr.partitions import CaptumMethod, Partition, Tag, captum_nodes, tagge
 from macattr.paths import Gate, MaskAttributePath, Path, random_order
 
 MacMethod = Literal["riemann_left", "riemann_right", "riemann_trapezoid", "riemann_middle", "gausslegendre"]
+CAPTUM_ONLY = ("riemann_middle", "gausslegendre")
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Preset:
             )
         if groups is not None and options.gate != "fade":
             raise ValueError(f"`groups` = {groups} has no effect on the {options.gate!r} gate: choose gate='fade'.")
+        if include_end is not None and options.method in CAPTUM_ONLY:
+            raise ValueError(f"`include_end` = {include_end} has no effect on the nodes of {options.method!r}.")
         if options.n_steps < 1:
             raise ValueError(f"`n_steps` must be at least 1, got {options.n_steps}.")
         if options.method not in get_args(MacMethod):
@@ -81,7 +84,7 @@ class Preset:
     @property
     def n_nodes(self) -> int:
         """Number of positions on the path at which the network is evaluated."""
-        return self.n_steps + self.include_end
+        return self.n_steps + (self.include_end or self.method in CAPTUM_ONLY)
 
     def path(
         self, inputs: Tensor, baselines: Tensor, order: Tensor | None, seed: int = 0, patch_size: int = 1
@@ -100,7 +103,7 @@ class Preset:
         if order is None:
             count = -(-inputs.shape[-2] // max(1, patch_size)) * -(-inputs.shape[-1] // max(1, patch_size))
             order = random_order(count, seed)
-        groups = self.groups or max(1, self.n_steps // (8 if self.n_steps >= 40 else 4))
+        groups = max(1, self.n_steps // (8 if self.n_steps >= 40 else 4)) if self.groups is None else self.groups
         return MaskAttributePath(
             inputs, order.to(inputs.device), baselines, self.r, self.gate, self.delta,
             groups if self.gate == "fade" else 1, patch_size,
@@ -108,7 +111,7 @@ class Preset:
 
     def partition(self, path: Path) -> Partition:
         """Nodes on the path."""
-        if self.method in ("riemann_middle", "gausslegendre"):
+        if self.method in CAPTUM_ONLY:
             captum: CaptumMethod = self.method
             return captum_nodes(path.interval, self.n_steps + 1, captum)
         tags: dict[str, Tag] = {"riemann_left": "left", "riemann_right": "right", "riemann_trapezoid": "trapezoid"}

@@ -41,15 +41,26 @@ class SyntheticCrops(Dataset[tuple[Tensor, Tensor]]):
         return self.length
 
     def __getitem__(self, index: int) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "3 h w"]]:
-        """Crop number ``index``: degraded and clean, RGB in [0, 1]."""
+        """Crop number ``index``: degraded and clean, RGB in [0, 1].
+
+        Raises:
+            IndexError: If there is no such item; so a loop over the crops ends.
+            ValueError: If the image is smaller than the crops.
+        """
+        if not 0 <= index < self.length:
+            raise IndexError(f"there are {self.length} crops, got index {index}.")
         seed = int(np.random.SeedSequence([self.seed, index]).generate_state(1, np.uint64)[0] >> 1)
         generator = torch.Generator().manual_seed(seed)
 
         def pick(count: int) -> int:
             return int(torch.randint(count, (), generator=generator))
 
-        image = read_image(self.files[pick(len(self.files))])
-        top, left = pick(image.shape[1] - self.crop + 1), pick(image.shape[2] - self.crop + 1)
+        file = self.files[pick(len(self.files))]
+        image = read_image(file)
+        height, width = image.shape[1:]
+        if min(height, width) < self.crop:
+            raise ValueError(f"{str(file)!r} has {height}x{width} pixels, less than a crop of {self.crop}x{self.crop}.")
+        top, left = pick(height - self.crop + 1), pick(width - self.crop + 1)
         clean = image[:, top : top + self.crop, left : left + self.crop]
         clean = clean.rot90(pick(4), (1, 2))
         clean = clean.flip(2) if pick(2) else clean

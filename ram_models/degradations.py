@@ -70,7 +70,7 @@ def _uniform(low: float, high: float, generator: torch.Generator) -> float:
 
 def _noise(image: Tensor, generator: torch.Generator) -> Tensor:
     """Gaussian noise of a random strength."""
-    return add_gaussian_noise(image, 50 - _uniform(0, 50, generator), generator)
+    return add_gaussian_noise(image, 50 - _uniform(0.0, 50.0, generator), generator)
 
 
 def _blur(image: Tensor, generator: torch.Generator) -> Tensor:
@@ -80,7 +80,7 @@ def _blur(image: Tensor, generator: torch.Generator) -> Tensor:
 
 def _jpeg(image: Tensor, generator: torch.Generator) -> Tensor:
     """JPEG of a random quality."""
-    return compress_jpeg(image, int(_uniform(20, 91, generator)))
+    return compress_jpeg(image, int(_uniform(20.0, 91.0, generator)))
 
 
 TASKS: Mapping[str, Callable[[Tensor, torch.Generator], Tensor]] = MappingProxyType(

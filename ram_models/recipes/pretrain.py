@@ -127,6 +127,11 @@ def main(config: Config) -> None:
         step, seconds = state["step"], state["seconds"]
 
     files = find_images(config.data)
+    if not 0 < config.held_out < len(files):
+        raise ValueError(
+            f"`held_out` must leave images for training and for validation of the {len(files)} images, got "
+            f"{config.held_out}."
+        )
     train, held_out = files[: -config.held_out], files[-config.held_out :]
     crops = SyntheticCrops(train, config.steps * config.batch_size, config.crop, config.tasks, config.seed)
     validation = SyntheticCrops(held_out, 2 * config.held_out, config.crop, config.tasks, config.seed + 1)

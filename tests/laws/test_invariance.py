@@ -1,0 +1,54 @@
+"""What must not change a sum: how many nodes share a forward pass, and how layers are split over sweeps."""
+
+import pytest
+import torch
+
+from macattr.engine import survey, trace
+from macattr.layers import resolve_layers
+from macattr.objectives import GradientMagnitude
+from macattr.partitions import ActivationGradientSum, GradientSum, StieltjesSum, tagged_partition
+
+TAGS = ["left", "right", "trapezoid"]
+
+
+def sums_of(net, path, tag, **options):
+    partition = tagged_partition(path.interval, 9, tag, path.groups)
+    sums = [StieltjesSum(tag), GradientSum(partition.weights), ActivationGradientSum(partition.weights)]
+    layers = resolve_layers(net)
+    result = trace(net, layers, path, partition, GradientMagnitude(), sums, **options)
+    return [result.values(layer_sum, name)[0] for layer_sum in sums for name in layers], result
+
+
+@pytest.mark.parametrize("tag", TAGS)
+@pytest.mark.parametrize("rows", [2, 3, 4, 14, 1000], ids="{}_rows".format)
+def test_nodes_per_forward_pass_never_change_a_sum(smooth_net, mask_path, tag, rows):
+    one_at_a_time, _ = sums_of(smooth_net, mask_path, tag, internal_batch_size=1)
+    together, result = sums_of(smooth_net, mask_path, tag, internal_batch_size=rows)
+    assert result.nodes_per_batch == min(10, rows // 2)
+    # Convolutions of another batch size round differently; ten nodes of order one.
+    torch.testing.assert_close(together, one_at_a_time, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("tag", TAGS)
+@pytest.mark.parametrize(
+    ("room", "splits"), [(1.0, True), (1.25, True), (100.0, False)], ids=["tight", "some_room", "ample"]
+)
+def test_memory_budget_never_changes_a_sum(smooth_net, mask_path, tag, room, splits):
+    unlimited, one_sweep = sums_of(smooth_net, mask_path, tag)
+    partition = tagged_partition(mask_path.interval, 9, tag)
+    looked = survey(smooth_net, resolve_layers(smooth_net), mask_path, partition)
+    largest = max(seen.nbytes for seen in looked.distinct) * 6  # output, three for Stieltjes, one for each mean
+    limited, several = sums_of(smooth_net, mask_path, tag, memory_budget=looked.saved_bytes + room * largest)
+    assert (several.evaluations > one_sweep.evaluations) == splits
+    torch.testing.assert_close(limited, unlimited, rtol=1e-11, atol=1e-13)
+    torch.testing.assert_close(several.input_attribution, one_sweep.input_attribution, rtol=1e-11, atol=1e-13)
+    assert several.cuts == one_sweep.cuts
+
+
+@pytest.mark.parametrize("rows", [1, 6], ids="{}_rows".format)
+def test_images_never_influence_each_other(smooth_net, mask_path, images, rows):
+    both, _ = sums_of(smooth_net, mask_path, "trapezoid", internal_batch_size=rows)
+    alone, _ = sums_of(
+        smooth_net, type(mask_path)(images[1:], mask_path.order, mask_path.baselines[1:], groups=4), "trapezoid"
+    )
+    torch.testing.assert_close([value[1:] for value in both], alone, rtol=1e-11, atol=1e-13)

@@ -1,0 +1,227 @@
+"""Rankings over images: what is measured, what travels with it, and what is kept when something breaks."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from macattr import OFFICIAL, LayerImportance, MaskAttributeConductance, OutputSum, RankingInterrupted, rank_layers
+
+
+class Twice(nn.Module):
+    """A small convolutional network, one of whose layers is wrapped (alias) and one idle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 3, 3, padding=1)
+        self.middle = Wrapped()
+        self.last = nn.Conv2d(3, 1, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.middle(self.first(x)).tanh())
+
+
+class Wrapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(3, 1, 1))
+        self.proj = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.proj(x + self.bias)
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return Twice().eval()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def importance(network, images) -> LayerImportance:
+    return rank_layers(network, images, n_steps=8, orders=2)
+
+
+def test_scores_are_the_mean_absolute_conductance(network, images):
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(5))
+    ranked = rank_layers(network, images, n_steps=8, orders=order[None])
+    for layer in ("first", "middle", "last"):
+        attribution = MaskAttributeConductance(network, layer)
+        each = [attribution.attribute(x[None], n_steps=8, order=order).abs().mean() for x in images]
+        # Two runs of the same float32 sums.
+        np.testing.assert_allclose(ranked.dataset["score"].sel(layer=layer)[:, 0], torch.stack(each), rtol=1e-5)
+
+
+def test_official_scores_are_summed_over_images(network, images):
+    ranked = rank_layers(network, images, preset=OFFICIAL, n_steps=8)
+    expected = ranked.dataset["score"].isel(order=0).sum("sample")
+    np.testing.assert_allclose(ranked.scores(), expected)
+
+
+def test_aliases_and_cuts_are_marked(importance):
+    aliases = importance.dataset["alias_of"].sel(layer=["middle", "middle.proj"]).values.tolist()
+    assert len(set(aliases)) == 1
+    assert importance.dataset["is_cut"].all()
+
+
+def test_at_a_cut_the_signed_sum_is_the_change_of_the_objective(network, images):
+    data = rank_layers(network, images, n_steps=200, objective=OutputSum()).dataset
+    change = data["objective_end"] - data["objective_start"]
+    # n_steps = 200 leaves a relative quadrature error below 0.1 % on this smooth network.
+    np.testing.assert_allclose(data["signed_sum"].sel(layer="first"), change, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(data["input_residual"], 0, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        pytest.param(lambda x: x, id="tensor"),
+        pytest.param(list, id="list of images"),
+        pytest.param(lambda x: [x[:2], x[2:]], id="list of batches"),
+        pytest.param(lambda x: (item for item in x), id="generator"),
+        pytest.param(lambda x: DataLoader(TensorDataset(x, x), batch_size=2), id="loader of pairs"),
+        pytest.param(lambda x: [{"image": item} for item in x], id="mappings"),
+    ],
+)
+def test_every_kind_of_input_gives_the_same_ranking(network, images, importance, wrap):
+    again = rank_layers(network, wrap(images), n_steps=8, orders=2)
+    np.testing.assert_array_equal(again.dataset["score"], importance.dataset["score"])
+
+
+def test_names_and_degradations_come_from_mappings(network, images):
+    items = [{"image": x, "name": f"photo {i}", "degradation": "noise"} for i, x in enumerate(images)]
+    data = rank_layers(network, items, n_steps=2).dataset
+    assert data["sample"].values.tolist() == ["photo 0", "photo 1", "photo 2"]
+    assert set(data["degradation"].values.tolist()) == {"noise"}
+
+
+def test_images_of_different_sizes_are_ranked_together(network):
+    data = rank_layers(network, [torch.rand(1, 8, 8), torch.rand(1, 6, 12)], n_steps=2).dataset
+    assert data["width"].values.tolist() == [8, 12]
+
+
+def test_the_ranking_is_sorted_and_carries_sizes(importance):
+    table = importance.ranking()
+    assert table["score"].is_monotonic_decreasing
+    assert table["rank"].tolist() == [1, 2, 3, 4]
+    assert table.set_index("layer").loc["middle", "parameters"] == 3
+
+
+def test_top_takes_the_floor_and_refuses_nothing(importance):
+    assert importance.top(0.5).layers == tuple(importance.ranking()["layer"][:2])
+    assert len(importance.top(0.7).layers) == 2
+    with pytest.raises(ValueError, match=r"selects none: take at least 0\.250"):
+        importance.top(0.2)
+    with pytest.raises(ValueError, match=r"`fraction` must lie in \(0, 1\], got 10\.0"):
+        importance.top(10.0)
+
+
+def test_saving_and_loading_loses_nothing(importance, tmp_path):
+    importance.save(tmp_path / "a.nc")
+    loaded = LayerImportance.load(tmp_path / "a.nc").dataset
+    np.testing.assert_array_equal(loaded["score"], importance.dataset["score"])
+    assert loaded.attrs["model_sha256"] == importance.dataset.attrs["model_sha256"]
+    assert loaded["alias_of"].values.tolist() == importance.dataset["alias_of"].values.tolist()
+
+
+def test_a_foreign_file_is_no_ranking(tmp_path):
+    (tmp_path / "a.nc").write_text("no netcdf")
+    with pytest.raises(ValueError, match="cannot be read as a ranking"):
+        LayerImportance.load(tmp_path / "a.nc")
+
+
+def test_the_provenance_says_how_it_was_measured(importance):
+    attrs = importance.dataset.attrs
+    assert (attrs["method"], attrs["r"], attrs["n_steps"], attrs["gate"]) == ("mac", 0.5, 8, "fade")
+    assert attrs["evaluations"] == 3 * 2 * 9
+    assert "eps=1e-06" in attrs["objective"]
+
+
+def test_other_weights_have_another_hash(network, images, importance):
+    with torch.no_grad():
+        network.first.bias[0] += 1e-3
+    assert (
+        rank_layers(network, images, n_steps=2).dataset.attrs["model_sha256"]
+        != importance.dataset.attrs["model_sha256"]
+    )
+
+
+def test_seeds_decide_the_orders(network, images, importance):
+    other = rank_layers(network, images, n_steps=8, orders=2, seed=1)
+    assert not np.array_equal(other.dataset["score"], importance.dataset["score"])
+
+
+def test_the_model_s_reference_input_is_the_default(network, images):
+    explicit = rank_layers(network, images, n_steps=4, baselines=0.3)
+    network.reference_input = torch.tensor(0.3)
+    np.testing.assert_array_equal(rank_layers(network, images, n_steps=4).dataset["score"], explicit.dataset["score"])
+
+
+def test_a_layer_that_never_runs_is_left_out_with_a_warning(network, images):
+    network.idle = nn.Linear(2, 2)
+    with pytest.warns(UserWarning, match="left out 1 layers that do not run: idle"):
+        ranked = rank_layers(network, images, n_steps=2)
+    assert "idle" not in ranked.dataset["layer"].values
+
+
+def test_finished_images_survive_a_bad_one(network, images):
+    broken = images[2].clone()
+    broken[0, 0, 0] = torch.nan
+    with pytest.raises(
+        RankingInterrupted, match="stopped after 2 finished images: the output of layer first"
+    ) as caught:
+        rank_layers(network, [images[0], images[1], broken], n_steps=2)
+    assert caught.value.finished.dataset.sizes["sample"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "saliency"}, "`method` must be one of mac, conductance, internal_influence, got 'saliency'"),
+        ({"reduction": "max"}, "`reduction` must be one of mean_abs"),
+        ({"orders": 0}, "`orders` must be at least 1, got 0"),
+        ({"n_steps": 0}, "`n_steps` must be at least 1, got 0"),
+        ({"r": 1.5}, r"`r` must lie in \(0, 1\], got 1.5"),
+        ({"method": "conductance", "gate": "fade"}, "`gate` belongs to the mask path"),
+        ({"method": "conductance", "r": 0.5}, "`r` = 0.5 has no effect on method 'conductance'"),
+        ({"method": "conductance", "orders": 2}, "`orders` and `patch_size` belong to the mask path"),
+        ({"layers": "frist"}, "no layer 'frist'; did you mean 'first'"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+@pytest.mark.usefixtures("as_users_run_it")
+def test_bad_arguments_are_explained(network, images, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        rank_layers(network, images, **arguments)
+
+
+def test_integer_images_are_refused(network):
+    with pytest.raises(ValueError, match=r"image 0 must be a float tensor .*got torch.uint8"):
+        rank_layers(network, [torch.zeros(1, 8, 8, dtype=torch.uint8)])
+
+
+def test_no_image_is_refused(network):
+    with pytest.raises(ValueError, match="`inputs` holds no image"):
+        rank_layers(network, [])
+
+
+@pytest.mark.parametrize("method", ["conductance", "internal_influence"])
+def test_other_methods_walk_the_straight_line(network, images, method):
+    data = rank_layers(network, images, method=method, n_steps=8).dataset
+    assert (data["score"] > 0).all()
+    assert data.attrs["method"] == method
+
+
+def test_the_heat_map_shows_every_layer_in_its_lower_panel(importance, tmp_path):
+    figure = importance.plot_heatmap(tmp_path / "a.png")
+    points = sum(
+        len(collection.get_offsets()) for collection in figure.axes[1].collections if len(collection.get_offsets())
+    )
+    assert points >= 4
+    assert (tmp_path / "a.png").stat().st_size > 10_000

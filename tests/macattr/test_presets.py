@@ -1,0 +1,127 @@
+import pytest
+import torch
+
+from macattr.objectives import GradientMagnitude, OutputSum
+from macattr.presets import DEFAULT, OFFICIAL, PAPER, read_official_ranking
+
+
+@pytest.fixture
+def image():
+    return torch.rand(1, 1, 8, 8)
+
+
+def nodes(preset, image):
+    return preset.partition(preset.path(image, torch.zeros_like(image), None)).nodes
+
+
+@pytest.mark.parametrize("preset", [DEFAULT, PAPER], ids=lambda preset: preset.name)
+def test_nodes_run_from_the_masked_to_the_whole_image(preset, image):
+    assert nodes(preset, image).tolist() == pytest.approx([0.5 + 0.5 * j / 200 for j in range(201)])
+
+
+def test_official_nodes_never_reach_the_whole_image(image):
+    assert nodes(OFFICIAL, image).tolist() == pytest.approx([0.5 + 0.5 * j / 200 for j in range(200)])
+
+
+@pytest.mark.parametrize(
+    ("preset", "gate", "tag", "eps"),
+    [(DEFAULT, "fade", "trapezoid", 1e-6), (PAPER, "sigmoid", "left", 1e-6), (OFFICIAL, "one_sided", "right", 0.0)],
+    ids=["default", "paper", "official"],
+)
+def test_presets_bundle_the_options_of_the_design_table(preset, gate, tag, eps, image):
+    path = preset.path(image, torch.zeros_like(image), None)
+    assert (path.gate, preset.partition(path).tag, preset.objective) == (gate, tag, GradientMagnitude(eps))
+
+
+@pytest.mark.parametrize(("n_steps", "groups"), [(200, 25), (40, 5), (20, 5), (3, 1)])
+def test_fade_has_a_group_for_every_8_steps_or_every_4_of_few(image, n_steps, groups):
+    assert DEFAULT.override(n_steps=n_steps).path(image, torch.zeros_like(image), None).groups == groups
+
+
+@pytest.mark.parametrize(
+    ("preset", "method", "count"),
+    [
+        (DEFAULT, "riemann_trapezoid", 13),
+        (DEFAULT, "riemann_middle", 13),
+        (DEFAULT, "gausslegendre", 13),
+        (OFFICIAL, "riemann_right", 12),
+        (OFFICIAL, "gausslegendre", 13),
+    ],
+)
+def test_the_number_of_nodes_is_known_beforehand(image, preset, method, count):
+    preset = preset.override(method=method, n_steps=12)
+    assert preset.n_nodes == len(nodes(preset, image)) == count
+
+
+def test_overriding_nothing_changes_nothing():
+    assert OFFICIAL.override() == OFFICIAL
+
+
+def test_every_option_can_be_overridden():
+    options = {
+        "r": 0.3, "n_steps": 7, "gate": "sigmoid", "delta": 5.0, "method": "riemann_left", "include_end": False,
+        "objective": OutputSum(),
+    }  # fmt: skip
+    overridden = DEFAULT.override(**options)
+    assert {name: getattr(overridden, name) for name in options} == options
+    assert DEFAULT.override(groups=3).groups == 3
+
+
+@pytest.mark.parametrize(
+    ("preset", "options", "message"),
+    [
+        (DEFAULT, {"delta": 1.0}, "`delta` = 1.0 has no effect on the 'fade' gate: choose gate='sigmoid' or"),
+        (PAPER, {"groups": 5}, "`groups` = 5 has no effect on the 'sigmoid' gate: choose gate='fade'"),
+        (
+            DEFAULT,
+            {"include_end": False, "method": "gausslegendre"},
+            "`include_end` = False has no effect on the nodes of 'gausslegendre'",
+        ),
+        (DEFAULT, {"n_steps": 0}, "`n_steps` must be at least 1, got 0"),
+        (DEFAULT, {"n_steps": -3}, "`n_steps` must be at least 1, got -3"),
+        (DEFAULT, {"method": "simpson"}, "`method` must be one of riemann_left, .* got 'simpson'"),
+    ],
+    ids=["delta", "groups", "include_end", "no_steps", "negative_steps", "method"],
+)
+@pytest.mark.usefixtures("as_users_run_it")
+def test_options_without_effect_or_out_of_range_are_refused(preset, options, message):
+    with pytest.raises(ValueError, match=message):
+        preset.override(**options)
+
+
+def test_a_random_order_follows_from_its_seed(image):
+    orders = [DEFAULT.path(image, torch.zeros_like(image), None, seed=seed).order for seed in (1, 1, 2)]
+    assert orders[0].equal(orders[1])
+    assert not orders[0].equal(orders[2])
+
+
+def test_patches_take_an_order_of_blocks(image):
+    assert len(DEFAULT.path(image, torch.zeros_like(image), None, patch_size=3).order) == 9
+
+
+def write_ranking(folder, names="b c a", scores="0.3 0.2 0.1", index="1 2 0"):
+    for part, text in (("name", names), ("cond", scores), ("index", index)):
+        (folder / f"filter_{part}.txt").write_text("\n".join(text.split()))
+
+
+def test_official_rankings_are_read_most_important_first(tmp_path):
+    write_ranking(tmp_path)
+    assert list(read_official_ranking(tmp_path).items()) == [("b", 0.3), ("c", 0.2), ("a", 0.1)]
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [{"names": "b c"}, {"scores": "0.3 0.2"}, {"index": "1 2"}, {"index": "1 2 3"}, {"index": "0 0 1"}],
+    ids=["name_missing", "score_missing", "index_missing", "index_from_one", "index_repeated"],
+)
+def test_official_lists_that_do_not_fit_together_are_refused(tmp_path, lists):
+    write_ranking(tmp_path, **lists)
+    with pytest.raises(ValueError, match="do not fit"):
+        read_official_ranking(tmp_path)
+
+
+def test_an_incomplete_official_ranking_is_refused(tmp_path):
+    write_ranking(tmp_path)
+    (tmp_path / "filter_cond.txt").unlink()
+    with pytest.raises(ValueError, match=r"three files; missing: .*filter_cond\.txt"):
+        read_official_ranking(tmp_path)

@@ -1,0 +1,62 @@
+"""Numbers of the authors' released code; data/README.md says how they were made."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ram_models.archs.swinir import SwinIR
+
+DATA = Path(__file__).parent / "data"
+
+
+def load(name: str) -> dict[str, Tensor]:
+    with np.load(DATA / name) as arrays:
+        return {key: torch.from_numpy(value) for key, value in arrays.items() if value.dtype.kind != "U"}
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def official_swinir() -> SwinIR:
+    """The small RAM-SwinIR with the official weights."""
+    network = SwinIR(img_size=32, embed_dim=12, depths=(2, 2), num_heads=(2, 2)).eval()
+    missing, unexpected = network.load_state_dict(load("small_swinir_weights.npz"), strict=False)
+    derived = ("relative_position_index", "attn_mask")  # buffers that follow from the arguments
+    assert not unexpected
+    assert all(name.endswith(derived) for name in missing)
+    return network
+
+
+@pytest.fixture(scope="session")
+def swinir_io() -> dict[str, Tensor]:
+    return load("small_swinir_io.npz")
+
+
+@pytest.fixture(scope="session")
+def official_path() -> dict[str, Tensor]:
+    """Pixel order, and gates by path position."""
+    arrays = load("mask_path.npz")
+    return arrays | {"order": arrays["order"].long()}
+
+
+@pytest.fixture(scope="session")
+def official_scores() -> dict[str, dict[str, float]]:
+    """Scores by kind and layer name."""
+    with np.load(DATA / "mac_scores.npz") as arrays:
+        names = arrays["names"].tolist()
+        return {
+            kind: dict(zip(names, values.tolist(), strict=True))
+            for kind, values in arrays.items()
+            if kind in ("right", "left", "trapezoid", "ig")
+        } | {"objective": {end: float(arrays[f"objective_{end}"]) for end in ("start", "end")}}
+
+
+@pytest.fixture(scope="session")
+def official_neurons() -> dict[str, Tensor]:
+    return load("mac_neurons.npz")
