@@ -1,7 +1,7 @@
-"""How fast the sums along different paths converge, on the bundled pre-trained network and real photographs.
+"""How fast the sums along different paths converge, on the bundled network and real photographs.
 
-For every path and number of evaluations: completeness at a cut layer (``conv_first``) and at the input, and agreement of
-the ranking with a reference of 2049 nodes on the per-pixel fade. Writes benchmarks/results/convergence.md and .png.
+For every path and number of evaluations: completeness at a cut layer (``conv_first``) and at the input, and agreement
+of the ranking with a reference of 2049 nodes on the per-pixel fade. Writes benchmarks/results/convergence.md and .png.
 """
 
 import argparse
@@ -21,7 +21,8 @@ from macattr.engine import trace
 from macattr.layers import resolve_layers
 from macattr.objectives import GradientMagnitude, Objective
 from macattr.partitions import Partition, StieltjesSum
-from macattr.paths import LinearPath, Path as InputPath, random_order, resolve_reference
+from macattr.paths import LinearPath, random_order, resolve_reference
+from macattr.paths import Path as InputPath
 from macattr.presets import DEFAULT, OFFICIAL, PAPER, Preset
 from ram_models import ram_swinir_tiny, sample
 
@@ -127,14 +128,15 @@ def main() -> None:
     mean = grouped.mean().reset_index()
     low, high = grouped["ΣC/ΔF cut"].min(), grouped["ΣC/ΔF cut"].max()
     lines = ["| path | evaluations | ΣC/ΔF at the cut (range) | Spearman | top 10 % overlap |", "|---|---|---|---|---|"]
-    for row, a, b in zip(mean.itertuples(index=False), low, high, strict=True):
-        lines.append(f"| {row[0]} | {row[1]} | {a:.3f} … {b:.3f} | {row[4]:.4f} | {row[5]:.2f} |")
+    for row, a, b in zip(mean.to_dict("records"), low, high, strict=True):
+        agreement, shared = f"{row['Spearman']:.4f}", f"{row['top 10 % overlap']:.2f}"
+        lines.append(f"| {row['path']} | {row['evaluations']} | {a:.3f} … {b:.3f} | {agreement} | {shared} |")
     names = ", ".join(item["name"] for item in images)
     page = [
         "# Convergence by path and number of evaluations",
         "",
         f"Bundled RAM-SwinIR (92 layers), {options.size}x{options.size} pixels, r = 0.5, images: {names}. Spearman and "
-        f"overlap are means over images, against {2049} nodes on the per-pixel fade; ΣC/ΔF must be 1. "
+        f"overlap are means over images, against 2049 nodes on the per-pixel fade; ΣC/ΔF must be 1. "
         "Made by `benchmarks/convergence.py`.",
         "",
         *lines,

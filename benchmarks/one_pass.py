@@ -1,9 +1,9 @@
 """What all layers in one sweep cost, beside a plain forward + backward pass and beside Captum, in one run.
 
-The network is RAM-SwinIR at the paper's size (11.5 M parameters, 263 layers) on one 64x64 image. Times alternate between
-the plain pass and the sweep inside one process; every peak of memory is that of a process of its own. The plain pass is
-one forward pass, the objective and its gradient with respect to the input, on the network as it comes (weights that
-require gradients). A sweep's time for a node is the slope between a short and a long sweep.
+The network is RAM-SwinIR at the paper's size (11.5 M parameters, 263 layers) on one 64x64 image. Times alternate
+between the plain pass and the sweep inside one process; every peak of memory is that of a process of its own. The
+plain pass is one forward pass, the objective and its gradient with respect to the input. A sweep's time for a node is
+the slope between a short and a long sweep.
 
 Run it with nothing else on the machine: ``python benchmarks/one_pass.py``; it writes benchmarks/results/one_pass.md.
 """
@@ -55,8 +55,9 @@ class Subject:
         """Autocast for the bf16 rows."""
         return torch.autocast(self.device, torch.bfloat16) if self.dtype == "bf16" else nullcontext()
 
-    def plain(self, count: int) -> Tensor:
-        """Forward and backward to ``count`` inputs at once."""
+    def plain(self, count: int, frozen: bool = False) -> Tensor:
+        """Forward and backward to ``count`` inputs at once, with the weights as they come or frozen."""
+        self.network.requires_grad_(not frozen)
         images = self.image.repeat(count, 1, 1, 1).requires_grad_()
         with self.precision():
             value = self.objective(self.network(images).float()).sum()
@@ -97,17 +98,19 @@ class Subject:
 
 def measure_time(subject: Subject, count: int, repeats: int) -> dict[str, float]:
     """Seconds for a node, plain and swept, alternating; and the sweep's slope at two lengths."""
-    short, middle, long = (count * chunks for chunks in (2, 5, 10))
+    short, middle, long = (count * chunks for chunks in (2, 4, 6))
     subject.plain(count)
     subject.sweep(short, count)
     rows = []
     for _ in range(repeats):
         before = subject.seconds(lambda: subject.plain(count)) / count
+        frozen = subject.seconds(lambda: subject.plain(count, frozen=True)) / count
+        subject.network.requires_grad_(True)
         times = [subject.seconds(lambda n=n: subject.sweep(n, count)) for n in (short, middle, long)]
         after = subject.seconds(lambda: subject.plain(count)) / count
         first, second = (times[1] - times[0]) / (middle - short), (times[2] - times[1]) / (long - middle)
         whole = (times[2] - times[0]) / (long - short)
-        rows.append({"plain": (before + after) / 2, "sweep": whole, "first": first, "second": second})
+        rows.append({"plain": (before + after) / 2, "frozen": frozen, "sweep": whole, "first": first, "second": second})
     return {name: median(row[name] for row in rows) for name in rows[0]} | {
         "ratio": median(row["sweep"] / row["plain"] for row in rows),
         "flat": median(row["second"] / row["first"] for row in rows),
@@ -116,15 +119,19 @@ def measure_time(subject: Subject, count: int, repeats: int) -> dict[str, float]
 
 def measure_captum(subject: Subject, names: list[str]) -> dict[str, float]:
     """Seconds of Captum's LayerConductance for a node and layer, mean over some layers."""
-    steps = 3
+    evaluated = 0
+
+    def forward(images: Tensor) -> Tensor:
+        nonlocal evaluated
+        evaluated += len(images)
+        return subject.objective(subject.network(images))
 
     def loop() -> None:
         for name in names:
-            attribution = LayerConductance(lambda x: subject.objective(subject.network(x)), subject.layers[name])
-            attribution.attribute(subject.image, n_steps=steps, internal_batch_size=1)
+            LayerConductance(forward, subject.layers[name]).attribute(subject.image, n_steps=3, internal_batch_size=2)
 
-    loop()
-    return {"seconds": subject.seconds(loop) / len(names) / (steps + 1)}
+    subject.plain(1)
+    return {"seconds": subject.seconds(loop) / evaluated}
 
 
 def child(arguments: list[str], threads: int) -> dict[str, float]:
@@ -142,15 +149,16 @@ def run_child(options: argparse.Namespace) -> dict[str, float]:
     subject = Subject(options.dtype, options.device)
     if options.task == "time":
         return measure_time(subject, options.count, options.repeats)
-    if options.task == "plain":
-        return {"bytes": subject.peak_bytes(lambda: [subject.plain(options.count) for _ in range(3)])}
+    if options.task in ("plain", "frozen"):
+        frozen = options.task == "frozen"
+        return {"bytes": subject.peak_bytes(lambda: [subject.plain(options.count, frozen) for _ in range(2)])}
     if options.task == "sweep":
-        return {"bytes": subject.peak_bytes(lambda: subject.sweep(4 * options.count, options.count))}
+        return {"bytes": subject.peak_bytes(lambda: subject.sweep(2 * options.count, options.count))}
     if options.task == "budget":
         budget = options.budget
         return {
-            "bytes": subject.peak_bytes(lambda: subject.sweep(4, 1, budget)),
-            "seconds": subject.seconds(lambda: subject.sweep(4, 1, budget)) / 4,
+            "bytes": subject.peak_bytes(lambda: subject.sweep(2, 1, budget)),
+            "seconds": subject.seconds(lambda: subject.sweep(3, 1, budget)) / 3,
         }
     if options.task == "agreement":
         wide = subject.sweep(21, 1)
@@ -169,18 +177,19 @@ def report(options: argparse.Namespace) -> str:
         for count in counts:
             common = ["--dtype", dtype, "--count", str(count), "--repeats", str(options.repeats), *device]
             timed = child(["--task", "time", *common], options.threads)
-            plain, sweep = (child(["--task", task, *common], options.threads)["bytes"] for task in ("plain", "sweep"))
+            tasks = ("plain", "frozen", "sweep")
+            plain, frozen, sweep = (child(["--task", task, *common], options.threads)["bytes"] for task in tasks)
             best.setdefault(dtype, []).append((timed["ratio"], timed, plain, count))
             time_rows.append(
-                f"| {dtype} | {count} | {timed['plain']:.3f} | {timed['sweep']:.3f} | **{timed['ratio']:.2f}** | "
-                f"{timed['flat']:.2f} | {plain / 2**30:.2f} | {sweep / 2**30:.2f} | **{sweep / plain:.2f}** |"
+                f"| {dtype} | {count} | {timed['plain']:.3f} | {timed['frozen']:.3f} | {timed['sweep']:.3f} | "
+                f"**{timed['ratio']:.2f}** | {timed['sweep'] / timed['frozen']:.2f} | {timed['flat']:.2f} |"
+            )
+            memory_rows.append(
+                f"| {dtype} | {count} | {plain / 2**30:.2f} | {frozen / 2**30:.2f} | {sweep / 2**30:.2f} | "
+                f"**{sweep / plain:.2f}** | {sweep / frozen:.2f} |"
             )
     single = best["fp32"][0]
     budget = child(["--task", "budget", "--budget", str(options.share * single[2]), *device], options.threads)
-    memory_rows.append(
-        f"| {options.share * single[2] / 2**30:.2f} | {budget['bytes'] / 2**30:.2f} | "
-        f"**{budget['bytes'] / single[2]:.2f}** | {budget['seconds'] / single[1]['plain']:.1f} |"
-    )
     agreement = child(["--task", "agreement", *device], options.threads)["spearman"]
     captum = child(["--task", "captum", *device], options.threads)["seconds"]
     fastest = min(row[1]["sweep"] for row in best["fp32"])
@@ -192,21 +201,30 @@ def report(options: argparse.Namespace) -> str:
             f"RAM-SwinIR, 11.5 M parameters, 263 layers, one 64x64 image; {name}, {options.threads} threads, torch "
             f"{torch.__version__}; made by `benchmarks/one_pass.py`.",
             "",
-            "| precision | nodes in a batch | plain pass, s | sweep, s per node | sweep / plain | later / earlier nodes | "
-            "plain peak, GiB | sweep peak, GiB | peak ratio |",
-            "|---|---|---|---|---|---|---|---|---|",
+            "Seconds for a node. The plain pass: forward, objective, gradient of the input; as the network comes, and "
+            "with weights that require no gradient, as the sweep has them. The last column compares a sweep's later "
+            "nodes with its earlier ones.",
+            "",
+            "| precision | nodes in a batch | plain | plain, frozen weights | sweep | sweep / plain | sweep / frozen | "
+            "later / earlier |",
+            "|---|---|---|---|---|---|---|---|",
             *time_rows,
             "",
-            "With a memory budget that splits the layers over several sweeps (fp32, one node at a time; both ratios to "
-            "the plain pass):",
+            "Peak memory in GiB, weights and libraries not counted.",
             "",
-            "| budget, GiB | peak, GiB | peak ratio | time ratio, short sweep of 4 nodes |",
-            "|---|---|---|---|",
+            "| precision | nodes in a batch | plain | plain, frozen weights | sweep | sweep / plain | sweep / frozen |",
+            "|---|---|---|---|---|---|---|",
             *memory_rows,
             "",
-            f"Captum's LayerConductance takes {captum:.2f} s for a node and layer (mean of 4 layers on which it works), "
-            f"so {263 * captum:.0f} s for a node and 263 layers one after another: **{263 * captum / fastest:.0f} times** "
-            "the best fp32 sweep. On the 108 window-attention layers it raises.",
+            f"With a memory budget of {options.share * single[2] / 2**30:.2f} GiB, which splits the layers over "
+            f"several sweeps (fp32, one node at a time), the peak is {budget['bytes'] / 2**30:.2f} GiB, "
+            f"**{budget['bytes'] / single[2]:.2f} times** that of the plain pass, and a node of a short run takes "
+            f"{budget['seconds'] / single[1]['plain']:.1f} times as long.",
+            "",
+            f"Captum's LayerConductance takes {captum:.2f} s for a node and layer (mean of 4 layers on which it "
+            f"works), so {263 * captum:.0f} s for a node and 263 layers one after another: "
+            f"**{263 * captum / fastest:.0f} times** the best fp32 sweep. On the 108 "
+            "window-attention layers it raises.",
             "",
             f"Spearman correlation of the bf16 with the fp32 ranking over 263 layers (21 nodes): **{agreement:.4f}**.",
             "",
@@ -217,12 +235,14 @@ def report(options: argparse.Namespace) -> str:
 def main() -> None:
     """Measure everything, or what ``--task`` names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=["time", "plain", "sweep", "budget", "agreement", "captum"], help="one part")
+    parser.add_argument(
+        "--task", choices=["time", "plain", "frozen", "sweep", "budget", "agreement", "captum"], help="one part"
+    )
     parser.add_argument("--dtype", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--count", type=int, default=1, help="nodes in a batch")
     parser.add_argument("--repeats", type=int, default=3, help="repetitions of every timing")
     parser.add_argument("--budget", type=float, default=None, help="bytes")
-    parser.add_argument("--share", type=float, default=1.3, help="memory budget over the plain pass's peak")
+    parser.add_argument("--share", type=float, default=1.45, help="memory budget over the plain pass's peak")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()

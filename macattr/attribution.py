@@ -14,11 +14,12 @@ from typing import Any, get_args
 
 import torch
 from captum.attr import GradientAttribution, LayerAttribution
+from captum.log import log_usage
 from jaxtyping import Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from macattr.engine import Trace, objective_at, sweep_activations, trace
+from macattr.engine import Trace, add_calls, objective_at, sweep_activations, trace
 from macattr.layers import LayerLike, resolve_layers
 from macattr.objectives import Objective, Target, TargetType
 from macattr.partitions import (
@@ -66,6 +67,9 @@ class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
         self._several = isinstance(layer, Sequence) and not isinstance(layer, str)
         if isinstance(forward_func, nn.Module):
             self._layers = resolve_layers(forward_func, layer)
+            if isinstance(layer, Sequence) and not isinstance(layer, str) and len(self._layers) < len(layer):
+                raise ValueError(f"`layer` names a layer twice: {len(layer)} entries for {list(self._layers)}.")
+            self._several = self._several or len(self._layers) > 1
         else:
             modules = list(layer) if isinstance(layer, Sequence) and not isinstance(layer, str) else [layer]
             if not all(isinstance(module, nn.Module) for module in modules):
@@ -107,6 +111,19 @@ class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
             )  # fmt: skip
         return result, {name: result.values(layer_sum, name) for name in self._layers}
 
+
+class _ConductanceMethod(_LayerMethod):
+    """Layer methods that sum gradient times change of output: complete at cuts, so that they have a delta."""
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """Conductance holds the change of the layer's output."""
+        return True
+
+    def has_convergence_delta(self) -> bool:
+        """The sum of the attributions is to be the objective's change."""
+        return True
+
     def _conductance(
         self,
         path: Path,
@@ -133,7 +150,7 @@ class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
         return self._format(parts), self._delta(parts, end - start)
 
 
-class MaskAttributeConductance(_LayerMethod):
+class MaskAttributeConductance(_ConductanceMethod):
     r"""Mask attribute conductance (MAC): how much a layer carries the change from a masked to a whole image.
 
     .. math:: \mathrm{MAC}_l = \sum_j g_l(\tau_j) \odot \big(y_l(\alpha_{j+1}) - y_l(\alpha_j)\big)
@@ -149,6 +166,7 @@ class MaskAttributeConductance(_LayerMethod):
         torch.Size([1, 2, 8, 8])
     """
 
+    @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
         self,
         inputs: Tensor,
@@ -199,7 +217,7 @@ class MaskAttributeConductance(_LayerMethod):
             preset: Bundle of defaults: :data:`macattr.presets.DEFAULT`, ``PAPER`` or ``OFFICIAL``.
             seed: Seed of the random order (default 0); excludes ``order``.
             show_progress: Show a progress bar.
-            groups: Groups of pixels of the ``fade`` gate (default one for every 8 steps, every 4 below 40 steps).
+            groups: Groups of pixels of the ``fade`` gate (default one for every 4 steps, at most 5).
             include_end: Whether the whole image is the last node (default True).
             patch_size: Side in pixels of the blocks that are revealed together.
 
@@ -230,7 +248,7 @@ class MaskAttributeConductance(_LayerMethod):
         )  # fmt: skip
 
 
-class LayerConductance(_LayerMethod):
+class LayerConductance(_ConductanceMethod):
     r"""Conductance :math:`\sum_j g_l(\tau_j) \odot (y_l(\alpha_{j+1}) - y_l(\alpha_j))` along a line or any path.
 
     Equal to Captum's where that works; also for layers whose outputs do not keep the batch first (attention windows),
@@ -240,6 +258,7 @@ class LayerConductance(_LayerMethod):
         Dhamdhere et al. 2018.
     """
 
+    @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
         self,
         inputs: Tensors,
@@ -299,6 +318,7 @@ class InternalInfluence(_LayerMethod):
         Leino et al. 2018.
     """
 
+    @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
         self,
         inputs: Tensors,
@@ -315,7 +335,10 @@ class InternalInfluence(_LayerMethod):
         objective: Objective | None = None,
         show_progress: bool = False,
     ) -> Attributions:
-        """Mean gradient at every neuron; arguments as in :meth:`LayerConductance.attribute`, on ``n_steps`` nodes."""
+        """Mean gradient at every neuron; arguments as in :meth:`LayerConductance.attribute`.
+
+        Captum's methods put ``n_steps`` nodes on the path, ``left``, ``right`` and ``trapezoid`` one more.
+        """
         walked = _path(inputs, baselines, path)
         partition = _partition(walked, n_steps, method, n_steps)
         result, parts = self._trace(
@@ -347,11 +370,16 @@ class LayerIntegratedGradients(_LayerMethod):
         super().__init__(forward_func, layer, device_ids)
         self._multiply_by_inputs = multiply_by_inputs
 
+    def has_convergence_delta(self) -> bool:
+        """The sum of the attributions of all layers is to be the objective's change."""
+        return True
+
     @property
     def multiplies_by_inputs(self) -> bool:
         """Whether the mean gradient is multiplied by the layer's change."""
         return self._multiply_by_inputs
 
+    @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
         self,
         inputs: Tensors,
@@ -383,12 +411,10 @@ class LayerIntegratedGradients(_LayerMethod):
                 internal_batch_size=internal_batch_size, at_input=attribute_to_layer_input, grad_kwargs=grad_kwargs,
                 advance=advance,
             )  # fmt: skip
+        scale = self.multiplies_by_inputs
+        each = {site: gradient * change if scale else gradient for site, (gradient, change) in sums.items()}
         parts = {
-            name: tuple(
-                gradient * change if self.multiplies_by_inputs else gradient
-                for site, (gradient, change) in sums.items()
-                if site.layer == name
-            )
+            name: add_calls({site: value for site, value in each.items() if site.layer == name})
             for name in self._layers
         }
         if not return_convergence_delta:
@@ -421,6 +447,7 @@ class LayerGradientXActivation(_LayerMethod):
         """Whether the gradient is multiplied by the activation."""
         return self._multiply_by_inputs
 
+    @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
         self,
         inputs: Tensors,
@@ -467,7 +494,8 @@ def _path(inputs: Tensors, baselines: Baselines, path: Path | None) -> Path:
         return LinearPath(ends, tuple(resolve_reference(s, e) for s, e in zip(starts, ends, strict=True)))
     if baselines is not None:
         raise ValueError("`baselines` has no effect when `path` is given: the path has its own start.")
-    last = path.at(torch.tensor(path.interval[1:], dtype=torch.float64))
+    own = getattr(path, "inputs", None)
+    last = path.at(torch.tensor(path.interval[1:], dtype=torch.float64)) if own is None else _as_tuple(own)
     if len(last) != len(ends) or not all(
         a.shape == b.shape and torch.allclose(a, b.to(a)) for a, b in zip(last, ends, strict=True)
     ):

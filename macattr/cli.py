@@ -44,7 +44,7 @@ class ImageFiles:
         """Images with their names."""
         for file in self.files:
             image = read_image(file)
-            yield {"image": center_crop(image, self.crop) if self.crop else image, "name": file.name}
+            yield {"image": center_crop(image, self.crop) if self.crop else image, "name": str(file)}
 
 
 def rank(
@@ -96,6 +96,13 @@ def rank(
         dry_run: Only estimate time and memory, from a short run on the first image.
     """
     mpl.use("Agg")
+    for name, value in {"crop": crop, "limit": limit}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    if not 0 < fraction <= 1:
+        raise ValueError(f"`fraction` must lie in (0, 1], got {fraction}.")
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"`device` is {device!r}, but torch finds no CUDA device here.")
     network = _load(model)
     if callable(network) and not isinstance(network, nn.Module):
         network = network()
@@ -122,9 +129,9 @@ def rank(
             )  # fmt: skip
 
     if dry_run:
-        for steps in (1, 7):
+        for steps in (2, 8):
             trial = measure(islice(inputs, 1), steps, 1, show_progress=False).dataset.attrs
-        seconds = trial["seconds"] / trial["evaluations"]
+        seconds = trial["seconds"] / (steps + 1)
         memory = trial["estimated_bytes"] / 2**30
         print(
             f"about {seconds * evaluations:.0f} s ({seconds:.2f} s an evaluation) and {memory:.1f} GiB for activations"
@@ -147,9 +154,12 @@ def main(arguments: list[str] | None = None) -> None:
     given = [_spell(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     try:
         auto_cli({"rank": rank}, as_positional=False, args=given, description=__doc__)
-    except (ValueError, ImportError, OSError) as error:
+    except (ValueError, RuntimeError, ImportError, OSError) as error:
         print(f"macattr: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("macattr: interrupted before the first image was finished", file=sys.stderr)
+        sys.exit(130)
 
 
 def _spell(argument: str) -> str:

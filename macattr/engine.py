@@ -1,8 +1,10 @@
 """The sweep: walk a path once and feed every layer's outputs and gradients into sums."""
 
-__all__ = ["Survey", "Trace", "objective_at", "survey", "sweep_activations", "trace"]
+__all__ = ["Survey", "Trace", "add_calls", "objective_at", "survey", "sweep_activations", "trace"]
 
+import ctypes
 import math
+import sys
 import time
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -23,7 +25,7 @@ from macattr.probes import Site, probing
 STOCHASTIC = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 BATCH_MIXING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 ROWS_ON_CPU = 4
-CHUNK_BYTES_ON_CPU = 6 << 30
+CHUNK_BYTES_ON_CPU = 8 << 30
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,11 @@ class Survey:
         return found
 
     @property
+    def working_bytes(self) -> int:
+        """Memory of one node's passes with no layer kept: what autograd saves, and as much for temporaries."""
+        return 2 * self.saved_bytes
+
+    @property
     def output_bytes(self) -> int:
         """Memory of all distinct layer outputs at one node."""
         return sum(seen.nbytes for seen in self.distinct)
@@ -115,9 +122,14 @@ class Trace:
 
     @property
     def input_residual(self) -> Float[Tensor, " b"]:
-        r"""Relative error of completeness at the input: :math:`\sum_i C_i / \Delta F - 1`, per sample."""
-        total = torch.stack([part.flatten(1).sum(1) for part in self.input_attribution]).sum(0)
-        return total / (self.objective_end - self.objective_start) - 1
+        r"""Relative error of completeness at the input: :math:`\sum_i C_i / \Delta F - 1`, per sample.
+
+        Between the first and the last node; NaN where the objective changes by no more than its rounding error.
+        """
+        total = torch.stack([part.flatten(1).sum(1, dtype=torch.float64) for part in self.input_attribution]).sum(0)
+        change = self.objective_end - self.objective_start
+        rounding = 1e-6 * torch.maximum(self.objective_end.abs(), self.objective_start.abs())
+        return torch.where(change.abs() > rounding, total / change - 1, torch.nan)
 
     def alias_groups(self) -> dict[str, str]:
         """For every layer, the first layer to return the same tensors."""
@@ -130,18 +142,26 @@ class Trace:
         Raises:
             ValueError: If its calls return different shapes, so that neurons do not correspond.
         """
-        parts: dict[int, Tensor] = {}
-        for site, alias in self.survey.aliases.items():
-            if site.layer != layer:
-                continue
-            value = layer_sum.value(alias)
-            if site.item in parts and parts[site.item].shape != value.shape:
-                raise ValueError(
-                    f"layer {layer!r} is called several times with outputs of different shapes, "
-                    f"{tuple(parts[site.item].shape)} and {tuple(value.shape)}: its neurons cannot be added up."
-                )
-            parts[site.item] = parts[site.item] + value if site.item in parts else value
-        return tuple(parts[index] for index in sorted(parts))
+        aliases = self.survey.aliases
+        return add_calls({site: layer_sum.value(alias) for site, alias in aliases.items() if site.layer == layer})
+
+
+def add_calls(values: Mapping[Site, Tensor]) -> tuple[Tensor, ...]:
+    """Sums over the calls of one layer, one for each tensor that it returns.
+
+    Raises:
+        ValueError: If calls return different shapes, so that neurons do not correspond.
+    """
+    parts: dict[int, Tensor] = {}
+    for site, value in values.items():
+        known = parts.get(site.item)
+        if known is not None and known.shape != value.shape:
+            raise ValueError(
+                f"layer {site.layer!r} is called several times with outputs of different shapes, "
+                f"{tuple(known.shape)} and {tuple(value.shape)}: its neurons cannot be added up."
+            )
+        parts[site.item] = value if known is None else known + value
+    return tuple(parts[index] for index in sorted(parts))
 
 
 class BatchLayoutError(ValueError):
@@ -153,8 +173,9 @@ def undisturbed(model: Callable[..., Any]) -> Iterator[None]:
     """Gradients on, weights without gradients, and everything as before afterwards, random state included."""
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
     required = [parameter.requires_grad for parameter in parameters]
-    devices = sorted({parameter.device.index for parameter in parameters if parameter.device.type == "cuda"})
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):
+    buffers = list(model.buffers()) if isinstance(model, nn.Module) else []
+    stored = [(buffer, buffer._version, buffer.clone()) for buffer in buffers if not buffer.is_inference()]
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(_cuda_devices(model)):
         try:
             for parameter in parameters:
                 parameter.requires_grad_(False)
@@ -162,13 +183,31 @@ def undisturbed(model: Callable[..., Any]) -> Iterator[None]:
         finally:
             for parameter, flag in zip(parameters, required, strict=True):
                 parameter.requires_grad_(flag)
+            with torch.no_grad():
+                for buffer, version, values in stored:
+                    if buffer._version != version:
+                        buffer.copy_(values)
+
+
+def _cuda_devices(model: Callable[..., Any]) -> list[int]:
+    """GPUs that the model lives on."""
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    return sorted({parameter.device.index for parameter in parameters if parameter.device.type == "cuda"})
+
+
+def _random_state(devices: list[int]) -> list[Tensor]:
+    """States of the default generators."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in devices)]
 
 
 def refuse_stochastic(model: Callable[..., Any]) -> None:
     """Raise where training mode would make the path noise instead of a curve."""
     for name, module in model.named_modules() if isinstance(model, nn.Module) else []:
         random = isinstance(module, STOCHASTIC) and module.p > 0
-        if module.training and (random or isinstance(module, BATCH_MIXING)):
+        mixing = isinstance(module, BATCH_MIXING)
+        if mixing and not module.training and module.running_mean is None:
+            raise ValueError(f"{type(module).__name__} {name!r} has no running statistics: it mixes the batch.")
+        if module.training and (random or mixing):
             effect = "draws random numbers" if random else "mixes the batch"
             raise ValueError(
                 f"the model is in training mode and its {type(module).__name__} {name!r} {effect}: call `model.eval()`."
@@ -221,8 +260,13 @@ def survey(
         weights = set(saved)
         with saved_tensors_hooks(pack, lambda tensor: tensor), probing(layers, visit, at_input):
             arguments = [_repeat(argument, inputs[0].shape[0], 1) for argument in forward_args]
-            output = model(*(leaf.clone() for leaf in inputs), *arguments)
-        del output
+            devices = _cuda_devices(model)
+            before = _random_state(devices)
+            model(*(leaf.clone() for leaf in inputs), *arguments)
+        if not all(map(torch.equal, before, _random_state(devices))):
+            raise ValueError(
+                "the model draws random numbers: call `model.eval()`, and switch off what still is random."
+            )
         first: dict[Hashable, Site] = {}
         seen = []
         for site, (tensor, version, same, fingerprint) in tensors.items():
@@ -291,6 +335,8 @@ def trace(
             + (f" (nor did {len(missing) - 1} others)" if len(missing) > 1 else "")
             + ": leave it out of `layers`."
         )
+    if memory_budget is not None:
+        return_free_memory()
     passes, per_batch = plan(looked, sums, len(partition.nodes), internal_batch_size, memory_budget, path)
     inputs_sum = StieltjesSum(partition.tag)
     share = len(passes)
@@ -303,7 +349,19 @@ def trace(
             input_sums,
             per_batch,
             lambda done: advance(done / share if share > 1 else done) if advance else None,
+            frugal=memory_budget is not None,
         )
+        for layer_sum in sums:
+            for seen in sites:
+                layer_sum.release(seen.site)
+    for layer_sum in sums:
+        for seen in looked.distinct:
+            if not bool(layer_sum.value(seen.site).isfinite().all()):
+                start, end = path.interval
+                raise ValueError(
+                    f"layer {seen.site} has outputs or gradients that are not finite between alpha = {start:.4g} and "
+                    f"{end:.4g}: leave it out of `layers`."
+                )
     return Trace(
         looked,
         sweep.values[0].double(),
@@ -315,6 +373,13 @@ def trace(
         _estimate_bytes(looked, passes, sums, per_batch),
         time.perf_counter() - started,
     )
+
+
+def return_free_memory() -> None:
+    """Give freed memory back to the system where glibc would keep it, so that a budget bounds what is held."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def plan(
@@ -332,11 +397,13 @@ def plan(
     """
     if internal_batch_size is not None and internal_batch_size < 1:
         raise ValueError(f"`internal_batch_size` must be at least 1, got {internal_batch_size}.")
-    node_bytes = looked.saved_bytes + looked.output_bytes
+    node_bytes = looked.working_bytes + looked.output_bytes
     if internal_batch_size is not None:
         per_batch = max(1, internal_batch_size // looked.batch)
     elif torch.cuda.is_available() and path.at(torch.zeros(1))[0].is_cuda:
-        free = torch.cuda.mem_get_info()[0]
+        device = path.at(torch.zeros(1))[0].device
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free = torch.cuda.mem_get_info(device)[0] + cached
         state = sum(s.state_bytes(looked.output_bytes) for s in sums)
         per_batch = int(max(0, 0.6 * free - state) // node_bytes)
     else:
@@ -346,14 +413,16 @@ def plan(
         return [looked.distinct], per_batch
 
     def need(seen: Seen) -> int:
-        return seen.nbytes + sum(s.state_bytes(seen.nbytes) for s in sums)
+        return seen.nbytes + sum(s.state_bytes(seen.nbytes) - seen.nbytes for s in sums)
 
-    room = memory_budget - looked.saved_bytes
+    sums_bytes = len(sums) * looked.output_bytes  # the sums of all layers stay until the end
+    room = memory_budget - looked.working_bytes - sums_bytes
     largest = max(need(seen) for seen in looked.distinct)
     if largest > room:
         raise ValueError(
             f"`memory_budget` of {memory_budget / 2**20:.0f} MiB is too small: one node keeps "
-            f"{looked.saved_bytes / 2**20:.0f} MiB and the largest layer needs {largest / 2**20:.0f} MiB more."
+            f"{looked.working_bytes / 2**20:.0f} MiB, all sums take {sums_bytes / 2**20:.0f} MiB, the largest layer "
+            f"needs {largest / 2**20:.0f} MiB more."
         )
     passes: list[list[Seen]] = [[]]
     taken = 0
@@ -370,7 +439,7 @@ def plan(
 def _estimate_bytes(looked: Survey, passes: list[list[Seen]], sums: Sequence[LayerSum], per_batch: int) -> int:
     """Activations and layer outputs of a batch of nodes, and the sums of the largest sweep."""
     largest = max(sum(seen.nbytes for seen in group) for group in passes)
-    return per_batch * (looked.saved_bytes + largest) + sum(layer_sum.state_bytes(largest) for layer_sum in sums)
+    return per_batch * (looked.working_bytes + largest) + sum(layer_sum.state_bytes(largest) for layer_sum in sums)
 
 
 @dataclass
@@ -387,6 +456,9 @@ class _GradientWatch:
     def value(self, key: Hashable) -> Tensor:
         """There is none."""
         raise KeyError(key)
+
+    def release(self, key: Hashable) -> None:
+        """Nothing."""
 
     def state_bytes(self, nbytes: int) -> int:
         """Nothing."""
@@ -417,8 +489,9 @@ class _Sweep:
         input_sums: Sequence[LayerSum],
         per_batch: int,
         advance: Callable[[float], object],
+        frugal: bool = False,
     ) -> int:
-        """Walk over all nodes; returns how many shared a forward pass."""
+        """Walk over all nodes; returns how many shared a forward pass. ``frugal`` gives freed memory back."""
         nodes = self.partition.nodes
         first = 0
         with undisturbed(self.model):
@@ -432,6 +505,8 @@ class _Sweep:
                     warnings.warn(f"{error} Nodes are evaluated one at a time.", stacklevel=4)
                     per_batch = 1
                     continue
+                if frugal:
+                    return_free_memory()
                 advance(len(alpha))
                 first += len(alpha)
         return per_batch
@@ -482,6 +557,8 @@ class _Sweep:
             output = self.model(*(leaf.clone() for leaf in inputs), *arguments)
         values = evaluate(self.objective, output, self.looked.batch, count, check=first == 0)
         if not bool(values.isfinite().all()):
+            if len(sites) < len(self.looked.distinct):
+                self._step(alpha, first, self.looked.distinct, [], [])
             self._blame_output(values, alpha, held)
         if first == 0:
             self.cuts |= _find_cuts(values.sum(), inputs, edges)
@@ -496,7 +573,7 @@ class _Sweep:
         for index, (tensor, gradient) in enumerate(zip(inputs, gradients, strict=False)):
             known = torch.zeros_like(tensor) if gradient is None else gradient.detach()
             if input_sums and not bool(known.isfinite().all()):
-                self._blame_gradient(alpha, first, sites)
+                self._blame_gradient(alpha, first)
             for layer_sum in input_sums:
                 layer_sum.update(index, tensor.detach(), known, first, count)
 
@@ -527,10 +604,10 @@ class _Sweep:
                 )
         raise ValueError(f"the objective is {values[node].tolist()} at alpha = {float(alpha[node]):.4g}.")
 
-    def _blame_gradient(self, alpha: Tensor, first: int, sites: list[Seen]) -> None:
+    def _blame_gradient(self, alpha: Tensor, first: int) -> None:
         """Raise with the layer nearest to the objective whose gradient is not finite, found by a second look."""
         watch = _GradientWatch()
-        self._step(alpha, first, sites, [watch], [])
+        self._step(alpha, first, self.looked.distinct, [watch], [])
         where = f"layer {watch.broken[0]}" if watch.broken else "the input"
         nodes = f"alpha = {float(alpha[0]):.4g} ... {float(alpha[-1]):.4g}"
         raise ValueError(
@@ -600,17 +677,28 @@ def sweep_activations(
     Returns:
         For every site, the weighted mean of the gradient and the difference of the layer's values between the ends.
     """
+    if internal_batch_size is not None and internal_batch_size < 1:
+        raise ValueError(f"`internal_batch_size` must be at least 1, got {internal_batch_size}.")
     refuse_stochastic(model)
     with undisturbed(model):
         start, end = (
-            _record(model, layers, path, position, forward_args, at_input)
+            _record(model, layers, path, position[None], forward_args, at_input)
             for position in torch.tensor(path.interval, dtype=torch.float64)
         )
         if missing := set(layers) - {site.layer for site in end}:
             raise ValueError(f"layer {sorted(missing)[0]!r} never ran: leave it out.")
         inputs = _leaves(path, torch.tensor(path.interval[1:], dtype=torch.float64))
         batch = inputs[0].shape[0]
-        per_batch = max(1, (internal_batch_size or ROWS_ON_CPU) // batch)
+        per_batch = min(max(1, (internal_batch_size or ROWS_ON_CPU) // batch), len(partition.nodes))
+        if per_batch > 1:
+            ends = torch.full((per_batch,), path.interval[1], dtype=torch.float64)
+            together = _record(model, layers, path, ends, forward_args, at_input)
+            wrong = [site for site in end if not _repeats(together[site], end[site], per_batch)]
+            if wrong:
+                warnings.warn(
+                    f"layer {wrong[0]} does not keep the batch first. Nodes are evaluated one at a time.", stacklevel=4
+                )
+                per_batch = 1
         mean = GradientSum(partition.weights)
         unit = (partition.nodes - path.interval[0]) / (path.interval[1] - path.interval[0])
         for first in range(0, len(unit), per_batch):
@@ -628,13 +716,19 @@ def sweep_activations(
 
             arguments = [_repeat(argument, batch, len(alpha)) for argument in (*inputs, *forward_args)]
             with probing(layers, replace, at_input):
-                output = model(*arguments)
+                output = model(*(argument.clone() for argument in arguments[: len(inputs)]), *arguments[len(inputs) :])
             values = evaluate(objective, output, batch, len(alpha), check=first == 0)
+            if not bool(values.isfinite().all()):
+                raise ValueError(
+                    f"the objective is not finite at alpha = {alpha[0]:.4g} ... {alpha[-1]:.4g} of the line."
+                )
             gradients = torch.autograd.grad(
                 values.sum(), list(leaves.values()), **({"allow_unused": True} | dict(grad_kwargs or {}))
             )
             for (site, leaf), gradient in zip(leaves.items(), gradients, strict=True):
                 known = torch.zeros_like(leaf) if gradient is None else gradient.detach()
+                if not bool(known.isfinite().all()):
+                    raise ValueError(f"the objective's gradient is not finite at layer {site}.")
                 mean.update(site, leaf.detach(), known, first, len(alpha))
             if advance:
                 advance(len(alpha))
@@ -648,18 +742,19 @@ def objective_at(
     with undisturbed(model):
         inputs = _leaves(path, torch.tensor([alpha], dtype=torch.float64))
         arguments = [_repeat(argument, inputs[0].shape[0], 1) for argument in forward_args]
-        return evaluate(objective, model(*inputs, *arguments), inputs[0].shape[0], 1)[0].detach()
+        output = model(*(leaf.clone() for leaf in inputs), *arguments)
+        return evaluate(objective, output, inputs[0].shape[0], 1)[0].detach()
 
 
 def _record(
     model: Callable[..., Any],
     layers: Mapping[str, nn.Module],
     path: Path,
-    position: Tensor,
+    alpha: Tensor,
     forward_args: tuple[Any, ...],
     at_input: bool,
 ) -> dict[Site, Tensor]:
-    """Values of the layers at one position of the path."""
+    """Values of the layers at some positions of the path."""
     recorded: dict[Site, Tensor] = {}
 
     def visit(site: Site, tensor: Tensor) -> Tensor:
@@ -667,9 +762,22 @@ def _record(
             recorded[site] = tensor.detach().clone()
         return tensor
 
+    inputs = path.at(alpha)
+    arguments = [_repeat(argument, len(inputs[0]) // len(alpha), len(alpha)) for argument in forward_args]
     with torch.no_grad(), probing(layers, visit, at_input):
-        model(*path.at(position[None]), *forward_args)
+        model(*(tensor.clone() for tensor in inputs), *arguments)
     return recorded
+
+
+def _repeats(together: Tensor, alone: Tensor, count: int) -> bool:
+    """Whether rows that belong to ``count`` equal nodes are that many times those of one node."""
+    if together.shape != (alone.shape[0] * count, *alone.shape[1:]):
+        return False
+    tolerance = 0.1 if alone.element_size() < 4 else 1e-3
+    scale = float(alone.abs().max()) if alone.numel() else 0.0
+    if not math.isfinite(scale):
+        return True  # what is not finite is found later
+    return torch.allclose(together.reshape(count, *alone.shape), alone, rtol=0, atol=tolerance * scale + 1e-12)
 
 
 def _leaves(path: Path, alpha: Tensor) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from macattr.engine import Trace, survey, trace
+from macattr.engine import survey, trace
 from macattr.layers import LayerLike, describe_layers, resolve_layers
 from macattr.objectives import Objective
 from macattr.partitions import GradientSum, LayerSum, StieltjesSum
@@ -43,6 +43,8 @@ REDUCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "rms": lambda neurons: neurons.square().mean().sqrt(),
 }
 """How a layer's neurons become its score."""
+
+UNITS = {"mac": "mean |C|", "conductance": "mean |C|", "internal_influence": "mean |mean gradient|"}
 
 
 class RankingInterrupted(RuntimeError):
@@ -170,6 +172,8 @@ class Measurement:
     order_seed: int
     alias_of: list[str]
     is_cut: list[bool]
+    evaluations: int
+    estimated_bytes: int
 
 
 @dataclass(frozen=True)
@@ -188,12 +192,15 @@ class _Ruler:
     forward_args: tuple[object, ...]
     internal_batch_size: int | None
     memory_budget: float | None
-    traces: list[Trace] = field(default_factory=list)
+
+    def reference(self) -> Reference:
+        """The reference input: what was given, else the model's own, else 0."""
+        own: Reference = getattr(self.model, "reference_input", 0.0)
+        return own if self.baselines is None else self.baselines
 
     def path(self, image: Tensor, order: Tensor | None, seed: int) -> LinearPath | MaskAttributePath:
         """The path that the method walks."""
-        default = getattr(self.model, "reference_input", 0.0) if self.method == "mac" else 0.0
-        reference = resolve_reference(default if self.baselines is None else self.baselines, image)
+        reference = resolve_reference(self.reference(), image)
         if self.method == "mac":
             return self.options.path(image, reference, order, seed, self.patch_size)
         interval = (1 - self.options.r, 1.0) if self.method == "internal_influence" else (0.0, 1.0)
@@ -213,7 +220,6 @@ class _Ruler:
             forward_args=self.forward_args, internal_batch_size=self.internal_batch_size,
             memory_budget=self.memory_budget, advance=advance,
         )  # fmt: skip
-        self.traces.append(replace(result, input_attribution=()))
         neurons = [result.values(layer_sum, name)[0] for name in self.layers]
         aliases = result.alias_groups()
         return Measurement(
@@ -225,33 +231,40 @@ class _Ruler:
             seed,
             [aliases[name] for name in self.layers],
             [name in result.cuts for name in self.layers],
+            result.evaluations,
+            result.estimated_bytes,
         )
 
     def provenance(self) -> dict[str, str | int | float]:
         """How it was measured, as plain attributes."""
-        options = {k: v for k, v in asdict(self.options).items() if k != "objective"}
-        options["preset"] = options.pop("name")
-        options["quadrature"] = options.pop("method")
-        parameter = next(self.model.parameters())
-        units = {"mac": "mean |C|", "conductance": "mean |C|", "internal_influence": "mean |mean gradient|"}
+        options = self.options
+        parameter = next(self.model.parameters(), torch.empty(0))
+        low = torch.is_autocast_enabled(parameter.device.type)
+        reference = self.reference()
+        mask = {
+            "gate": options.gate,
+            "delta": options.delta if options.gate != "fade" else "",
+            "groups": options.n_groups if options.gate == "fade" else "",
+            "patch_size": self.patch_size,
+            "seed": self.seed if isinstance(self.orders, int) else "orders were given",
+        }
         return {
             "method": self.method,
-            "unit": units[self.method] if self.reduction == "mean_abs" else self.reduction,
-            **{name: "" if value is None else value for name, value in options.items()},
-            "include_end": int(self.options.include_end),
-            "objective": repr(self.options.objective),
-            "baselines": "" if self.baselines is None else repr(self.baselines),
+            "unit": UNITS[self.method] if self.reduction == "mean_abs" else self.reduction,
+            "preset": options.name,
+            **({} if self.method == "conductance" else {"r": options.r}),
+            "n_steps": options.n_steps,
+            "quadrature": options.method,
+            "include_end": int(options.include_end),
+            **(mask if self.method == "mac" else {}),
+            "objective": repr(options.objective),
+            "across_images": options.across_images,
+            "baselines": str(reference.tolist()) if isinstance(reference, Tensor) else repr(reference),
             "reduction": self.reduction,
-            "patch_size": self.patch_size,
-            "seed": self.seed,
             "model": type(self.model).__name__,
             "model_sha256": hash_parameters(self.model),
-            "dtype": str(torch.get_autocast_dtype(parameter.device.type))
-            if torch.is_autocast_enabled(parameter.device.type)
-            else str(parameter.dtype),
+            "dtype": str(torch.get_autocast_dtype(parameter.device.type) if low else parameter.dtype),
             "device": parameter.device.type,
-            "evaluations": sum(result.evaluations for result in self.traces),
-            "estimated_bytes": max(result.estimated_bytes for result in self.traces),
             "macattr": importlib.metadata.version("macattr"),
             "torch": str(torch.__version__),
             "python": platform.python_version(),
@@ -276,7 +289,7 @@ def rank_layers(
     baselines: Reference | None = None,
     orders: int | Tensor = 1,
     patch_size: int = 1,
-    seed: int = 0,
+    seed: int | None = None,
     reduction: Reduction = "mean_abs",
     additional_forward_args: tuple[object, ...] = (),
     internal_batch_size: int | None = None,
@@ -293,7 +306,8 @@ def rank_layers(
             sequences whose first element is one, or of mappings with ``image`` and optionally ``name`` and
             ``degradation``. Sizes may differ.
         method: ``mac`` (mask path), ``conductance`` (straight line from the reference input) or
-            ``internal_influence`` (mean gradient along the last ``r`` of that line: the paper's Table 5 "IG").
+            ``internal_influence`` (mean gradient along the last ``r`` of that line: the paper's Table 5 "IG"). Of a
+            layer that returns several tensors the first is scored.
         layers: Modules, names, globs or classes; None for every module that owns a parameter and runs.
         r: Masked fraction at the start of the path, in (0, 1].
         n_steps: Increments of alpha (default 20, see :data:`macattr.presets.RANKING`).
@@ -304,10 +318,10 @@ def rank_layers(
         quadrature: Where the gradient is taken; ``method`` of :class:`macattr.presets.Preset`.
         objective: What of the output is explained, (B, ...) to (B,).
         preset: Bundle of defaults, e.g. :data:`macattr.presets.OFFICIAL`.
-        baselines: Reference input; None: for ``mac`` the model's ``reference_input`` if it has one, else 0.
+        baselines: Reference input; None: the model's ``reference_input`` if it has one, else 0.
         orders: Number of random pixel orders for every image, or the orders themselves (orders, H*W).
         patch_size: Side in pixels of the blocks that are revealed together.
-        seed: Seed of the random orders; order j of image i depends on ``seed``, i and j alone.
+        seed: Seed of the random orders (default 0); order j of image i depends on it, i and j alone.
         reduction: From neurons to a layer's score: ``mean_abs``, ``sum_abs``, ``abs_sum`` or ``rms``.
         additional_forward_args: Further positional arguments of the model.
         internal_batch_size: Nodes in one forward pass; None chooses by memory.
@@ -322,6 +336,8 @@ def rank_layers(
         RankingInterrupted: If that (or anything else) happens after the first image; it holds the finished ones.
     """
     _check_arguments(method, reduction, orders, patch_size, model)
+    if seed is not None and (isinstance(orders, Tensor) or method != "mac"):
+        raise ValueError(f"`seed` = {seed} has no effect without random pixel orders.")
     masked = {"gate": gate, "delta": delta, "groups": groups}
     if method != "mac" and (unused := [name for name, value in masked.items() if value is not None]):
         raise ValueError(f"`{unused[0]}` belongs to the mask path and has no effect on method {method!r}.")
@@ -332,7 +348,7 @@ def rank_layers(
         objective=objective,
     )  # fmt: skip
     ruler = _Ruler(
-        model, resolve_layers(model, layers), method, options, baselines, orders, patch_size, seed, reduction,
+        model, resolve_layers(model, layers), method, options, baselines, orders, patch_size, seed or 0, reduction,
         tuple(additional_forward_args), internal_batch_size, memory_budget,
     )  # fmt: skip
     count = orders if isinstance(orders, int) else len(orders)
@@ -341,7 +357,7 @@ def rank_layers(
     total = _length(inputs)
     bar = tqdm(total=total and total * count * options.n_nodes, unit="node", desc=method) if show_progress else None
     try:
-        with bar or nullcontext():
+        with nullcontext() if bar is None else bar:
             for number, sample in enumerate(_samples(inputs, model)):
                 if number == 0 and layers is None:
                     ruler = _without_idle_layers(ruler, sample)
@@ -350,8 +366,10 @@ def rank_layers(
                 measured = []
                 for index in range(count):
                     order = None if isinstance(orders, int) else orders[index]
-                    order_seed = int(np.random.SeedSequence([seed, number, index]).generate_state(1)[0])
-                    measured.append(ruler.measure(sample.image, order, order_seed, bar.update if bar else _ignore))
+                    order_seed = int(np.random.SeedSequence([seed or 0, number, index]).generate_state(1)[0])
+                    measured.append(
+                        ruler.measure(sample.image, order, order_seed, _ignore if bar is None else bar.update)
+                    )
                 finished.append((sample, measured))
     except (Exception, KeyboardInterrupt) as error:
         if not finished:
@@ -437,7 +455,7 @@ def _without_idle_layers(ruler: _Ruler, sample: Sample) -> _Ruler:
 def _assemble(ruler: _Ruler, finished: list[tuple[Sample, list[Measurement]]], seconds: float) -> LayerImportance:
     """The dataset of all measurements."""
     described = pd.DataFrame([asdict(description) for description in describe_layers(ruler.layers)])
-    last = finished[0][1][0]
+    first = finished[0][1][0]
 
     def stack(name: str) -> np.ndarray:
         return np.array([[getattr(measurement, name) for measurement in measured] for _, measured in finished])
@@ -456,10 +474,15 @@ def _assemble(ruler: _Ruler, finished: list[tuple[Sample, list[Measurement]]], s
             "degradation": ("sample", [sample.degradation for sample, _ in finished]),
             "height": ("sample", [sample.image.shape[-2] for sample, _ in finished]),
             "width": ("sample", [sample.image.shape[-1] for sample, _ in finished]),
-            "alias_of": ("layer", last.alias_of),
-            "is_cut": ("layer", last.is_cut),
+            "alias_of": ("layer", first.alias_of),
+            "is_cut": ("layer", first.is_cut),
         }
         | {name: ("layer", described[name].to_numpy()) for name in ("type", "depth", "block", "role", "parameters")},
-        attrs=ruler.provenance() | {"seconds": round(seconds, 2)},
+        attrs=ruler.provenance()
+        | {
+            "evaluations": int(stack("evaluations").sum()),
+            "estimated_bytes": int(stack("estimated_bytes").max()),
+            "seconds": round(seconds, 2),
+        },
     )
     return LayerImportance(dataset)

@@ -104,7 +104,7 @@ def captum_nodes(interval: tuple[float, float], n_nodes: int, method: CaptumMeth
 
     Args:
         interval: Start and end of alpha.
-        n_nodes: Number of evaluations; Captum's LayerConductance uses ``n_steps + 1``. At least 2.
+        n_nodes: Number of evaluations; Captum's LayerConductance uses ``n_steps + 1``. At least 2, for Gauss 1.
         method: Captum's name of the quadrature.
 
     Raises:
@@ -152,6 +152,9 @@ class LayerSum(Protocol):
 
     def value(self, key: Hashable) -> Tensor:
         """The sum so far, shape (m, ...)."""
+
+    def release(self, key: Hashable) -> None:
+        """Drop what was needed between chunks: no more nodes will come for this layer."""
 
     def state_bytes(self, nbytes: int) -> int:
         """Memory that is kept between chunks for a layer whose output at one node takes ``nbytes``."""
@@ -244,6 +247,11 @@ class StieltjesSum:
         state = self._state[key]
         return state.layout.restore(state.total)
 
+    def release(self, key: Hashable) -> None:
+        """Keep the sum alone."""
+        state = self._state[key]
+        state.output = state.gradient = state.total[:0]
+
     def state_bytes(self, nbytes: int) -> int:
         """Sum, last output and last gradient."""
         return 3 * nbytes
@@ -277,6 +285,9 @@ class GradientSum:
         layout, total = self._state[key]
         return layout.restore(total)
 
+    def release(self, key: Hashable) -> None:
+        """Nothing: the sum is all there is."""
+
     def state_bytes(self, nbytes: int) -> int:
         """The sum alone."""
         return nbytes
@@ -287,7 +298,7 @@ class ActivationGradientSum(GradientSum):
 
     def update(self, key: Hashable, outputs: Tensor, gradients: Tensor, first: int, count: int) -> None:
         """Take in a chunk of nodes. See :class:`LayerSum`."""
-        super().update(key, outputs, gradients * outputs, first, count)
+        super().update(key, outputs, gradients.to(_wide(gradients.dtype)) * outputs, first, count)
 
 
 def _combine(operation: Callable[..., Tensor], a: Tensor, b: Tensor, out: Tensor) -> None:

@@ -60,6 +60,7 @@ class LinearPath:
         inputs: End of the line at alpha = 1: one tensor (B, ...) for each model input.
         baselines: The reference :math:`x'` at alpha = 0, same shapes.
         interval: Part of the line that is walked; (0, 1) is all of it, (1 - r, 1) what the paper's Table 5 used.
+        groups: Parts of the interval whose borders are to be nodes; a line needs none.
 
     Source:
         Sundararajan et al. 2017 (integrated gradients); Qin et al. 2024 (RAM), Eq. 2.
@@ -113,9 +114,10 @@ class MaskAttributePath:
         r: Share of pixels that is hidden at the start, in (0, 1].
         gate: How a pixel changes from hidden to visible.
         delta: Sharpness of the sigmoid gates, per unit of alpha.
-        groups: Number of groups of the ``fade`` gate.
+        groups: Number of groups of the ``fade`` gate, equal parts of [1 - r, 1]. On another ``interval`` their borders
+            need not be nodes.
         patch_size: Side in pixels of the blocks that are revealed together.
-        interval: Part of the path that is walked; None for (1 - r, 1).
+        interval: Part of the path that is walked; by default all of it, (1 - r, 1).
 
     Raises:
         ValueError: If an argument is out of its range or the order is not a permutation.
@@ -137,7 +139,7 @@ class MaskAttributePath:
     r: float = 0.5
     gate: Gate = "fade"
     delta: float = 1e4
-    groups: int = 25
+    groups: int = 5
     patch_size: int = 1
     interval: tuple[float, float] = (math.nan, math.nan)
 

@@ -26,7 +26,7 @@ class Preset:
         n_steps: Increments of alpha.
         gate: How a pixel changes from hidden to visible; see :class:`macattr.paths.MaskAttributePath`.
         delta: Sharpness of the ``sigmoid`` and ``one_sided`` gates.
-        groups: Groups of pixels of the ``fade`` gate; None: one for every 8 steps, or every 4 below 40 steps.
+        groups: Groups of pixels of the ``fade`` gate; None: one for every 4 steps, at most 5.
         method: ``riemann_left | right | trapezoid`` take the gradient there on nodes that include both ends;
             ``riemann_middle`` and ``gausslegendre`` are Captum's nodes, left-tagged.
         include_end: Whether the whole image is the last node.
@@ -75,6 +75,10 @@ class Preset:
             raise ValueError(f"`groups` = {groups} has no effect on the {options.gate!r} gate: choose gate='fade'.")
         if include_end is not None and options.method in CAPTUM_ONLY:
             raise ValueError(f"`include_end` = {include_end} has no effect on the nodes of {options.method!r}.")
+        if not 0 < options.r <= 1:
+            raise ValueError(
+                f"`r` must lie in (0, 1], got {options.r}: it is the masked fraction at the start of the path."
+            )
         if options.n_steps < 1:
             raise ValueError(f"`n_steps` must be at least 1, got {options.n_steps}.")
         if options.method not in get_args(MacMethod):
@@ -85,6 +89,11 @@ class Preset:
     def n_nodes(self) -> int:
         """Number of positions on the path at which the network is evaluated."""
         return self.n_steps + (self.include_end or self.method in CAPTUM_ONLY)
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups of the ``fade`` gate."""
+        return max(1, min(5, self.n_steps // 4)) if self.groups is None else self.groups
 
     def path(
         self, inputs: Tensor, baselines: Tensor, order: Tensor | None, seed: int = 0, patch_size: int = 1
@@ -103,10 +112,9 @@ class Preset:
         if order is None:
             count = -(-inputs.shape[-2] // max(1, patch_size)) * -(-inputs.shape[-1] // max(1, patch_size))
             order = random_order(count, seed)
-        groups = max(1, self.n_steps // (8 if self.n_steps >= 40 else 4)) if self.groups is None else self.groups
         return MaskAttributePath(
             inputs, order.to(inputs.device), baselines, self.r, self.gate, self.delta,
-            groups if self.gate == "fade" else 1, patch_size,
+            self.n_groups if self.gate == "fade" else 1, patch_size,
         )  # fmt: skip
 
     def partition(self, path: Path) -> Partition:

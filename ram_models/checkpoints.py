@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -55,8 +56,13 @@ def ram_swinir() -> nn.Module:
 
 
 def _load(network: nn.Module, file: Path) -> None:
-    """Copy the parameters of a file into the network, all of them or none."""
-    state = load_file(file)
+    """Copy the parameters of a file into the network, all of them or none; its buffers follow from the architecture."""
+    try:
+        state = load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{str(file)!r} cannot be read as safetensors: {error}.") from error
+    derived = dict(network.named_buffers())
+    state = {name: value for name, value in state.items() if name not in derived}
     own = dict(network.named_parameters())
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     shapes = [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]

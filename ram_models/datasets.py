@@ -1,6 +1,6 @@
 """Image data: clean folders with synthesised degradations, and the photographs that come with scikit-image."""
 
-__all__ = ["SyntheticCrops", "sample"]
+__all__ = ["SyntheticCrops", "clean_photographs", "sample"]
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,24 +67,29 @@ class SyntheticCrops(Dataset[tuple[Tensor, Tensor]]):
         return degrade(clean, self.tasks[pick(len(self.tasks))], generator), clean.contiguous()
 
 
+def clean_photographs(size: int) -> dict[str, Float[Tensor, "3 h w"]]:
+    """The colour photographs in scikit-image's wheel by name: the middle ``size`` pixels at half their resolution."""
+    images = {}
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        pixels = getattr(photographs, name)().astype(np.float32) / 255
+        halved = downscale_local_mean(pixels, (2, 2, 1)).astype(np.float32)  # type: ignore[no-untyped-call]
+        images[name] = center_crop(torch.from_numpy(halved).permute(2, 0, 1), size).contiguous()
+    return images
+
+
 def sample(size: int = 64, seed: int = 0) -> list[dict[str, Tensor | str]]:
     """Photographs that come with scikit-image, each degraded by noise, blur and JPEG: nothing is downloaded.
 
     Args:
-        size: Side of the images in pixels, cut from the middle of the photographs at half their size.
+        size: Side of the images in pixels.
         seed: Seed of the degradations' strengths and noise.
 
     Returns:
         For each of 4 photographs and 3 degradations ``image`` (3, size, size), ``name`` and ``degradation``.
     """
     generator = torch.Generator().manual_seed(seed)
-    images: list[dict[str, Tensor | str]] = []
-    for name in ("astronaut", "chelsea", "coffee", "rocket"):
-        pixels = downscale_local_mean(  # type: ignore[no-untyped-call]
-            getattr(photographs, name)().astype(np.float32) / 255, (2, 2, 1)
-        )
-        clean = center_crop(torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1), size).contiguous()
-        images += [
-            {"image": degrade(clean, task, generator), "name": f"{name}, {task}", "degradation": task} for task in TASKS
-        ]
-    return images
+    return [
+        {"image": degrade(clean, task, generator), "name": f"{name}, {task}", "degradation": task}
+        for name, clean in clean_photographs(size).items()
+        for task in TASKS
+    ]

@@ -186,6 +186,9 @@ class SwinIR(nn.Module):
         num_heads: Attention heads in each residual group; as long as ``depths``.
         window_size: Side of the attention windows in pixels.
         mlp_ratio: Hidden width of the MLPs over ``embed_dim``.
+        patch_size: Side of a token in pixels; only 1, as in all published configurations.
+        upscale: Size of the output over that of the input; only 1.
+        finetune_type: Present in published configurations without effect; only None.
 
     Raises:
         ValueError: If the arguments contradict each other.
@@ -203,8 +206,16 @@ class SwinIR(nn.Module):
         num_heads: Sequence[int] = (6, 6, 6, 6, 6, 6),
         window_size: int = 8,
         mlp_ratio: float = 2.0,
+        patch_size: int = 1,
+        upscale: int = 1,
+        finetune_type: None = None,
     ) -> None:
         super().__init__()
+        if (patch_size, upscale, finetune_type) != (1, 1, None):
+            raise ValueError(
+                "RAM-SwinIR has one token for every pixel and keeps the size of its input: `patch_size` and `upscale` "
+                f"must be 1 and `finetune_type` None, got {patch_size}, {upscale} and {finetune_type!r}."
+            )
         if len(depths) != len(num_heads):
             raise ValueError(f"`num_heads` needs one entry per group, got {list(num_heads)} for depths {list(depths)}.")
         if any(embed_dim % heads for heads in num_heads):

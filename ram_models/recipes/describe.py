@@ -1,7 +1,8 @@
 """Model card figures of a pre-trained RAM network: its loss curve, and the gap between whole and masked input.
 
 Run it with ``python -m ram_models.recipes.describe --data FOLDER --metrics RUN/metrics.csv --out CARD.png``; it prints
-the table of the card and draws its figure. ``FOLDER`` holds clean images that the network was not trained on.
+the table of the card and draws its figure (with a photograph of scikit-image). ``FOLDER`` holds clean images that the
+network was not trained on.
 """
 
 __all__ = ["Config", "main", "measure"]
@@ -20,6 +21,7 @@ from tqdm.auto import tqdm
 
 from macattr.images import center_crop, find_images, read_image
 from ram_models.checkpoints import build
+from ram_models.datasets import clean_photographs
 from ram_models.degradations import TASKS, add_gaussian_noise, compress_jpeg, gaussian_blur
 from ram_models.masking import random_mask, restore_with_twins
 
@@ -101,7 +103,8 @@ def main(config: Config) -> None:
     table = pd.DataFrame(rows).groupby("task", sort=False).mean()
     print(f"PSNR in dB, mean over {len(chosen)} images of at most {config.size}x{config.size} pixels")
     print(table.round(2).to_string())
-    draw(pd.read_csv(config.metrics), clean, images).savefig(config.out, dpi=90)
+    shown = clean_photographs(config.size)["chelsea"]
+    draw(pd.read_csv(config.metrics), shown, measure(network, shown, generator)).savefig(config.out, dpi=90)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Masked pre-training of a RAM network: hide half of the pixels of degraded images, predict the clean ones there.
 
-Run it with ``python -m ram_models.recipes.pretrain --config ram_models/configs/tiny-swinir.yaml``; every field of
-:class:`Config` is also an option. A run continues from the last checkpoint of its folder.
+Run it with ``python -m ram_models.recipes.pretrain --config ram_models/configs/tiny-swinir.yaml --data IMAGES
+--out RUN``; every field of :class:`Config` is also an option. A run continues from the last checkpoint of its folder.
 """
 
 __all__ = ["Config", "main", "masked_l1"]
@@ -102,6 +102,23 @@ def validate(network: nn.Module, crops: SyntheticCrops, config: Config) -> dict[
     return {name: round(float(torch.cat(values).mean()), 3) for name, values in psnr.items()}
 
 
+def settings(config: Config) -> dict[str, str]:
+    """The configuration as plain text."""
+    return {name: str(value) for name, value in asdict(config).items()}
+
+
+def refuse_other_settings(stored: dict[str, str], config: Config) -> None:
+    """Raise if a checkpoint comes from settings that would change what the continued run means."""
+    free = ("data", "out", "validate_every")
+    changed = [name for name, value in settings(config).items() if name not in free and stored.get(name) != value]
+    if changed:
+        name = changed[0]
+        raise ValueError(
+            f"the checkpoint in {config.out} was made with {name} = {stored.get(name)}, got {settings(config)[name]}: "
+            "continue with the same settings or choose another `out`."
+        )
+
+
 def save_atomically(state: dict[str, object], path: Path) -> None:
     """Write a checkpoint so that a crash leaves either the old or the new one."""
     temporary = path.with_suffix(".part")
@@ -122,6 +139,7 @@ def main(config: Config) -> None:
     checkpoint = config.out / "checkpoint.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
+        refuse_other_settings(state["config"], config)
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
         step, seconds = state["step"], state["seconds"]
@@ -138,7 +156,7 @@ def main(config: Config) -> None:
     remaining = Subset(crops, range(step * config.batch_size, len(crops)))
 
     stopping: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
+    handler = signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
     losses: list[float] = []
     started = time.monotonic()
     progress = tqdm(DataLoader(remaining, config.batch_size), initial=step, total=config.steps, unit="step")
@@ -168,13 +186,14 @@ def main(config: Config) -> None:
                     writer.writeheader()
                 writer.writerow(row)
             state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
-            save_atomically(
-                state | {"seconds": seconds, "config": {k: str(v) for k, v in asdict(config).items()}}, checkpoint
-            )
+            save_atomically(state | {"seconds": seconds, "config": settings(config)}, checkpoint)
             losses.clear()
             started = time.monotonic()
         if stopping:
-            return
+            break
+    signal.signal(signal.SIGTERM, handler)
+    if step < config.steps:
+        return
     save_file(dict(network.named_parameters()), config.out / "weights.safetensors")
 
 

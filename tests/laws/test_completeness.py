@@ -1,4 +1,4 @@
-"""Completeness of MAC on a transformer with random weights, at all its cut layers."""
+"""Completeness of MAC at all cut layers of transformers, with random and with pre-trained weights."""
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from macattr.layers import resolve_layers
 from macattr.objectives import GradientMagnitude
 from macattr.partitions import tagged_partition
 from macattr.presets import DEFAULT
+from ram_models import ram_swinir_tiny, sample
 from ram_models.archs.swinir import SwinIR
 
 
@@ -53,3 +54,14 @@ def test_behind_a_skip_mac_is_not_complete_for_any_number_of_steps(photograph):
         )
     ]
     assert min(abs(ratio - 1) for ratio in ratios) > 0.1
+
+
+@pytest.mark.parametrize("place", [0, 4, 8], ids=lambda place: sample(32)[place]["name"])
+def test_mac_with_200_steps_is_complete_at_every_cut_of_the_bundled_network(place):
+    net, cuts = ram_swinir_tiny(), ["conv_first", "patch_embed.norm", "conv_last"]
+    attribution = MaskAttributeConductance(net, cuts)
+    image = sample(32)[place]["image"][None]
+    layers, deltas = attribution.attribute(image, n_steps=200, return_convergence_delta=True)
+    ratios = torch.tensor([float(c.sum() / (c.sum() - d)) for c, d in zip(layers, deltas, strict=True)])
+    # What the defaults promise.
+    assert (ratios - 1).abs().max() <= 0.02

@@ -37,8 +37,9 @@ def test_memory_budget_never_changes_a_sum(smooth_net, mask_path, tag, room, spl
     unlimited, one_sweep = sums_of(smooth_net, mask_path, tag)
     partition = tagged_partition(mask_path.interval, 9, tag)
     looked = survey(smooth_net, resolve_layers(smooth_net), mask_path, partition)
-    largest = max(seen.nbytes for seen in looked.distinct) * 6  # output, three for Stieltjes, one for each mean
-    limited, several = sums_of(smooth_net, mask_path, tag, memory_budget=looked.saved_bytes + room * largest)
+    largest = max(seen.nbytes for seen in looked.distinct) * 3  # output and, for Stieltjes, last output and gradient
+    kept = 3 * looked.output_bytes  # a Stieltjes sum and two means of all layers
+    limited, several = sums_of(smooth_net, mask_path, tag, memory_budget=looked.working_bytes + kept + room * largest)
     assert (several.evaluations > one_sweep.evaluations) == splits
     torch.testing.assert_close(limited, unlimited, rtol=1e-11, atol=1e-13)
     torch.testing.assert_close(several.input_attribution, one_sweep.input_attribution, rtol=1e-11, atol=1e-13)

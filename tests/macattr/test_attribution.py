@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from captum.attr import LayerAttribution
+from captum.attr import LayerAttribution, NoiseTunnel
 from torch import nn
 
 import macattr
@@ -78,6 +78,11 @@ def test_modules_of_a_function_need_no_names(smooth_net, images, options):
 @pytest.mark.parametrize("name", [cls.__name__ for cls in (MaskAttributeConductance, *ALONG_A_PATH)])
 def test_classes_are_captum_attributions(name):
     assert issubclass(getattr(macattr, name), LayerAttribution)
+
+
+def test_the_layer_is_known_as_in_captum(smooth_net):
+    assert MaskAttributeConductance(smooth_net, "2").layer is smooth_net[2]
+    assert MaskAttributeConductance(smooth_net, ["2", "0"]).layer == [smooth_net[2], smooth_net[0]]
 
 
 # Defaults and options.
@@ -370,3 +375,77 @@ def test_a_path_has_its_own_start(smooth_net, images):
 def test_without_target_a_network_of_images_needs_an_objective(smooth_net, images):
     with pytest.raises(ValueError, match=r"shape \(2, 1, 6, 8\) is not one number per sample: pass `target` or"):
         LayerConductance(smooth_net, "0").attribute(images)
+
+
+@pytest.mark.parametrize("rows", [1, 3], ids="rows_{}".format)
+def test_layer_ig_of_a_layer_with_tokens_first_does_not_depend_on_the_batch_size(rows):
+    class TokensFirst(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.inner(x.transpose(0, 1).flatten(0, 1)).tanh().unflatten(0, (3, -1)).sum((0, 2))
+
+    torch.manual_seed(0)
+    net, x = TokensFirst().double(), torch.rand(2, 3, 2, dtype=torch.float64)
+    attribution = LayerIntegratedGradients(net, "inner")
+    alone = attribution.attribute(x, n_steps=6, internal_batch_size=2)
+    if rows == 1:
+        torch.testing.assert_close(attribution.attribute(x, n_steps=6, internal_batch_size=1), alone)
+        return
+    with pytest.warns(UserWarning, match="does not keep the batch first"):
+        together = attribution.attribute(x, n_steps=6, internal_batch_size=2 * rows)
+    # The same float64 sums, one node at a time.
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-12)
+
+
+def test_layer_ig_adds_up_the_calls_of_a_module():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.inner(self.inner(x).tanh()).sum(1)
+
+    got = LayerIntegratedGradients(Twice(), "inner").attribute(torch.rand(2, 3), n_steps=3)
+    assert isinstance(got, torch.Tensor)
+    assert got.shape == (2, 3)
+
+
+def test_layer_ig_refuses_what_is_not_finite():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    nn.init.constant_(net[0].weight, torch.nan)
+    with pytest.raises(ValueError, match="the objective is not finite"):
+        LayerIntegratedGradients(net, "0").attribute(torch.rand(1, 2))
+
+
+def test_a_first_layer_in_place_works_everywhere():
+    net = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 1))
+    plain = nn.Sequential(nn.ReLU(), *net[1:])
+    x = torch.randn(2, 3)
+    for method in (LayerConductance, LayerIntegratedGradients):
+        got, delta = method(net, "1").attribute(x, n_steps=4, return_convergence_delta=True)
+        want, expected = method(plain, "1").attribute(x, n_steps=4, return_convergence_delta=True)
+        torch.testing.assert_close(got, want)
+        torch.testing.assert_close(delta, expected)
+
+
+def test_a_glob_gives_a_list():
+    net = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 1))
+    assert len(LayerConductance(net, "[02]").attribute(torch.rand(1, 3), n_steps=2)) == 2
+
+
+def test_a_layer_named_twice_is_refused():
+    net = nn.Sequential(nn.Linear(3, 1))
+    with pytest.raises(ValueError, match="`layer` names a layer twice: 2 entries for"):
+        LayerConductance(net, ["0", net[0]])
+
+
+def test_captum_s_noise_tunnel_takes_our_classes():
+    net = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 1))
+    tunnel = NoiseTunnel(LayerConductance(net, net[0]))
+    assert tunnel.attribute(torch.rand(2, 3), nt_samples=3, n_steps=4).shape == (2, 2)
+    assert LayerConductance(net, net[0]).has_convergence_delta()
+    assert LayerConductance(net, net[0]).multiplies_by_inputs

@@ -89,13 +89,16 @@ def test_finished_images_are_kept_when_one_is_corrupt(model, folder, tmp_path, c
     [
         (["--r", "1.5"], "`r` must lie in (0, 1], got 1.5"),
         (["--n_steps", "0"], "`n_steps` must be at least 1, got 0"),
+        (["--limit", "0"], "`limit` must be at least 1, got 0"),
+        (["--crop", "-4"], "`crop` must be at least 1, got -4"),
+        (["--fraction", "5"], "`fraction` must lie in (0, 1], got 5"),
         (["--layers", '["convlast"]'], "no layer 'convlast'"),
         (
             ["--preset", "official", "--gate", "fade", "--delta", "10"],
             "`delta` = 10.0 has no effect on the 'fade' gate",
         ),
     ],
-    ids=["r", "steps", "layer", "delta"],
+    ids=["r", "steps", "limit", "crop", "fraction", "layer", "delta"],
 )
 def test_bad_options_end_with_one_line(model, folder, capsys, tmp_path, options, message):
     assert message in refused(capsys, "--model", model, "--images", str(folder), "--out", str(tmp_path / "o"), *options)

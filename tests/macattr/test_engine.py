@@ -344,6 +344,14 @@ def test_autocast_computes_in_bfloat16_and_sums_in_float32():
         assert (value - want[name][0]).norm() < 0.05 * want[name][0].norm()
 
 
+def test_objectives_are_computed_in_float32_at_least():
+    seen = []
+    net, path = nn.Linear(4, 3), LinearPath((torch.rand(1, 4),), (torch.zeros(1, 4),))
+    with torch.autocast("cpu", torch.bfloat16):
+        run(net, path, "", objective=lambda output: (seen.append(output.dtype), output.sum(1))[1])
+    assert set(seen) == {torch.float32}
+
+
 @pytest.mark.parametrize("rows", [1, 8, 100], ids="{}_rows".format)
 def test_further_arguments_belong_to_their_samples_at_every_node(line, rows):
     net = Net(Scaled()).double()
@@ -487,15 +495,58 @@ def test_gradients_are_kept_as_the_same_objects(used_net, line):
     assert all(p.grad is grad for p, grad in zip(used_net.parameters(), before, strict=True))
 
 
-def test_a_stochastic_model_does_not_advance_the_random_state(line):
-    class Noisy(nn.Module):
-        def forward(self, x):
-            return x + 0 * torch.rand_like(x)
+class Noisy(nn.Module):
+    def forward(self, x):
+        return x + 0 * torch.rand_like(x)
 
-    net = Net(Noisy()).double()
-    before = torch.get_rng_state()
-    run(net, line)
+
+@pytest.mark.parametrize("rows", [1, 4], ids="rows_{}".format)
+def test_a_model_that_draws_random_numbers_is_refused_and_the_random_state_kept(line, rows):
+    net, before = Net(Noisy()).double(), torch.get_rng_state()
+    with pytest.raises(ValueError, match=r"the model draws random numbers: call `model\.eval\(\)`"):
+        run(net, line, internal_batch_size=rows)
     assert torch.get_rng_state().equal(before)
+
+
+def test_buffers_that_the_forward_pass_changes_are_restored(line):
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x):
+            self.calls += 1
+            return x
+
+    net = Net(Counting()).double()
+    run(net, line)
+    assert float(net.odd.calls) == 0
+
+
+def test_batch_norm_without_running_statistics_is_refused(line):
+    net = Net(nn.BatchNorm1d(4, track_running_stats=False)).double().eval()
+    with pytest.raises(ValueError, match="BatchNorm1d 'odd' has no running statistics: it mixes the batch"):
+        run(net, line)
+
+
+def test_a_layer_with_infinite_outputs_is_named(line):
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.logits = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return x + self.logits(x).detach().softmax(1)
+
+    class Infinite(nn.Module):
+        def forward(self, x):
+            return torch.full_like(x, -torch.inf) + 0 * x
+
+    net = Net(nn.Sequential(Masked())).double()
+    net.odd[0].logits = Infinite()
+    net.odd[0].forward = lambda x: x + net.odd[0].logits(x).exp()
+    with pytest.raises(ValueError, match=r"layer odd\.0\.logits has outputs or gradients that are not finite between"):
+        run(net, line, ["first", "odd.0.logits"])
 
 
 def test_cuts_are_the_layers_that_no_connection_goes_around(line):
@@ -609,6 +660,19 @@ def test_sweeping_activations_integrates_along_the_layers_own_line(line):
     # 30 Gauss nodes integrate a sine to machine precision: complete.
     total = (gradient * change).sum(1)
     torch.testing.assert_close(total, (net.last(end).sin() - net.last(start).sin()).sum(1), **ROUNDING)
+
+
+@pytest.mark.parametrize("layer", ["odd.conv", "odd.relu"])
+@pytest.mark.parametrize("at_input", [False, True], ids=["output", "input"])
+def test_in_place_operations_do_not_disturb_a_sweep_over_activations(line, layer, at_input):
+    network, twin = Net(ReLUs(inplace=True)).double(), Net(ReLUs(inplace=False)).double()
+    twin.load_state_dict(network.state_dict())
+    nodes = captum_nodes((0.0, 1.0), 4, "gausslegendre")
+    got, want = (
+        sweep_activations(net, resolve_layers(net, layer), line, nodes, OutputSum(), at_input=at_input)
+        for net in (network, twin)
+    )
+    torch.testing.assert_close(got[Site(layer, 0, 0)], want[Site(layer, 0, 0)], rtol=0, atol=0)
 
 
 # Bad input.
@@ -742,7 +806,7 @@ def test_layers_that_return_a_single_number_are_refused(line):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"memory_budget": 100.0}, "`memory_budget` of 0 MiB is too small: one node keeps 0 MiB and the largest layer"),
+        ({"memory_budget": 100.0}, "`memory_budget` of 0 MiB is too small: one node keeps 0 MiB, all sums take 0 MiB"),
         ({"internal_batch_size": 0}, "`internal_batch_size` must be at least 1, got 0"),
     ],
     ids=["memory", "batch"],

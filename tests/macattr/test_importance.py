@@ -6,7 +6,17 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from macattr import OFFICIAL, LayerImportance, MaskAttributeConductance, OutputSum, RankingInterrupted, rank_layers
+from macattr import (
+    OFFICIAL,
+    InternalInfluence,
+    LayerConductance,
+    LayerImportance,
+    LinearPath,
+    MaskAttributeConductance,
+    OutputSum,
+    RankingInterrupted,
+    rank_layers,
+)
 
 
 class Twice(nn.Module):
@@ -191,6 +201,8 @@ def test_finished_images_survive_a_bad_one(network, images):
         ({"method": "conductance", "gate": "fade"}, "`gate` belongs to the mask path"),
         ({"method": "conductance", "r": 0.5}, "`r` = 0.5 has no effect on method 'conductance'"),
         ({"method": "conductance", "orders": 2}, "`orders` and `patch_size` belong to the mask path"),
+        ({"method": "internal_influence", "r": 1.5}, r"`r` must lie in \(0, 1\], got 1.5"),
+        ({"orders": torch.arange(64)[None], "seed": 3}, "`seed` = 3 has no effect without random pixel orders"),
         ({"layers": "frist"}, "no layer 'frist'; did you mean 'first'"),
     ],
     ids=lambda value: str(value)[:40],
@@ -213,9 +225,20 @@ def test_no_image_is_refused(network):
 
 @pytest.mark.parametrize("method", ["conductance", "internal_influence"])
 def test_other_methods_walk_the_straight_line(network, images, method):
-    data = rank_layers(network, images, method=method, n_steps=8).dataset
-    assert (data["score"] > 0).all()
-    assert data.attrs["method"] == method
+    data = rank_layers(network, images, method=method, n_steps=8, objective=OutputSum()).dataset
+    kind = {"conductance": LayerConductance, "internal_influence": InternalInfluence}[method]
+    interval = (0.0, 1.0) if method == "conductance" else (0.5, 1.0)
+    path = LinearPath((images[:1],), (torch.zeros_like(images[:1]),), interval)
+    attribution = kind(network, "first")
+    expected = attribution.attribute(images[:1], n_steps=8, method="trapezoid", path=path, objective=OutputSum())
+    # Two runs of the same float32 sums.
+    np.testing.assert_allclose(data["score"].sel(layer="first")[0, 0], expected.abs().mean(), rtol=1e-5)
+    assert ("gate" in data.attrs, "r" in data.attrs) == (False, method == "internal_influence")
+
+
+def test_a_generator_can_be_watched(network, images, capsys):
+    rank_layers(network, (image for image in images), n_steps=2, show_progress=True)
+    assert "image 2" in capsys.readouterr().err
 
 
 def test_the_heat_map_shows_every_layer_in_its_lower_panel(importance, tmp_path):

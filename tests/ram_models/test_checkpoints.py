@@ -54,3 +54,16 @@ def test_the_sample_is_the_same_every_time():
     assert {item["degradation"] for item in first} == {"noise", "blur", "jpeg"}
     assert all(torch.equal(a["image"], b["image"]) for a, b in zip(first, second, strict=True))
     assert all(float(item["image"].min()) >= 0 and float(item["image"].max()) <= 1 for item in first)
+
+
+def test_buffers_in_a_file_are_passed_over(tmp_path):
+    network = ram_swinir_tiny()
+    save_file(network.state_dict(), tmp_path / "a.safetensors")
+    assert any(name.endswith("attn_mask") for name in load_file(tmp_path / "a.safetensors"))
+    build("ram-swinir-tiny", tmp_path / "a.safetensors")
+
+
+def test_a_broken_file_is_refused(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"broken")
+    with pytest.raises(ValueError, match="cannot be read as safetensors"):
+        build("ram-swinir-tiny", tmp_path / "a.safetensors")

@@ -18,10 +18,16 @@ def photograph():
 
 
 def test_noise_has_the_standard_deviation_asked_for(generator):
-    noisy = add_gaussian_noise(torch.full((3, 200, 200), 0.5), 25.0, generator)
+    noisy = add_gaussian_noise(torch.full((3, 200, 200), 0.5), 25.5, generator)
     # 120 000 samples: the standard deviation is known to 0.2 %, five of them; clipping at 5 sigma is invisible.
-    assert float(noisy.std()) == pytest.approx(25 / 255, rel=0.01)
-    assert float(noisy.mean()) == pytest.approx(0.5, abs=5 * 25 / 255 / 120_000**0.5)
+    assert float(noisy.std()) == pytest.approx(0.1, rel=0.01)
+    assert float(noisy.mean()) == pytest.approx(0.5, abs=5 * 0.1 / 120_000**0.5)
+
+
+def test_noise_is_white_and_scaled_from_255(generator):
+    noisy = add_gaussian_noise(torch.full((3, 8, 8), 0.5), 25.5, generator)
+    standard = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(noisy, 0.5 + 0.1 * standard)
 
 
 def test_noise_of_zero_strength_changes_nothing(photograph, generator):

@@ -35,17 +35,18 @@ def weights(config):
     return load_file(config.out / "weights.safetensors")
 
 
-def stop_in_step(monkeypatch, number, stop):
-    """Call ``stop`` when the loss is computed for the given time."""
-    calls = []
+def watch_steps(monkeypatch, number=0, stop=None):
+    """The masks of all steps; calls ``stop`` in the step of the given number."""
+    masks = []
 
-    def loss(*arguments):
-        calls.append(arguments)
-        if len(calls) == number:
+    def loss(restored, clean, mask):
+        masks.append(mask)
+        if len(masks) == number:
             stop()
-        return masked_l1(*arguments)
+        return masked_l1(restored, clean, mask)
 
     monkeypatch.setattr(pretrain, "masked_l1", loss)
+    return masks
 
 
 def crash():
@@ -84,7 +85,7 @@ def test_a_run_that_is_terminated_and_resumed_ends_with_the_same_weights(config,
     halved = Config(**(vars(config) | {"out": tmp_path / "halved", "bf16": bf16}))
     main(whole)
     with monkeypatch.context() as patched:
-        stop_in_step(patched, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        watch_steps(patched, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
         main(halved)
     assert not (halved.out / "weights.safetensors").exists()
     main(halved)
@@ -96,11 +97,18 @@ def test_a_run_that_crashes_and_is_resumed_ends_with_the_same_weights(config, tm
     crashed = Config(**(vars(config) | {"out": tmp_path / "crashed"}))
     main(whole)
     with monkeypatch.context() as patched:
-        stop_in_step(patched, 6, crash)
+        watch_steps(patched, 6, crash)
         with pytest.raises(RuntimeError, match="power cut"):
             main(crashed)
     main(crashed)
     torch.testing.assert_close(weights(crashed), weights(whole), rtol=0, atol=0)
+
+
+def test_every_step_hides_other_pixels(config, monkeypatch):
+    masks = watch_steps(monkeypatch)
+    main(config)
+    assert len({tuple(mask.flatten().tolist()) for batch in masks for mask in batch}) == 12
+    assert {float(mask.mean()) for mask in masks} == {0.5}
 
 
 def test_the_seed_decides_the_weights(config, tmp_path):
@@ -148,3 +156,9 @@ def test_an_interrupted_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
 def test_images_must_remain_for_training_and_validation(config, held_out):
     with pytest.raises(ValueError, match=f"`held_out` must leave .* of the 4 images, got {held_out}"):
         main(Config(**(vars(config) | {"held_out": held_out})))
+
+
+def test_a_run_does_not_continue_with_other_settings(config):
+    main(Config(**(vars(config) | {"steps": 1})))
+    with pytest.raises(ValueError, match=r"was made with lr = 0\.\d+, got 1\.0: continue with the same settings"):
+        main(Config(**(vars(config) | {"steps": 1, "lr": 1.0})))

@@ -7,6 +7,7 @@ from captum.testing.attr.helpers.test_config import config
 
 import macattr
 from macattr.engine import trace
+from macattr.layers import resolve_layers
 from macattr.objectives import GradientMagnitude
 from macattr.partitions import StieltjesSum, captum_nodes
 from macattr.paths import LinearPath
@@ -91,6 +92,17 @@ def test_layer_conductance_runs_on_attention_windows_where_captum_raises(layer, 
     want = by_definition(net, module, path, captum_nodes((0.0, 1.0), 5, "gausslegendre"), objective)
     # float32, four increments; relative to the largest neuron.
     torch.testing.assert_close(got, want, rtol=0, atol=1e-5 * float(want.abs().max()))
+
+
+def test_layer_conductance_runs_on_all_263_layers_of_the_full_network():
+    torch.manual_seed(0)
+    net = SwinIR().eval()
+    layers = list(resolve_layers(net))
+    got = macattr.LayerConductance(net, layers).attribute(
+        torch.rand(1, 3, 8, 8), n_steps=1, method="trapezoid", objective=GradientMagnitude()
+    )
+    assert len(got) == 263
+    assert all(bool(values.isfinite().all()) and bool(values.abs().sum() > 0) for values in got)
 
 
 def test_a_reused_module_counts_with_all_its_calls_where_captum_takes_the_last(by_definition):
