@@ -202,7 +202,7 @@ class MaskAttributeConductance(_ConductanceMethod):
                 ``reference_input`` if it has one, else 0.
             target: As in Captum, for models that do not return images; excludes ``objective``.
             additional_forward_args: Further positional arguments of the model.
-            n_steps: Increments of alpha (default 200; 20 rank nearly as well, see the benchmarks).
+            n_steps: Increments of alpha (default 200; rankings need fewer).
             method: Where the gradient is taken (default ``riemann_trapezoid``); see :class:`macattr.presets.Preset`.
             internal_batch_size: Rows (nodes x images) of one forward pass; None chooses by memory.
             return_convergence_delta: Also return the sum of the attributions minus the objective's change, (B,) for
@@ -217,7 +217,7 @@ class MaskAttributeConductance(_ConductanceMethod):
             preset: Bundle of defaults: :data:`macattr.presets.DEFAULT`, ``PAPER`` or ``OFFICIAL``.
             seed: Seed of the random order (default 0); excludes ``order``.
             show_progress: Show a progress bar.
-            groups: Groups of pixels of the ``fade`` gate (default one for every 4 steps, at most 5).
+            groups: Groups of pixels of the ``fade`` gate (default one for every 10 steps, at most 5).
             include_end: Whether the whole image is the last node (default True).
             patch_size: Side in pixels of the blocks that are revealed together.
 

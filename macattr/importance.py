@@ -310,7 +310,7 @@ def rank_layers(
             layer that returns several tensors the first is scored.
         layers: Modules, names, globs or classes; None for every module that owns a parameter and runs.
         r: Masked fraction at the start of the path, in (0, 1].
-        n_steps: Increments of alpha (default 20, see :data:`macattr.presets.RANKING`).
+        n_steps: Increments of alpha (default 30, see :data:`macattr.presets.RANKING`).
         gate: How a pixel changes from hidden to visible: ``fade``, ``sigmoid`` or ``one_sided``.
         delta: Sharpness of the last two.
         groups: Groups of pixels of the ``fade`` gate.

@@ -33,8 +33,8 @@ def test_presets_bundle_the_options_of_the_design_table(preset, gate, tag, eps, 
     assert (path.gate, preset.partition(path).tag, preset.objective) == (gate, tag, GradientMagnitude(eps))
 
 
-@pytest.mark.parametrize(("n_steps", "groups"), [(200, 5), (20, 5), (12, 3), (3, 1)])
-def test_fade_has_a_group_for_every_4_steps_and_at_most_5(image, n_steps, groups):
+@pytest.mark.parametrize(("n_steps", "groups"), [(200, 5), (30, 3), (12, 1), (3, 1)])
+def test_fade_has_a_group_for_every_10_steps_and_at_most_5(image, n_steps, groups):
     assert DEFAULT.override(n_steps=n_steps).path(image, torch.zeros_like(image), None).groups == groups
 
 
