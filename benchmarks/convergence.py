@@ -59,7 +59,7 @@ def schemes() -> list[Scheme]:
         Scheme("paper (sigmoid, left)", PAPER.override(objective=smooth)),
     ]
     rows += [Scheme("straight line, trapezoid", DEFAULT.override(n_steps=n), straight=True) for n in (8, 16, 32, 64)]
-    for n, groups in ((10, 2), (20, 2), (20, 5), (20, 10), (40, 5), (40, 10), (100, 12), (200, 25)):
+    for n, groups in ((10, 2), (20, 2), (20, 5), (20, 10), (40, 5), (40, 10), (30, 3), (100, 12), (200, 5), (200, 25)):
         rows.append(Scheme(f"fade, {groups} groups, trapezoid", DEFAULT.override(n_steps=n, groups=groups)))
     return rows
 
