@@ -251,7 +251,7 @@ def survey(
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself would keep the graph, which keeps the tensor
 
     with undisturbed(model):
         inputs = _leaves(path, partition.nodes[:1])
@@ -316,7 +316,7 @@ def trace(
             repeated for every node of a forward pass.
         internal_batch_size: Rows (nodes x samples) in one forward pass, at least one node; None chooses by memory.
         memory_budget: Bytes that activations and sums may take; layers are split over several sweeps if they need
-            more. A plan, not a guarantee: peaks were up to a quarter above it. None: no limit, one sweep.
+            more. A plan by what is held; the allocator may keep more. None: no limit, one sweep.
         at_input: Probe what goes into the layers instead of what comes out.
         grad_kwargs: Passed to :func:`torch.autograd.grad`.
         advance: Called after every forward pass with the nodes done; they add up to the number of nodes.

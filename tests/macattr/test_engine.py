@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import weakref
 
 import pytest
 import torch
@@ -635,6 +636,14 @@ def test_a_function_may_stand_for_the_model(line):
     net = Net(nn.Tanh()).double()
     got, _ = run(lambda x: net(x), line, {"mine": net.first})
     torch.testing.assert_close(got["mine"], run(net, line, "first")[0]["first"], rtol=0, atol=0)
+
+
+def test_survey_leaves_no_activation_behind(line):
+    net = nn.Sequential(nn.Linear(4, 3), nn.Sigmoid(), nn.Linear(3, 1)).double()  # a sigmoid's backward keeps its output
+    outputs = []
+    net[1].register_forward_hook(lambda _, __, output: outputs.append(weakref.ref(output)))
+    survey(net, resolve_layers(net), line, tagged_partition(line.interval, 1, "trapezoid"))
+    assert [output() for output in outputs] == [None]
 
 
 def test_survey_measures_shapes_and_memory_at_one_node(line):
