@@ -300,7 +300,7 @@ def _rank_correlations(a: Array, b: Array) -> Array:
     """Spearman's correlation of every row; NaN where one ranks nothing."""
     x, y = (one - one.mean(axis=1, keepdims=True) for one in (ranks(a, "average"), ranks(b, "average")))
     norms = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
-    return np.divide((x * y).sum(axis=1), norms, out=np.full(len(x), np.nan), where=norms > 0)
+    return np.asarray(np.divide((x * y).sum(axis=1), norms, out=np.full(len(x), np.nan), where=norms > 0))
 
 
 def _biased_overlaps(a: Array, b: Array, p: float, depth: int) -> Array:
