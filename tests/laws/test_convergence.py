@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from macattr.attribution import LayerConductance
 from macattr.engine import trace
 from macattr.objectives import OutputSum
 from macattr.partitions import StieltjesSum, tagged_partition
-from macattr.paths import LinearPath, MaskAttributePath
+from macattr.paths import BlurPath, LinearPath, MaskAttributePath
 
 STEPS = [16, 32, 64, 128]
 
@@ -24,9 +25,10 @@ def order_of(errors):
     return -np.polyfit(np.log(STEPS), np.log(errors), 1)[0]
 
 
-@pytest.fixture(params=["line", "fade"])
+@pytest.fixture(params=["line", "fade", "blur"])
 def path(request, images, mask_path):
-    return mask_path if request.param == "fade" else LinearPath((images,), (torch.zeros_like(images),))
+    line = LinearPath((images,), (torch.zeros_like(images),))
+    return {"line": line, "fade": mask_path, "blur": BlurPath(images, sigma=2.0)}[request.param]
 
 
 @pytest.mark.parametrize(("tag", "order"), [("trapezoid", 2), ("left", 1), ("right", 1)])
@@ -54,3 +56,13 @@ def test_a_sharp_gate_does_not_converge_where_the_fade_does(smooth_net, images, 
         return float(conductance(net, path, 64, "trapezoid")[1].input_residual.abs().max())
 
     assert residual(mask_path) < 0.01 < residual(sharp)
+
+
+def test_layer_conductance_is_complete_at_the_input_of_a_blur_path_with_order_two(smooth_net, images):
+    attribute, errors = LayerConductance(smooth_net, smooth_net[0]), []
+    for n_steps in STEPS:
+        attribute.attribute(
+            images, n_steps=n_steps, method="trapezoid", path=BlurPath(images, sigma=2.0), objective=OutputSum()
+        )
+        errors.append(float(attribute.input_residual.abs().sum()))
+    assert order_of(errors) == pytest.approx(2, abs=0.2)
