@@ -5,6 +5,7 @@ __all__ = [
     "OFFICIAL",
     "PAPER",
     "RANKING",
+    "BlurPath",
     "Distance",
     "GradientMagnitude",
     "InternalInfluence",
@@ -22,6 +23,7 @@ __all__ = [
     "Target",
     "TrainableMask",
     "Window",
+    "order_by_score",
     "rank_layers",
     "read_official_ranking",
 ]
@@ -35,6 +37,6 @@ from macattr.attribution import (
 )
 from macattr.importance import LayerImportance, RankingInterrupted, rank_layers
 from macattr.objectives import Distance, GradientMagnitude, OutputMean, OutputSum, Target, Window
-from macattr.paths import LinearPath, MaskAttributePath
+from macattr.paths import BlurPath, LinearPath, MaskAttributePath, order_by_score
 from macattr.presets import DEFAULT, OFFICIAL, PAPER, RANKING, Preset, read_official_ranking
 from macattr.selection import TrainableMask
