@@ -20,11 +20,13 @@ __all__ = [
     "OutputSum",
     "Preset",
     "RankingInterrupted",
+    "RankingOptions",
     "Target",
     "TrainableMask",
     "Window",
     "order_by_score",
     "rank_layers",
+    "rank_methods",
     "read_official_ranking",
 ]
 
@@ -35,8 +37,9 @@ from macattr.attribution import (
     LayerIntegratedGradients,
     MaskAttributeConductance,
 )
-from macattr.importance import LayerImportance, RankingInterrupted, rank_layers
+from macattr.importance import LayerImportance
 from macattr.objectives import Distance, GradientMagnitude, OutputMean, OutputSum, Target, Window
 from macattr.paths import BlurPath, LinearPath, MaskAttributePath, order_by_score
 from macattr.presets import DEFAULT, OFFICIAL, PAPER, RANKING, Preset, read_official_ranking
+from macattr.rank import RankingInterrupted, RankingOptions, rank_layers, rank_methods
 from macattr.selection import TrainableMask

@@ -83,6 +83,11 @@ class Survey:
             found.setdefault(site.layer, []).append(alias)
         return found
 
+    def alias_groups(self) -> dict[str, str]:
+        """For every layer, the first layer to return the same tensors."""
+        canonical: dict[tuple[Site, ...], str] = {}
+        return {name: canonical.setdefault(tuple(found), name) for name, found in self.sites.items()}
+
     @property
     def working_bytes(self) -> int:
         """Memory of one node's passes with no layer kept: what autograd saves, and as much for temporaries."""
@@ -130,11 +135,6 @@ class Trace:
         change = self.objective_end - self.objective_start
         rounding = 1e-6 * torch.maximum(self.objective_end.abs(), self.objective_start.abs())
         return torch.where(change.abs() > rounding, total / change - 1, torch.nan)
-
-    def alias_groups(self) -> dict[str, str]:
-        """For every layer, the first layer to return the same tensors."""
-        canonical: dict[tuple[Site, ...], str] = {}
-        return {name: canonical.setdefault(tuple(found), name) for name, found in self.survey.sites.items()}
 
     def values(self, layer_sum: LayerSum, layer: str) -> tuple[Tensor, ...]:
         """A layer's sum, one tensor for each tensor that it returns; calls are added up.

@@ -4,7 +4,7 @@ __all__ = ["BlurPath", "LinearPath", "MaskAttributePath", "Path", "order_by_scor
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -190,6 +190,15 @@ class MaskAttributePath:
         gate = gate[..., :height, :width].to(self.inputs)
         images = torch.lerp(self.baselines, self.inputs, gate)  # exact at both ends
         return (images.expand(-1, batch, -1, -1, -1).flatten(0, 1),)
+
+    def reversed(self) -> "MaskAttributePath":
+        """The path in opposite order: at r = 0.5 its start hides what the start of the other shows (twin masks)."""
+        return replace(self, order=self.order.flip(-1))
+
+    def hidden(self) -> Float[Tensor, "b h w"]:
+        """1 where a pixel is hidden at the start of the path, 0 where it is visible."""
+        seen = replace(self, inputs=torch.ones_like(self.inputs), baselines=torch.zeros_like(self.inputs))
+        return 1 - seen.at(torch.tensor(self.interval[:1], dtype=torch.float64))[0][:, 0]
 
 
 def reveal_gate(

@@ -1,6 +1,14 @@
 """Figures of rankings."""
 
-__all__ = ["plot_heatmap", "plot_intervals", "plot_overlap", "plot_rank_flow", "plot_stability"]
+__all__ = [
+    "plot_agreement",
+    "plot_heatmap",
+    "plot_intervals",
+    "plot_overlap",
+    "plot_randomisation",
+    "plot_rank_flow",
+    "plot_stability",
+]
 
 from collections.abc import Mapping
 
@@ -276,3 +284,49 @@ def _common_prefix(names: list[str]) -> str:
 def _short(name: str) -> str:
     """The numbers of a block's name, 'layers.0.residual_group.blocks.3' as '0.3'."""
     return ".".join(part for part in name.split(".") if part.isdigit()) or name
+
+
+def plot_agreement(matrix: pd.DataFrame, title: str, label: str) -> Figure:
+    """Agreement of every pair of rankings as a matrix of numbers.
+
+    Args:
+        matrix: Symmetric, named rows and columns, values in [-1, 1].
+        title: Heading.
+        label: What the numbers are.
+    """
+    side = 2.4 + 0.52 * len(matrix)
+    figure = Figure(figsize=(side + 1.2, side), layout="constrained")
+    axes = figure.subplots()
+    sns.heatmap(
+        matrix, vmin=-1, vmax=1, cmap="vlag", annot=True, fmt=".2f", annot_kws={"fontsize": 7}, square=True,
+        linewidths=0.5, cbar_kws={"label": label, "shrink": 0.7}, ax=axes,
+    )  # fmt: skip
+    axes.set_title(title)
+    axes.tick_params(length=0)
+    return figure
+
+
+def plot_randomisation(tables: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """How a ranking changes when layers lose what they learned.
+
+    Args:
+        tables: By kind, what :func:`macattr.sanity.randomisation_test` returns.
+        title: Heading.
+    """
+    figure = Figure(figsize=(8.5, 1.6 + 0.42 * sum(map(len, tables.values()))), layout="constrained")
+    panels = figure.subplots(len(tables), 1, squeeze=False, sharex=True)[:, 0]
+    blue, orange = sns.color_palette("colorblind", 2)
+    for axes, (kind, table) in zip(panels, tables.items(), strict=True):
+        places = np.arange(len(table))
+        axes.hlines(places, 0, table["spearman"], color="0.85", linewidth=1)
+        axes.scatter(table["spearman"], places, color=blue, s=36, zorder=3, label="Spearman")
+        axes.scatter(table["overlap"], places, color=orange, s=36, marker="D", zorder=3, label="overlap of the top")
+        axes.set_yticks(places, table["randomised"], fontsize=8)
+        axes.set(ylim=(len(table) - 0.5, -0.5), xlim=(-1.05, 1.05), title=f"{kind}: randomised layers")
+        axes.axvline(0, color="0.4", linewidth=0.8)
+        axes.tick_params(axis="y", length=0)
+        sns.despine(ax=axes, left=True)
+    panels[-1].set_xlabel("agreement with the ranking of the network as it is")
+    panels[0].legend(loc="lower left", frameon=False, fontsize=8)
+    figure.suptitle(title)
+    return figure

@@ -91,6 +91,11 @@ class Preset:
         return self.n_steps + (self.include_end or self.method in CAPTUM_ONLY)
 
     @property
+    def order_of_convergence(self) -> int:
+        """Power of the step with which a sum's error falls on a smooth path."""
+        return 2 if self.method == "riemann_trapezoid" else 1
+
+    @property
     def n_groups(self) -> int:
         """Number of groups of the ``fade`` gate."""
         return max(1, min(5, self.n_steps // 10)) if self.groups is None else self.groups
