@@ -555,10 +555,10 @@ def read_sets(directory: Path | str, layout: str | None = None) -> list[ImageSet
     sets, _ = recognise(directory, layout)
     for image_set in sets:
         if image_set.unmatched:
+            count, first = len(image_set.unmatched), image_set.unmatched[0].name
             warnings.warn(
-                f"{image_set.name} in {str(image_set.directory)!r}: {len(image_set.unmatched)} files have no "
-                f"counterpart and are left out, the first is {image_set.unmatched[0].name!r}; `ram data check` lists "
-                "them.",
+                f"{image_set.name} in {str(image_set.directory)!r}: files without a counterpart are left out "
+                f"({count}, the first is {first!r}); `ram data check` lists them.",
                 stacklevel=2,
             )
     complete = [image_set for image_set in sets if image_set.pairs]
