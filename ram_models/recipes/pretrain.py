@@ -24,8 +24,7 @@ from tqdm.auto import tqdm
 
 from macattr.images import find_images
 from ram_models.archs.rgb import RGBSwinIR
-from ram_models.datasets import SyntheticCrops
-from ram_models.degradations import TASKS
+from ram_models.datasets import LOW_COST, SyntheticCrops
 from ram_models.masking import random_mask, restore_with_twins
 
 
@@ -59,7 +58,7 @@ class Config:
     steps: int = 4000
     batch_size: int = 4
     crop: int = 64
-    tasks: list[str] = field(default_factory=lambda: list(TASKS))
+    tasks: list[str] = field(default_factory=lambda: list(LOW_COST))
     mask_ratio: float = 0.5
     mask_patch_size: int = 1
     lr: float = 1e-3
