@@ -12,6 +12,7 @@ __all__ = [
     "LayerGradientXActivation",
     "LayerImportance",
     "LayerIntegratedGradients",
+    "LayerTable",
     "LinearPath",
     "MaskAttributeConductance",
     "MaskAttributePath",
@@ -19,11 +20,14 @@ __all__ = [
     "OutputSum",
     "Preset",
     "RankingInterrupted",
+    "Selection",
+    "SelectionRule",
     "Target",
     "TrainableMask",
     "Window",
     "rank_layers",
     "read_official_ranking",
+    "select",
 ]
 
 from macattr.attribution import (
@@ -34,7 +38,9 @@ from macattr.attribution import (
     MaskAttributeConductance,
 )
 from macattr.importance import LayerImportance, RankingInterrupted, rank_layers
+from macattr.layers import LayerTable
 from macattr.objectives import Distance, GradientMagnitude, OutputMean, OutputSum, Target, Window
 from macattr.paths import LinearPath, MaskAttributePath
 from macattr.presets import DEFAULT, OFFICIAL, PAPER, RANKING, Preset, read_official_ranking
-from macattr.selection import TrainableMask
+from macattr.selection import Selection, SelectionRule, select
+from macattr.trainable import TrainableMask
