@@ -287,6 +287,6 @@ def test_without_peft_the_way_to_install_it_is_named(monkeypatch):
 
 
 def test_importing_macattr_imports_neither_peft_nor_transformers():
-    code = "import sys, macattr, macattr.exports; print({'peft', 'transformers'} & set(sys.modules))"
+    code = "import sys, macattr, macattr.cli; print({'peft', 'transformers'} & set(sys.modules))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "set()"
