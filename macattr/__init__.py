@@ -13,6 +13,7 @@ __all__ = [
     "LayerGradientXActivation",
     "LayerImportance",
     "LayerIntegratedGradients",
+    "LayerTable",
     "LinearPath",
     "MaskAttributeConductance",
     "MaskAttributePath",
@@ -21,6 +22,8 @@ __all__ = [
     "Preset",
     "RankingInterrupted",
     "RankingOptions",
+    "Selection",
+    "SelectionRule",
     "Target",
     "TrainableMask",
     "Window",
@@ -28,6 +31,7 @@ __all__ = [
     "rank_layers",
     "rank_methods",
     "read_official_ranking",
+    "select",
 ]
 
 from macattr.attribution import (
@@ -38,8 +42,10 @@ from macattr.attribution import (
     MaskAttributeConductance,
 )
 from macattr.importance import LayerImportance
+from macattr.layers import LayerTable
 from macattr.objectives import Distance, GradientMagnitude, OutputMean, OutputSum, Target, Window
 from macattr.paths import BlurPath, LinearPath, MaskAttributePath, order_by_score
 from macattr.presets import DEFAULT, OFFICIAL, PAPER, RANKING, Preset, read_official_ranking
 from macattr.rank import RankingInterrupted, RankingOptions, rank_layers, rank_methods
-from macattr.selection import TrainableMask
+from macattr.selection import Selection, SelectionRule, select
+from macattr.trainable import TrainableMask

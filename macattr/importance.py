@@ -12,14 +12,16 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
+from torch import nn
 
-from macattr.layers import describe_layers
+from macattr.layers import LayerDescription, LayerTable, describe_layers
 from macattr.measuring import Reading
 from macattr.methods import JointMethod, Method, PathMethod, walks_of
 from macattr.plots import plot_heatmap
 from macattr.ranking import IntervalMethod, bootstrap, probability_in_top, top_count, variance_components
 from macattr.run import Finished, Record
-from macattr.selection import TrainableMask
+from macattr.selection import Selection, SelectionRule, select
+from macattr.trainable import TrainableMask
 
 PER_LAYER = ("score", "signed_sum", "step_error")
 PER_ORDER = ("input_residual", "objective_start", "objective_end", "order_seed")
@@ -53,14 +55,49 @@ class LayerImportance:
         table.insert(0, "rank", np.arange(1, len(table) + 1))
         return table
 
+    def layer_table(self, model: nn.Module | None = None, *, whole_modules: bool = False) -> LayerTable:
+        """The ranked layers, as selections need them.
+
+        Args:
+            model: The network, for exact totals and tied parameters; None: what the ranking tells of its layers.
+            whole_modules: Whether a layer also unlocks the parameters of the modules inside it.
+
+        Raises:
+            ValueError: If a layer is not in the model, or has another size there.
+        """
+        layers, alias_of, sizes = (self.dataset[name].values.tolist() for name in ("layer", "alias_of", "parameters"))
+        aliases = dict(zip(layers, alias_of, strict=True))
+        if model is not None:
+            table = LayerTable.of(model, layers, alias_of=aliases, whole_modules=whole_modules)
+            for layer, size in zip(table.layers, sizes, strict=True):
+                if layer.parameters != size:
+                    raise ValueError(
+                        f"{layer.name!r} has {layer.parameters:,} parameters in the model and {size:,} in the ranking, "
+                        "which was made for another network."
+                    )
+            return table
+        fields = ("layer", "type", "depth", "block", "role", "parameters")
+        rows = zip(*(self.dataset[name].values.tolist() for name in fields), strict=True)
+        described = [LayerDescription(*row) for row in rows]
+        return LayerTable.described(described, alias_of=aliases, whole_modules=whole_modules)
+
+    def select(self, rule: SelectionRule, model: nn.Module | None = None, *, whole_modules: bool = False) -> Selection:
+        """The layers that a rule takes from this ranking; the other arguments are those of :meth:`layer_table`.
+
+        Raises:
+            ValueError: As :func:`macattr.selection.select`.
+        """
+        scores = self.scores()
+        ranking = dict(zip(scores["layer"].values.tolist(), scores.values.tolist(), strict=True))
+        return select(ranking, self.layer_table(model, whole_modules=whole_modules), rule, self.dataset.attrs)
+
     def top(self, fraction: float) -> TrainableMask:
         r"""The :math:`\lfloor` fraction x number of layers :math:`\rfloor` most important layers (the paper's rule).
 
         Raises:
             ValueError: If the fraction is outside (0, 1] or selects no layer.
         """
-        names = self.ranking()["layer"]
-        return TrainableMask(tuple(names[: top_count(fraction, len(names))]))
+        return self.select(SelectionRule(fraction)).mask()
 
     def plot_heatmap(self, path: Path | str | None = None) -> Figure:
         """Scores by depth and block, as in the paper's Fig. 14; also written to ``path`` if given."""

@@ -15,6 +15,7 @@ from macattr import (
     MaskAttributeConductance,
     OutputSum,
     RankingInterrupted,
+    SelectionRule,
     rank_layers,
 )
 
@@ -123,6 +124,7 @@ def test_the_ranking_is_sorted_and_carries_sizes(importance):
     assert table.set_index("layer").loc["middle", "parameters"] == 3
 
 
+@pytest.mark.filterwarnings("ignore:top .* at random:UserWarning")
 def test_top_takes_the_floor_and_refuses_nothing(importance):
     assert importance.top(0.5).layers == tuple(importance.ranking()["layer"][:2])
     assert len(importance.top(0.7).layers) == 2
@@ -130,6 +132,20 @@ def test_top_takes_the_floor_and_refuses_nothing(importance):
         importance.top(0.2)
     with pytest.raises(ValueError, match=r"`fraction` must lie in \(0, 1\], got 10\.0"):
         importance.top(10.0)
+
+
+def test_a_selection_is_the_same_with_and_without_the_network(importance, network, tmp_path):
+    importance.save(tmp_path / "a.nc")
+    rule = SelectionRule(count=58, by="parameters")
+    told = LayerImportance.load(tmp_path / "a.nc").select(rule)
+    assert told.layers == importance.select(rule, network).layers
+    assert told.parameters == told.mask().apply(network).trained
+
+
+def test_a_ranking_of_another_network_is_refused(importance, network):
+    network.last = nn.Conv2d(3, 1, 5)
+    with pytest.raises(ValueError, match="'last' has 76 parameters in the model and 28 in the ranking"):
+        importance.layer_table(network)
 
 
 def test_saving_and_loading_loses_nothing(importance, tmp_path):
