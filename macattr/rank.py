@@ -21,7 +21,7 @@ from macattr.presets import RANKING, MacMethod, Preset
 from macattr.reductions import REDUCTIONS
 from macattr.refinement import steps_for_tolerance
 from macattr.run import Stopped, World, run
-from macattr.samples import Item, count_samples, iterate_samples
+from macattr.samples import Item, count_samples, iterate_samples, refuse_iterator
 from macattr.setup import Orders, PathLike, Setup
 from macattr.stopping import StableTop
 
@@ -264,8 +264,7 @@ def _with_enough_steps(
     setup: Setup, methods: Sequence[PathMethod], inputs: Tensor | Iterable[Item], tolerance: float
 ) -> Setup:
     """The same with as many steps as the first image needs."""
-    if not isinstance(inputs, Tensor | Sequence):
-        raise ValueError("`tolerance` looks at the first image twice: pass a list or tensor, or choose `n_steps`.")
+    refuse_iterator(inputs, "`tolerance` looks at the first image twice")
     sample = next(iterate_samples(inputs, setup.model))
     along = [method for method in methods if method.reads == "path"]
     readings = measure(setup, along, sample, setup.order(sample, 0), setup.seed, step_error=True)

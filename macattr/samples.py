@@ -1,6 +1,6 @@
 """Images to rank on: one at a time, named, on the model's device, from anything that holds images."""
 
-__all__ = ["Item", "Sample", "count_samples", "iterate_samples"]
+__all__ = ["Item", "Sample", "count_samples", "iterate_samples", "refuse_iterator"]
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
@@ -72,6 +72,12 @@ def iterate_samples(inputs: Tensor | Iterable[Item], model: nn.Module) -> Iterat
                 tuple(a.to(parameter.device) if isinstance(a, Tensor) else a for a in arguments),
             )
             number += 1
+
+
+def refuse_iterator(inputs: Tensor | Iterable[Item], why: str) -> None:
+    """Raise if the images can be walked over once only."""
+    if isinstance(inputs, Iterator):
+        raise ValueError(f"{why}: pass a list, a tensor or a data loader instead of an iterator.")
 
 
 def _fields(item: Item) -> Mapping[str, object]:

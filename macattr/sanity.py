@@ -2,7 +2,7 @@
 
 __all__ = ["randomisation_test", "randomised"]
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Unpack
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from macattr.layers import resolve_layers
 from macattr.rank import RankingOptions, rank_layers
 from macattr.ranking import ranks, top_count
-from macattr.samples import Item
+from macattr.samples import Item, refuse_iterator
 
 SUSPECT = 0.9
 """Correlation with the ranking of a fully random network from which on a ranking says little about what was learned."""
@@ -50,7 +50,7 @@ def randomised(model: nn.Module, layers: Sequence[str], seed: int = 0) -> Iterat
 
 def randomisation_test(
     model: nn.Module,
-    inputs: Tensor | Sequence[Item],
+    inputs: Tensor | Iterable[Item],
     method: str = "mac",
     *,
     cascading: bool = True,
@@ -66,7 +66,7 @@ def randomisation_test(
 
     Args:
         model: Network.
-        inputs: Images, a tensor or sequence; every step ranks on all of them.
+        inputs: Images, no iterator: every step ranks on all of them.
         method: Name of the method.
         cascading: Whether groups add up.
         steps: Number of groups.
@@ -85,6 +85,7 @@ def randomisation_test(
     """
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1, got {steps}: it is the number of groups of layers.")
+    refuse_iterator(inputs, "the test walks over the images several times")
     first = rank_layers(model, inputs, method, **options).scores()
     names, original = first["layer"].values.tolist(), first.values
     groups = [list(group) for group in np.array_split(names, min(steps, len(names)))][::-1]

@@ -4,7 +4,7 @@ __all__ = ["ImageFiles", "load_images", "load_network", "load_object", "load_ran
 
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from macattr.importance import LayerImportance
 from macattr.samples import Item
 
 
-class ImageFiles(Sequence[Mapping[str, object]]):
+class ImageFiles:
     """Image files, each read when it is reached.
 
     Args:
@@ -33,12 +33,11 @@ class ImageFiles(Sequence[Mapping[str, object]]):
         """Number of files."""
         return len(self.files)
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        """An image with its name, and its clean image if known; files for a slice."""
-        if isinstance(index, slice):
-            return ImageFiles(self.files[index], self.crop, None if self.clean is None else self.clean[index])
-        item: dict[str, object] = {"image": self._read(self.files[index]), "name": str(self.files[index])}
-        return item if self.clean is None else item | {"clean": self._read(self.clean[index])}
+    def __iter__(self) -> Iterator[Mapping[str, object]]:
+        """Images with their names, and their clean images if known."""
+        for number, file in enumerate(self.files):
+            item = {"image": self._read(file), "name": str(file)}
+            yield item if self.clean is None else item | {"clean": self._read(self.clean[number])}
 
     def _read(self, file: Path) -> Tensor:
         """An image, cropped."""
@@ -88,7 +87,7 @@ def load_network(source: str, device: str = "cpu") -> nn.Module:
 
 def load_images(
     source: str, model: str, crop: int | None, limit: int | None, clean: str | None = None
-) -> Sequence[Item]:
+) -> ImageFiles | list[Item]:
     """Images of a folder or file, or what a named function returns.
 
     Raises:

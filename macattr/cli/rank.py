@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ import torch.distributed as dist
 
 from macattr import presets
 from macattr.cli.compare import compare_rankings
-from macattr.cli.loading import load_images, load_network, load_weights
+from macattr.cli.loading import ImageFiles, load_images, load_network, load_weights
 from macattr.importance import LayerImportance
 from macattr.layers import resolve_layers
 from macattr.measuring import estimate_evaluations
@@ -168,14 +169,14 @@ def _announce(model: str, setup: Setup, images: int, names: Sequence[str], evalu
 
 
 def _estimate(
-    setup: Setup, inputs: Sequence[Item], methods: Sequence[Method], options: RankingOptions, evaluations: int
+    setup: Setup, inputs: ImageFiles | list[Item], methods: Sequence[Method], options: RankingOptions, evaluations: int
 ) -> None:
     """Time and memory, from a short run on the first image."""
     short: RankingOptions = {**options, "orders": 1, "until": None, "tolerance": None}
     for steps in (2, 8):
         short["n_steps"] = steps
         started = time.perf_counter()
-        found = rank_methods(setup.model, inputs[:1], [m.name for m in methods], list(setup.layers), **short)
+        found = rank_methods(setup.model, islice(inputs, 1), [m.name for m in methods], list(setup.layers), **short)
         seconds = time.perf_counter() - started
     each = seconds / max(1, estimate_evaluations(methods, replace(setup.with_steps(steps), orders=1), 1)[0])
     memory = max(int(importance.dataset.attrs["estimated_bytes"]) for importance in found.values()) / 2**30
