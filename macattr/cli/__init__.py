@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"macattr: error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("macattr: interrupted before the first image was finished", file=sys.stderr)
+        print("macattr: interrupted", file=sys.stderr)
         sys.exit(130)
 
 

@@ -113,11 +113,12 @@ def _matrix(table: pd.DataFrame, names: list[str], measure: str) -> pd.DataFrame
 
 def _names(sources: Sequence[str]) -> list[str]:
     """Short names that tell the sources apart: their last part that differs."""
-    parts = [Path(source).with_suffix("").parts for source in sources]
+    paths = [Path(source).with_suffix("") for source in sources]
+    parts = [path.parent.parts if path.name == "importance" and path.parent.name else path.parts for path in paths]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-depth:]) for part in parts]
         if len(set(names)) == len(names):
-            return [name.removesuffix("/importance") for name in names]
+            return names
     raise ValueError(f"a ranking is given twice: {', '.join(sources)}.")
 
 

@@ -131,17 +131,17 @@ def rank(
             kept: RankingOptions = {**options, "parts": parts, "show_progress": True}
             found = rank_methods(network, inputs, names, layers, **kept)
         except RankingInterrupted as stopped:
-            _write(stopped.rankings, out, fraction)
+            _write(stopped.rankings, out)
             raise ValueError(
                 f"{stopped} The finished images are in {out}; the same command continues with the others."
             ) from stopped
     if not first:
         return
-    _write(found, out, fraction)
+    _write(found, out)
     shutil.rmtree(parts)
     if len(found) > 1:
         print(f"\n{compare_rankings(found, out, fraction, seed=seed)}")
-    _print_summary(found, fraction, out, time.perf_counter() - started, len(inputs))
+    _print_summary(found, fraction, out, time.perf_counter() - started)
     print(f"\nnext, on your own images:  macattr rank --model {model} --images FOLDER --orders 4 --out {out}")
 
 
@@ -184,7 +184,7 @@ def _estimate(
     print("measured on a short run over the first image; other sizes cost in proportion to their pixels")
 
 
-def _write(rankings: Mapping[str, LayerImportance], out: Path, fraction: float) -> None:
+def _write(rankings: Mapping[str, LayerImportance], out: Path) -> None:
     """All files: of one method in the folder itself, of several in a folder each."""
     out.mkdir(parents=True, exist_ok=True)
     for name, importance in rankings.items():
@@ -195,9 +195,7 @@ def _write(rankings: Mapping[str, LayerImportance], out: Path, fraction: float) 
         importance.plot_heatmap(folder / "heatmap.png")
 
 
-def _print_summary(
-    rankings: Mapping[str, LayerImportance], fraction: float, out: Path, seconds: float, images: int
-) -> None:
+def _print_summary(rankings: Mapping[str, LayerImportance], fraction: float, out: Path, seconds: float) -> None:
     """The top layers, how far the sums are from complete, the cost, and where everything is."""
     for importance in rankings.values():
         _print_top(importance, fraction)
@@ -209,6 +207,9 @@ def _print_summary(
             f"\ninput residual |sum of attributions / change of the objective - 1|: median {median:.2%}, "
             f"largest {largest:.2%} (0 is exact)"
         )
+    for importance in rankings.values():
+        if stability := importance.dataset.attrs.get("stability"):
+            print(f"\n{stability}")
     print(f"cost: {seconds:.0f} s")
     files = ("importance.nc", "ranking.csv", "heatmap.png")
     where = out if len(rankings) == 1 else out / "METHOD"
