@@ -146,6 +146,16 @@ def test_shuffling_reaches_every_block_of_the_stage(selection):
     assert {name for name in drawn if name.endswith("norm")} == {f"narrow.{number}.norm" for number in range(3)}
 
 
+@pytest.mark.parametrize("stages", [True, False], ids=["stage", "all"])
+def test_stages_of_one_width_are_mixed_only_when_told(stages):
+    network = nn.ModuleDict({name: nn.ModuleList(Block(4) for _ in range(3)) for name in ("early", "late")})
+    table = LayerTable.of(network)
+    chosen = select(["early.0.fc", "early.1.fc", *table.names[5:]], table, SelectionRule(count=2))
+    source = np.random.default_rng(0)
+    drawn = {name for _ in range(30) for name in shuffled_layers(chosen, source, stages=stages).layers}
+    assert {name.partition(".")[0] for name in drawn} == ({"early"} if stages else {"early", "late"})
+
+
 def test_a_shuffle_that_changes_nothing_is_refused(table):
     chosen = select(["last", "narrow.0.fc", "narrow.1.fc", "narrow.2.fc"], table, SelectionRule(count=4))
     with pytest.raises(ValueError, match="takes all or none of every role in a stage; try stages=False"):

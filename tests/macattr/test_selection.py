@@ -169,6 +169,13 @@ def test_tied_parameters_count_once():
     assert (chosen.parameters, chosen.table.total) == (5, 8) == (applied.trained, applied.total)
 
 
+def test_a_budget_pays_for_tied_parameters_once():
+    network = nn.ModuleDict({"embed": Owner(50), "head": Owner(50), "last": Owner(10)})
+    network["head"].weight = network["embed"].weight
+    chosen = select(["embed", "head", "last"], LayerTable.of(network), SelectionRule(count=60, by="parameters"))
+    assert (chosen.layers, chosen.parameters) == (("embed", "head", "last"), 60)
+
+
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("by", ["layers", "outputs"])
 @pytest.mark.parametrize("include", [(), ("d",)])
