@@ -1,12 +1,12 @@
 """Image files as tensors, with a clear word about every file that is not what it should be."""
 
-__all__ = ["center_crop", "find_images", "read_image"]
+__all__ = ["SUFFIXES", "center_crop", "find_images", "read_image", "read_pixels"]
 
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from PIL import Image
 from torch import Tensor
 
@@ -31,7 +31,13 @@ def find_images(source: Path | str) -> list[Path]:
 
 
 def read_image(path: Path | str) -> Float[Tensor, "3 h w"]:
-    """Image file as RGB in [0, 1].
+    """Image file as RGB in [0, 1]; see :func:`read_pixels` for the kinds of files and the errors."""
+    pixels = read_pixels(path)
+    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+
+
+def read_pixels(path: Path | str) -> Num[Tensor, "3 h w"]:
+    """Image file as RGB bytes 0-255, or as float in [0, 1] if it has more than 8 bits.
 
     Grey images get three equal channels, 16-bit grey ones keep their precision, an alpha channel that is opaque
     everywhere is dropped.
@@ -58,7 +64,7 @@ def read_image(path: Path | str) -> Float[Tensor, "3 h w"]:
         if (alpha < 255).any():
             raise ValueError(f"{str(path)!r} is partly transparent: flatten it onto a background first.")
     pixels = np.array(image.convert("RGB"))
-    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def center_crop(image: Float[Tensor, "c h w"], size: int) -> Float[Tensor, "c ch cw"]:

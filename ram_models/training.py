@@ -12,6 +12,7 @@ __all__ = [
     "Validation",
     "crop_numbers",
     "divide",
+    "fingerprint",
     "fit",
     "learning_rate",
     "masked_l1",
@@ -31,6 +32,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -45,9 +47,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from ram_models.datasets import SyntheticCrops
+from ram_models.datasets import MixedCrops
 from ram_models.degradations import TASKS
-from ram_models.layouts import ImageSet, clean_folder
+from ram_models.layouts import ImageSet, clean_folder, read_sets
 from ram_models.masking import random_mask
 from ram_models.runs import (
     Journal,
@@ -65,7 +67,16 @@ Batch = Sequence[Tensor]
 Crops = Dataset[tuple[Tensor, ...]]
 Loss = Callable[[nn.Module, Batch], Tensor]
 
-FREE = ("out", "data.folders", "log.", "compute.accumulate", "compute.workers", "compute.cpu")
+FREE = (
+    "out",
+    "data.folders",
+    "data.clean",
+    "log.",
+    "compute.accumulate",
+    "compute.workers",
+    "compute.cache",
+    "compute.cpu",
+)
 """Settings (or how their names begin) that may differ when a run is continued: they change no crop and no formula."""
 
 
@@ -74,19 +85,37 @@ class Data:
     """What is trained on.
 
     Args:
-        folders: Folder or folders of images; each holds clean images, or data sets of known layout.
+        folders: Folder or folders with data sets of known layout (``docs/datasets.md``), without their test splits.
+        clean: Folder or folders of clean images in any layout.
         crop: Side of the crops in pixels.
-        tasks: Degradations, in equal shares.
-        target: ``paired`` predicts the clean image from the degraded one; ``clean`` from itself (the paper's
-            pre-training with ground truth only).
-        held_out: Clean images at the end of every set that are never trained on but validated with.
+        tasks: Degradations, in equal shares; from real pairs where ``folders`` has them, else synthesised.
+        target: ``paired`` predicts the clean image from the degraded one; ``ground_truth`` from itself.
+        synthesised: Share in [0, 1] of the items of a task with real pairs that are synthesised nevertheless.
+        held_out: Clean images at the end of every set, a quarter of it at most, that are never trained on but validated
+            with, and all their pairs with them.
     """
 
-    folders: Path | list[Path]
+    folders: Path | list[Path] = field(default_factory=list)
+    clean: Path | list[Path] = field(default_factory=list)
     crop: int = 64
     tasks: list[str] = field(default_factory=lambda: list(TASKS))
-    target: Literal["paired", "clean"] = "paired"
+    target: Literal["paired", "ground_truth"] = "paired"
+    synthesised: float = 0.0
     held_out: int = 24
+
+    def sets(self) -> list[ImageSet]:
+        """What there is to train on.
+
+        Raises:
+            ValueError: If there is nothing, or a folder holds no data set.
+        """
+        folders, clean = (given if isinstance(given, list) else [given] for given in (self.folders, self.clean))
+        found = [one for folder in folders for one in read_sets(folder) if one.split in ("train", "all")]
+        found += [clean_folder(folder) for folder in clean]
+        if not found:
+            where = f"only test sets below {', '.join(map(str, folders))}" if folders else "neither is given"
+            raise ValueError(f"`data.folders` and `data.clean` hold no training images: {where}.")
+        return found
 
 
 @dataclass(frozen=True)
@@ -128,12 +157,14 @@ class Compute:
         precision: Of the computation; weights stay float32. ``fp16`` needs a GPU.
         accumulate: Forward and backward passes in an optimiser step, to save memory.
         workers: Processes that read and degrade images beside each training process.
+        cache_megabytes: Memory for decoded images in each of these processes.
         cpu: Do not use a GPU.
     """
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     accumulate: int = 1
     workers: int = 0
+    cache_megabytes: float = 256.0
     cpu: bool = False
 
 
@@ -291,36 +322,40 @@ class MaskedCrops(Crops):
         return degraded, clean, random_mask(1, height, width, generator, self.ratio, self.patch_size)[0]
 
 
-def training_crops(data: Data, optim: Optim, seed: int) -> tuple[Crops, Crops, str]:
-    """All crops of a run; those that it is validated with, two of every held-out image; a fingerprint of the images.
+def training_crops(data: Data, optim: Optim, compute: Compute, seed: int) -> tuple[MixedCrops, MixedCrops]:
+    """All crops of a run, and those that it is validated with: two of every held-out image.
 
     Raises:
-        ValueError: If a folder holds no image, or a set has too few images to hold any out.
+        ValueError: If there are no images for training or none for validation, or a task cannot be made from them.
     """
-    folders = data.folders if isinstance(data.folders, list) else [data.folders]
-    sets = [clean_folder(folder) for folder in folders]
-    train, held_out = zip(*(divide(one, data.held_out) for one in sets), strict=True)
-    files = [pair.clean for one in train for pair in one.pairs]
-    others = [pair.clean for one in held_out for pair in one.pairs]
-    crops: Any = SyntheticCrops(files, optim.steps * optim.batch_size, data.crop, data.tasks, seed)
-    names = "\n".join(f"{one.name}/{pair.name}" for one in train for pair in one.pairs)
-    fingerprint = hashlib.sha256(names.encode()).hexdigest()
-    validation: Any = SyntheticCrops(others, 2 * len(others), data.crop, data.tasks, seed + 1)
-    return crops, validation, fingerprint
+    parts = [divide(one, data.held_out) for one in data.sets()]
+    training, held_out = ([one for one in sets if one.pairs] for sets in zip(*parts, strict=True))
+    if not held_out:
+        raise ValueError(
+            f"`data.held_out` {data.held_out} leaves no image to validate with: it must be at least 1, and a set must "
+            "have 4 clean images or more."
+        )
+    count = 2 * len({pair.clean for one in held_out for pair in one.pairs})
+    crops = partial(
+        MixedCrops, crop=data.crop, tasks=data.tasks, target=data.target, synthesised=data.synthesised,
+        cache_megabytes=compute.cache_megabytes,
+    )  # fmt: skip
+    return crops(training, optim.steps * optim.batch_size, seed=seed), crops(held_out, count, seed=seed + 1)
 
 
 def divide(images: ImageSet, held_out: int) -> tuple[ImageSet, ImageSet]:
-    """A set without the pairs of its last ``held_out`` clean images, and those pairs."""
+    """A set without the pairs of its last ``held_out`` clean images (a quarter at most), and the set of those pairs."""
     clean = sorted({pair.clean for pair in images.pairs})
-    if not 0 < held_out < len(clean):
-        raise ValueError(
-            f"`data.held_out` must leave images for training and for validation of the {len(clean)} clean images of "
-            f"{images.name!r}, got {held_out}."
-        )
-    last = set(clean[-held_out:])
-    parts = ([pair for pair in images.pairs if (pair.clean in last) == wanted] for wanted in (False, True))
-    training, validation = (replace(images, pairs=tuple(part)) for part in parts)
+    last = set(clean[len(clean) - min(held_out, len(clean) // 4) :])
+    parts = (tuple(pair for pair in images.pairs if (pair.clean in last) == wanted) for wanted in (False, True))
+    training, validation = (replace(images, pairs=part) for part in parts)
     return training, validation
+
+
+def fingerprint(crops: MixedCrops) -> str:
+    """Changes if other images are trained on, wherever they are; their content is not read."""
+    pairs = [pair for group in (crops.clean, *crops.real.values()) for pair in group]
+    return hashlib.sha256("\n".join(pair.name for pair in pairs).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -353,8 +388,7 @@ def validate(
     """
     psnr: dict[str, list[Tensor]] = {name: [] for name in validation.names}
     rows: list[Tensor] = []
-    for batch in DataLoader(validation.crops, batch_size, generator=torch.Generator()):
-        batch = [tensor.to(device) for tensor in batch]
+    for batch in read(DataLoader(validation.crops, batch_size, generator=torch.Generator()), device):
         images = [image.float().clamp(0, 1) for image in validation.views(network, batch)]
         for values, image in zip(psnr.values(), images, strict=True):
             values.append(peak_signal_noise_ratio(image, batch[1], 1.0, dim=(1, 2, 3), reduction="none"))
@@ -513,7 +547,7 @@ def fit(
         refuse_other_settings(stored["settings"], settings, run.out)
         if stored["data"] != data_id:
             warnings.warn("the images are not those that the run began with; it goes on with these.", stacklevel=2)
-        state.load(stored["state"])
+        state.load(stored)
     journal = Journal(
         run.out,
         [f"psnr_{name}" for name in validation.names],
@@ -529,20 +563,20 @@ def fit(
         record_start(run.out, run, state.step, used | {"threads": torch.get_num_threads()})
 
     def save() -> None:
-        content = {"state": state.to_dict(), "settings": settings, "data": data_id}
+        content = state.to_dict() | {"settings": settings, "data": data_id}
         if accelerator.is_main_process:
             content["metrics"] = journal.metrics.read_text()
             save_checkpoint(content, run.out / "checkpoints", state.step, log.keep)
 
     def report(validated: bool) -> None:
         values, picture = {"loss": state.mean_loss(), "lr": learning_rate(state.step - 1, optim)}, None
-        state.losses.clear()
         if accelerator.is_main_process and validated:
             with accelerator.autocast():
                 psnr, picture = validate(state.result.eval(), validation, optim.batch_size, accelerator.device)
             values |= psnr
             network.train()
         journal.row(state.step, values, picture)
+        state.losses.clear()
 
     numbers = crop_numbers(
         state.step, optim, run.compute.accumulate, accelerator.process_index, accelerator.num_processes

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from macattr.images import center_crop, find_images, read_image
 from ram_models.checkpoints import build
 from ram_models.datasets import clean_photographs
-from ram_models.degradations import TASKS, add_gaussian_noise, compress_jpeg, gaussian_blur
+from ram_models.degradations import add_gaussian_noise, compress_jpeg, gaussian_blur
 from ram_models.masking import random_mask, restore_with_twins
 
 
@@ -51,8 +51,11 @@ class Config:
 
 def fixed_degradations(clean: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
     """One strength of every task: noise of sigma 25, blur of sigma 2, JPEG of quality 50."""
-    degraded = (add_gaussian_noise(clean, 25.0, generator), gaussian_blur(clean, 2.0), compress_jpeg(clean, 50))
-    return dict(zip(TASKS, degraded, strict=True))
+    return {
+        "noise": add_gaussian_noise(clean, 25.0, generator),
+        "blur": gaussian_blur(clean, 2.0),
+        "jpeg": compress_jpeg(clean, 50),
+    }
 
 
 @torch.no_grad()
@@ -72,10 +75,11 @@ def draw(metrics: pd.DataFrame, clean: Tensor, images: dict[str, dict[str, Tenso
     grid = figure.add_gridspec(2, 1, height_ratios=(1, 2))
     upper, lower = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     loss, psnr = upper.subplots(1, 2)
+    validated = metrics.dropna(subset=["psnr_whole"])  # rows of the loss are more frequent
     loss.plot(metrics["step"], metrics["loss"], color="0.2")
     loss.set(xlabel="step", ylabel="mean L1 on hidden pixels", title="pre-training loss")
     for column, label in (("psnr_twins", "twin masks"), ("psnr_whole", "whole input")):
-        psnr.plot(metrics["step"], metrics[column], label=label)
+        psnr.plot(validated["step"], validated[column], label=label)
     psnr.set(xlabel="step", ylabel="PSNR, dB", title="held-out crops")
     psnr.legend(loc="center right")
     panels = lower.subplots(len(images), 4)

@@ -1,6 +1,6 @@
 """Fine-tuning of the layers that a ranking selects: whole images in, all other layers frozen.
 
-``ram finetune --config ram_models/configs/tiny-finetune.yaml --data.folders IMAGES --selection.ranking importance.nc
+``ram finetune --config ram_models/configs/tiny-finetune.yaml --data.clean IMAGES --selection.ranking importance.nc
 --out RUN``; every field of :class:`Config` is also an option. A run continues from the last checkpoint of its folder.
 """
 
@@ -24,6 +24,7 @@ from ram_models.training import (
     Log,
     Optim,
     Validation,
+    fingerprint,
     fit,
     start,
     training_crops,
@@ -147,13 +148,14 @@ def main(config: Config) -> None:
     """Train, or continue."""
     accelerator = start(config.compute, config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
-    crops, held_out, data_id = training_crops(config.data, config.optim, config.seed)
+    crops, held_out = training_crops(config.data, config.optim, config.compute, config.seed)
     network = build(config.network.name, config.network.weights).to(accelerator.device)
     with accelerator.main_process_first():  # the other processes read the ranking that it keeps
         mask = select(network, config.selection, crops, config.out)
         refuse_other_layers(mask, config.out / "layers.txt")
     accelerator.print(mask.apply(network))
-    fit(network, crops, whole_l1, Validation(held_out, ("input", "whole"), whole_views), config, accelerator, data_id)
+    validation = Validation(held_out, ("input", "whole"), whole_views)
+    fit(network, crops, whole_l1, validation, config, accelerator, fingerprint(crops))
 
 
 if __name__ == "__main__":

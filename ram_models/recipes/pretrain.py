@@ -1,6 +1,6 @@
 """Masked pre-training of a RAM network: hide half of the pixels of degraded images, predict the clean ones there.
 
-``ram pretrain --config ram_models/configs/tiny-swinir.yaml --data.folders IMAGES --out RUN``; every field of
+``ram pretrain --config ram_models/configs/tiny-swinir.yaml --data.clean IMAGES --out RUN``; every field of
 :class:`Config` is also an option. A run continues from the last checkpoint of its folder. Several processes:
 ``torchrun --nproc-per-node 2 -m ram_models.recipes.pretrain`` with the same options, or ``accelerate launch``.
 """
@@ -23,6 +23,7 @@ from ram_models.training import (
     MaskedCrops,
     Optim,
     Validation,
+    fingerprint,
     fit,
     masked_l1,
     start,
@@ -99,17 +100,16 @@ def masked_views(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tens
 def main(config: Config) -> None:
     """Train, or continue."""
     accelerator = start(config.compute, config.seed)
-    crops, held_out, data_id = training_crops(config.data, config.optim, config.seed)
+    crops, held_out = training_crops(config.data, config.optim, config.compute, config.seed)
     network = RGBSwinIR(**{**NETWORKS[config.network.name], **config.network.arguments})
     if config.masks.ratio is None:
         validation = Validation(held_out, ("input", "whole"), whole_views)
-        fit(network, crops, whole_l1, validation, config, accelerator, data_id)
+        fit(network, crops, whole_l1, validation, config, accelerator, fingerprint(crops))
     else:
         masks = config.masks.ratio, config.masks.patch_size
-        held_out = MaskedCrops(held_out, config.seed + 1, *masks)
-        validation = Validation(held_out, ("input", "whole", "twins"), masked_views)
-        crops = MaskedCrops(crops, config.seed, *masks)
-        fit(network, crops, masked_loss, validation, config, accelerator, data_id)
+        hidden, hidden_held_out = (MaskedCrops(c, config.seed, *masks) for c in (crops, held_out))
+        validation = Validation(hidden_held_out, ("input", "whole", "twins"), masked_views)
+        fit(network, hidden, masked_loss, validation, config, accelerator, fingerprint(crops))
 
 
 if __name__ == "__main__":

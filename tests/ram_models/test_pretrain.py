@@ -24,7 +24,7 @@ from ram_models.training import Compute, Data, Log, Optim, masked_l1
 NETWORK = {"img_size": 16, "embed_dim": 4, "depths": [1], "num_heads": [1]}
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
 YAML = """
-data: {{folders: {folder}, crop: 16, held_out: 2}}
+data: {{clean: {folder}, crop: 16}}
 out: {out}
 network: {{arguments: {{img_size: 16, embed_dim: 4, depths: [1], num_heads: [1]}}}}
 optim: {{steps: {steps}, batch_size: 4, warmup: 2, ema: 0.9, lr: 1.0e-2}}
@@ -36,7 +36,7 @@ log: {{every: 1, validate_every: 7, save_every: 5, tensorboard: false}}
 def config(pictures, tmp_path):
     """Six steps of a network with one block on four pictures."""
     return Config(
-        Data(pictures, crop=16, held_out=2),
+        Data(clean=pictures, crop=16),
         tmp_path / "run",
         Network(arguments=NETWORK),
         optim=Optim(steps=6, batch_size=2, warmup=2, ema=0.9),
@@ -71,7 +71,7 @@ def assert_same_end(one, other):
     """Weights, moving average, optimiser, random states, settings and metrics of two finished runs are equal."""
     found = differences(*(latest_checkpoint(out / "checkpoints") for out in (one, other)))
     # the type checks of these tests draw from Python's own generator
-    assert not [name for name in found if not name.startswith("/state/random/0/python")]
+    assert not [name for name in found if not name.startswith("/random/0/python")]
     for name in ("weights.safetensors", "metrics.csv"):
         assert (one / name).read_bytes() == (other / name).read_bytes()
 
@@ -150,7 +150,7 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(pictures, tmp_pat
         while process.poll() is None and not (metrics.exists() and len(metrics.read_text().splitlines()) > 8):
             time.sleep(0.005)
         process.kill()
-    assert 5 <= latest_checkpoint(tmp_path / "killed" / "checkpoints")["state"]["step"] < 60
+    assert 5 <= latest_checkpoint(tmp_path / "killed" / "checkpoints")["step"] < 60
     main(from_yaml(file))
     file.write_text(YAML.format(folder=pictures, out=tmp_path / "whole", steps=60))
     main(from_yaml(file))
@@ -183,7 +183,7 @@ def test_two_processes_have_the_losses_of_one_with_the_doubled_batch(pictures, t
     file.write_text(YAML.format(folder=pictures, out=tmp_path / "one", steps=12))
     main(from_yaml(file))
     stored = latest_checkpoint(tmp_path / "two" / "checkpoints")
-    assert len(stored["state"]["random"]) == 2
+    assert len(stored["random"]) == 2
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == 12
     # Gradients are added up in another order: float32 rounding, which twelve steps of Adam amplify.
@@ -229,7 +229,7 @@ def test_training_lowers_the_error_on_held_out_images(config):
 
 def test_the_moving_average_is_what_is_written(config):
     main(config)
-    state = latest_checkpoint(config.out / "checkpoints")["state"]
+    state = latest_checkpoint(config.out / "checkpoints")
     average = {name.removeprefix("module."): value for name, value in state["average"].items()}
     assert all(torch.equal(average[name], value) for name, value in weights(config).items())
     assert not torch.equal(state["network"]["conv_first.weight"], average["conv_first.weight"])
@@ -242,7 +242,7 @@ def test_the_moving_average_forgets_at_its_rate(config, tmp_path):
     main(averaged)
     main(plain)
     files = sorted((plain.out / "checkpoints").iterdir())
-    first, second = (torch.load(file)["state"]["network"]["conv_first.weight"] for file in files)
+    first, second = (torch.load(file)["network"]["conv_first.weight"] for file in files)
     # float32 rounding
     torch.testing.assert_close(weights(averaged)["conv_first.weight"], 0.9 * first + 0.1 * second, rtol=1e-5, atol=1e-7)
 
@@ -277,28 +277,33 @@ def test_a_full_disk_ends_the_run_with_the_checkpoint_before_intact(config, monk
         watch_passes(patched, 4, lambda: patched.setattr(runs.os, "fsync", full_disk))
         with pytest.raises(OSError, match=r"could not be written: No space left on device\. What was saved before"):
             main(config)
-    assert latest_checkpoint(config.out / "checkpoints")["state"]["step"] == 2
+    assert latest_checkpoint(config.out / "checkpoints")["step"] == 2
     main(config)
     assert len(rows(config)) == 6
 
 
-def test_a_broken_image_loses_no_finished_step(config, pictures):
-    content = (pictures / "0.png").read_bytes()
-    (pictures / "0.png").write_bytes(content[:60])
-    with pytest.raises(ValueError, match=r"0\.png' cannot be read as an image"):
-        main(replace(config, log=replace(config.log, save_every=6)))
-    step = latest_checkpoint(config.out / "checkpoints")["state"]["step"]
-    assert step == len(rows(config)) > 0
-    (pictures / "0.png").write_bytes(content)
-    main(replace(config, log=replace(config.log, save_every=6)))
-    assert [row["step"] for row in rows(config)] == list("123456")
+@pytest.mark.parametrize(("broken", "last_row"), [("[012].png", 4), ("3.png", 3)], ids=["training", "held_out"])
+def test_a_broken_image_loses_no_finished_step(config, pictures, monkeypatch, broken, last_row):
+    log = replace(config.log, validate_every=4, save_every=6)
+    run = replace(config, compute=Compute(cache_megabytes=0.0), log=log)
+    whole = {file: file.read_bytes() for file in pictures.glob(broken)}
+    with monkeypatch.context() as patched:
+        watch_passes(patched, 4, lambda: [file.write_bytes(content[:60]) for file, content in whole.items()])
+        with pytest.raises(ValueError, match=r"^'.*/\d\.png' cannot be read as an image: .*\.$"):
+            main(run)
+    assert latest_checkpoint(run.out / "checkpoints")["step"] == 4
+    assert int(rows(run)[-1]["step"]) == last_row
+    for file, content in whole.items():
+        file.write_bytes(content)
+    main(run)
+    assert [int(row["step"]) for row in rows(run)] == [*range(1, last_row + 1), 5, 6]
 
 
 def test_a_diverging_run_stops_before_it_saves_what_is_not_finite(config):
     with pytest.raises(ValueError, match=r"the loss is nan within .* lower `optim.lr`"):
         main(replace(config, optim=Optim(steps=6, batch_size=2, lr=1e30, warmup=0, clip=None)))
     stored = latest_checkpoint(config.out / "checkpoints")
-    assert stored is None or torch.isfinite(torch.tensor(stored["state"]["losses"])).all()
+    assert stored is None or torch.isfinite(torch.tensor(stored["losses"])).all()
 
 
 def test_a_run_does_not_continue_with_other_settings(config):
@@ -311,6 +316,6 @@ def test_a_run_does_not_continue_with_other_settings(config):
 
 def test_a_run_that_continues_on_other_images_says_so(config, pictures):
     main(config)
-    (pictures / "0.png").rename(pictures / "5.png")
+    (pictures / "0.png").rename(pictures / "0a.png")
     with pytest.warns(UserWarning, match="the images are not those that the run began with"):
         main(config)

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from ram_models.layouts import ImageSet, Pair
 from ram_models.training import (
+    Compute,
+    Data,
     Log,
     MaskedCrops,
     Optim,
@@ -18,10 +21,12 @@ from ram_models.training import (
     Validation,
     crop_numbers,
     divide,
+    fingerprint,
     learning_rate,
     masked_l1,
     read,
     stop_requests,
+    training_crops,
     validate,
     whole_l1,
 )
@@ -106,19 +111,54 @@ def test_masks_have_the_share_and_the_blocks_that_are_asked_for(ratio, patch_siz
 
 
 def test_held_out_images_take_all_their_pairs_with_them():
-    pairs = tuple(Pair(f"{n}_{k}", Path(f"{n}.png"), Path(f"{n}_{k}.png")) for n in range(3) for k in range(2))
+    pairs = tuple(Pair(f"{n}_{k}", Path(f"{n}.png"), Path(f"{n}_{k}.png")) for n in range(4) for k in range(2))
     training, validation = divide(ImageSet("ITS", "haze", "train", pairs), 1)
-    assert [pair.name for pair in training.pairs] == ["0_0", "0_1", "1_0", "1_1"]
-    assert [pair.name for pair in validation.pairs] == ["2_0", "2_1"]
+    assert [pair.name for pair in training.pairs] == ["0_0", "0_1", "1_0", "1_1", "2_0", "2_1"]
+    assert [pair.name for pair in validation.pairs] == ["3_0", "3_1"]
 
 
-@pytest.mark.parametrize("held_out", [0, 3, 9])
-def test_images_must_remain_for_training_and_validation(held_out):
-    images = ImageSet("Set", None, "all", tuple(Pair(str(n), Path(f"{n}.png")) for n in range(3)))
-    with pytest.raises(
-        ValueError, match=f"`data.held_out` must leave .* of the 3 clean images of 'Set', got {held_out}"
-    ):
-        divide(images, held_out)
+@pytest.mark.parametrize(("held_out", "count"), [(0, 0), (1, 1), (2, 2), (9, 2)])
+def test_at_most_a_quarter_of_a_set_is_held_out(held_out, count):
+    images = ImageSet("Set", None, "all", tuple(Pair(str(n), Path(f"{n}.png")) for n in range(10)))
+    training, validation = divide(images, held_out)
+    assert (len(training.pairs), len(validation.pairs)) == (10 - count, count)
+
+
+def test_test_splits_are_never_trained_on(tmp_path):
+    for split in ("our485", "eval15"):
+        for side in ("low", "high"):
+            (tmp_path / split / side).mkdir(parents=True)
+            Image.new("RGB", (4, 4)).save(tmp_path / split / side / "1.png")
+    (only,) = Data(folders=tmp_path).sets()
+    assert (only.name, only.split) == ("LOL", "train")
+    with pytest.raises(ValueError, match=r"hold no training images: only test sets below .*eval15"):
+        Data(folders=[tmp_path / "eval15"]).sets()
+
+
+def test_a_run_without_images_is_refused(pictures):
+    with pytest.raises(ValueError, match=r"`data\.clean` hold no training images: neither is given"):
+        Data().sets()
+    with pytest.raises(ValueError, match=r"`data\.held_out` 0 leaves no image to validate with"):
+        training_crops(Data(clean=pictures, held_out=0), Optim(), Compute(), 0)
+
+
+def test_validation_crops_come_from_held_out_images_alone(pictures):
+    training, validation = training_crops(Data(clean=[pictures], crop=16), Optim(steps=3), Compute(), 0)
+    assert {pair.name for pair in training.clean} == {"0", "1", "2"}
+    assert {pair.name for pair in validation.clean} == {"3"}
+    assert (len(training), len(validation)) == (12, 2)
+    assert not torch.equal(training[0][1], validation[0][1])
+
+
+def test_the_fingerprint_is_of_the_images_not_of_their_place(pictures, tmp_path):
+    def of(folder):
+        return fingerprint(training_crops(Data(clean=folder, crop=16), Optim(), Compute(), 0)[0])
+
+    before = of(pictures)
+    moved = pictures.rename(tmp_path / "moved")
+    assert of(moved) == before
+    (moved / "0.png").rename(moved / "9.png")
+    assert of(moved) != before
 
 
 def test_validation_is_the_mean_psnr_of_the_clipped_images_beside_a_picture():

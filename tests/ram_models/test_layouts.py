@@ -1,0 +1,435 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from macattr.images import read_image
+from ram_models.layouts import (
+    LAYOUTS,
+    ImageSet,
+    Pair,
+    clean_folder,
+    layouts_table,
+    paired_folder,
+    read_sets,
+    recognise,
+    write_table,
+)
+
+REPOSITORY = Path(__file__).parents[2]
+SHARED = REPOSITORY.parent / "shared" / "data"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the real images of ../shared/data are not here")
+
+
+def put(file, width=4, height=4, value=0):
+    """Write one image of one colour."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (width, height), (value, value, value)).save(file)
+    return file
+
+
+def tree(directory, *files):
+    """Write an image of one colour at each place."""
+    for file in files:
+        put(directory / file)
+    return directory
+
+
+def found(sets):
+    """What was read, in short."""
+    return {(one.name, one.split, one.task, len(one.pairs)) for one in sets}
+
+
+# ---- the real files
+
+
+@pytest.fixture(scope="module")
+def real_sets():
+    return {(one.name, one.split): one for one in read_sets(SHARED)}
+
+
+@needs_shared
+def test_every_set_of_real_files_is_recognised_with_its_count(real_sets):
+    assert found(real_sets.values()) == {
+        ("BSDS500", "train", None, 390),
+        ("RainTrain", "train", "rain", 9),
+        ("LOL", "train", "lowlight", 14),
+        ("RESIDE-ITS", "train", "haze", 4),
+        ("CBSD68", "test", None, 68),
+        ("Kodak24", "test", None, 24),
+        ("Set12", "test", None, 12),
+        ("LIVE1", "test", None, 10),
+        ("classic5", "test", None, 5),
+        ("Urban100", "test", None, 8),
+        ("Rain100H", "test", "rain", 14),
+        ("Rain100L", "test", "rain", 2),
+        ("SOTS-outdoor", "test", "haze", 2),
+        ("SOTS-indoor", "test", "haze", 4),
+        ("RESIDE-IN", "test", "haze", 12),
+        ("LOL", "test", "lowlight", 8),
+        ("GoPro", "test", "motion_blur", 4),
+        ("Levin", "test", "motion_blur", 32),
+    }
+    assert not any(one.unmatched for one in real_sets.values())
+
+
+@needs_shared
+def test_only_levins_kernels_are_part_of_no_set():
+    _, others = recognise(SHARED)
+    assert sorted(file.name for file in others) == [f"kernel{number}.png" for number in range(1, 9)]
+
+
+PAIRED_SETS = ["RainTrain", "RESIDE-ITS", "Rain100H", "Rain100L", "SOTS-outdoor", "SOTS-indoor", "RESIDE-IN", "Levin"]
+
+
+@needs_shared
+@pytest.mark.parametrize("name", PAIRED_SETS)
+def test_a_real_clean_side_is_of_the_same_scene_as_the_degraded_one(real_sets, name):
+    pairs = next(one.pairs for (known, _), one in real_sets.items() if known == name)
+    assert len(pairs) >= 2
+    clean = [pair.read()[1].mean(0) for pair in pairs]
+    for pair, own in zip(pairs, clean, strict=True):
+        degraded = pair.read()[0].mean(0)
+        likeness = {
+            other: correlation(degraded, image) for other, image in enumerate(clean) if image.shape == own.shape
+        }
+        # Another pair of the same scene has the same clean image, hence the maximum and not the place.
+        assert correlation(degraded, own) == max(likeness.values())
+
+
+def correlation(first, second):
+    return float(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1])
+
+
+@needs_shared
+@pytest.mark.parametrize("shift", [(0, 1), (1, 0), (0, -1), (-1, 0)], ids=str)
+def test_without_its_border_sots_indoor_lies_on_the_hazy_image(real_sets, shift):
+    pair = real_sets["SOTS-indoor", "test"].pairs[0]
+    whole, (hazy, clean) = read_image(pair.clean), pair.read()
+    assert (whole[:, 0] == 1).all()  # the border is white
+    assert whole[:, :, 0].eq(1).all()
+    assert clean.equal(whole[:, 10:-10, 10:-10])
+    shifted = clean.roll(shift, (1, 2))
+    assert correlation(hazy.mean(0), clean.mean(0)) > correlation(hazy.mean(0), shifted.mean(0))
+
+
+@needs_shared
+def test_levins_blurred_images_share_four_clean_ones(real_sets):
+    pairs = real_sets["Levin", "test"].pairs
+    assert [len({pair.clean for pair in pairs}), len({pair.degraded for pair in pairs})] == [4, 32]
+    assert all(Path(pair.clean).stem == pair.name.split("_")[0] for pair in pairs)
+
+
+@needs_shared
+def test_a_set_is_recognised_from_inside_as_from_above(real_sets):
+    alone = read_sets(SHARED / "test" / "LOL" / "eval15")
+    assert found(alone) == {("LOL", "test", "lowlight", 8)}
+    assert [pair.name for pair in alone[0].pairs] == [pair.name for pair in real_sets["LOL", "test"].pairs]
+
+
+# ---- the layouts that are not among the real files
+
+TREES = {
+    "OTS": (
+        ["OTS/clear/0005.jpg", "OTS/hazy/part1/0005_0.8_0.04.jpg", "OTS/hazy/part2/0005_1_0.2.jpg"],
+        ("RESIDE-OTS", "train", "haze", 2),
+    ),
+    "OTS as the authors of RAM keep it": (
+        ["OTS_ALPHA/clear/clear_images/0005.jpg", "OTS_ALPHA/haze/OTS/0005_0.8_0.04.jpg"],
+        ("RESIDE-OTS", "train", "haze", 1),
+    ),
+    "OTS of AirNet": (
+        ["Train/Dehaze/original/0005.jpg", "Train/Dehaze/synthetic/part1/0005_0.8_0.04.jpg"],
+        ("RESIDE-OTS", "train", "haze", 1),
+    ),
+    "ITS": (["ITS/clear/1.png", "ITS/hazy/1_1_0.9.png", "ITS/hazy/1_2_1.png"], ("RESIDE-ITS", "train", "haze", 2)),
+    "SOTS outdoor": (
+        ["SOTS/outdoor/clear/0001.png", "SOTS/outdoor/hazy/0001_0.8_0.2.jpg"],
+        ("SOTS-outdoor", "test", "haze", 1),
+    ),
+    "RESIDE-OUT": (
+        ["RESIDE-OUT/train/GT/1_1.png", "RESIDE-OUT/train/hazy/1_1.png"],
+        ("RESIDE-OUT", "train", "haze", 1),
+    ),
+    "Rain13k": (["Rain13k/train/input/7.jpg", "Rain13k/train/target/7.jpg"], ("Rain13k", "train", "rain", 1)),
+    "Rain13k of Restormer": (
+        ["train/Rain13K/input/7.jpg", "train/Rain13K/target/7.jpg"],
+        ("Rain13k", "train", "rain", 1),
+    ),
+    **{
+        name: ([f"Rain13k/test/{name}/{side}/1.png" for side in ("input", "target")], (name, "test", "rain", 1))
+        for name in ("Test100", "Rain100H", "Rain100L", "Test1200", "Test2800")
+    },
+    "Rain100L of AirNet's training": (
+        ["train/Derain/rainy/rain-1.png", "train/Derain/gt/norain-1.png"],
+        ("RainTrain", "train", "rain", 1),
+    ),
+    "GoPro train": (
+        [f"GOPRO_Large/train/GOPR{scene}/{side}/1.png" for scene in (37, 38) for side in ("blur", "sharp")],
+        ("GoPro", "train", "motion_blur", 2),
+    ),
+    "GoPro test": (
+        [f"gopro/test/GOPR0384_11_00/{side}/000001.png" for side in ("blur", "sharp")],
+        ("GoPro", "test", "motion_blur", 1),
+    ),
+    "LOL as the authors of RAM keep it": (
+        ["LOL/test/input/1.png", "LOL/test/target/1.png"],
+        ("LOL", "test", "lowlight", 1),
+    ),
+    "LOL-v2 real": (
+        ["LOL-v2/Real_captured/Train/Low/low00001.png", "LOL-v2/Real_captured/Train/Normal/normal00001.png"],
+        ("LOL-v2-real", "train", "lowlight", 1),
+    ),
+    "LOL-v2 synthetic": (
+        ["LOL-v2/Synthetic/Test/Low/r1t.png", "LOL-v2/Synthetic/Test/Normal/r1t.png"],
+        ("LOL-v2-synthetic", "test", "lowlight", 1),
+    ),
+    "LSDIR": (
+        ["LSDIR/0001000/0000001.png", "LSDIR/0002000/0001001.png", "LSDIR/X4/0001000/0000001x4.png"],
+        ("LSDIR", "train", None, 2),
+    ),
+    "LSDIR shards": (["LSDIR/shard-00/0001000/0000001.png"], ("LSDIR", "train", None, 1)),
+    "LSDIR validation": (["LSDIR-val1/0000000/0000001.png"], ("LSDIR", "val", None, 1)),
+    "BSDS500 val": (["BSR/BSDS500/data/images/val/101085.jpg"], ("BSDS500", "val", None, 1)),
+    "own pairs": (["mine/noise/degraded/a.png", "mine/noise/clean/a.jpg"], ("paired", "all", "noise", 1)),
+}
+
+
+@pytest.mark.parametrize(("files", "expected"), TREES.values(), ids=TREES)
+def test_a_published_layout_is_recognised(tmp_path, files, expected):
+    sets = read_sets(tree(tmp_path, *files))
+    assert found(sets) == {expected}
+    for pair in sets[0].pairs:
+        assert pair.degraded is None or pair.degraded.stem.endswith(pair.name.split("/")[-1])
+
+
+def test_sets_side_by_side_are_told_apart(tmp_path):
+    files = [file for name, (files, _) in TREES.items() if name not in ("LSDIR shards",) for file in files]
+    counted = found(read_sets(tree(tmp_path, *files)))
+    expected = {expected for name, (_, expected) in TREES.items() if name not in ("LSDIR shards",)}
+    assert counted == expected
+
+
+def test_of_the_same_set_in_two_places_both_are_read(tmp_path):
+    both = tree(tmp_path, *(f"{place}/eval15/{side}/1.png" for place in "ab" for side in ("low", "high")))
+    assert [one.directory for one in read_sets(both)] == [tmp_path / "a" / "eval15", tmp_path / "b" / "eval15"]
+
+
+def an_example(pattern):
+    """A path that a pattern of a form means."""
+    path = pattern
+    while "{" in path:
+        path = re.sub(r"\{([^{},]*)(,[^{}]*)?\}", r"\1", path)
+    path = path.replace("**/", "part1/")
+    for token, text in {
+        "<id>": "31",
+        "<no>": "31",
+        "<scene>": "0372",
+        "<k>": "2",
+        "<a>": "0.8",
+        "<beta>": "0.95",
+    }.items():
+        path = path.replace(token, text)
+    return path.replace("*", "")
+
+
+FORMS = [(layout, form) for layout in LAYOUTS.values() for form in layout.forms]
+
+
+@pytest.mark.parametrize(("layout", "form"), FORMS, ids=[f"{one.name}: {form.clean}" for one, form in FORMS])
+def test_every_row_of_the_table_is_recognised_from_its_own_words(tmp_path, layout, form):
+    folder = tmp_path / (an_example(form.folder) or "anything")
+    for pattern in filter(None, (form.degraded, form.clean)):
+        put(folder / f"{an_example(pattern)}.png")
+    (one,) = read_sets(tmp_path)
+    assert (one.name, len(one.pairs)) == (layout.name, 1)
+    assert one.task == ("haze" if layout.task == "folder" else layout.task)
+
+
+def test_the_page_of_data_sets_is_up_to_date(tmp_path):
+    page = REPOSITORY / "docs" / "datasets.md"
+    (copy := tmp_path / "datasets.md").write_text(page.read_text())
+    write_table(copy)
+    remedy = "write it anew: python -c \"from ram_models.layouts import write_table; write_table('docs/datasets.md')\""
+    assert copy.read_text() == page.read_text(), remedy
+    assert layouts_table() in page.read_text()
+
+
+def test_a_page_without_marks_is_refused_and_kept(tmp_path):
+    (page := tmp_path / "page.md").write_text("<!-- layouts -->\n")
+    with pytest.raises(ValueError, match="has no lines '<!-- layouts -->' and '<!-- end of layouts -->'"):
+        write_table(page)
+    assert page.read_text() == "<!-- layouts -->\n"
+
+
+# ---- how a folder is searched
+
+
+def test_the_split_is_that_of_the_nearest_folder_called_so(tmp_path):
+    for place in ("test/train", "train/test", "training", "other/RainTrain"):
+        tree(tmp_path / place, "rain/norain-1.png", "norain/norain-1.png")
+    splits = {str(one.directory.relative_to(tmp_path)): one.split for one in read_sets(tmp_path)}
+    assert splits == {"test/train": "train", "train/test": "test", "training": "train", "other/RainTrain": "all"}
+
+
+def test_files_without_a_counterpart_are_left_out_with_a_warning(tmp_path):
+    tree(tmp_path, "eval15/low/1.png", "eval15/high/1.png", "eval15/low/2.png", "eval15/high/3.png")
+    with pytest.warns(
+        UserWarning, match=r"LOL in '.*eval15': files without a counterpart are left out \(2, the first is '3.png'"
+    ):
+        (lol,) = read_sets(tmp_path)
+    assert [pair.name for pair in lol.pairs] == ["1"]
+    assert {file.relative_to(lol.directory).as_posix() for file in lol.unmatched} == {"low/2.png", "high/3.png"}
+
+
+def test_of_two_clean_files_for_one_name_the_second_is_unmatched(tmp_path):
+    sets, _ = recognise(tree(tmp_path, "eval15/low/1.png", "eval15/high/1.jpg", "eval15/high/1.png"))
+    assert sets[0].pairs[0].clean.name == "1.jpg"
+    assert [file.name for file in sets[0].unmatched] == ["1.png"]
+
+
+def test_a_named_set_without_one_of_its_sides_is_recognised_but_not_read(tmp_path):
+    sets, _ = recognise(tree(tmp_path, "eval15/low/1.png"))
+    assert found(sets) == {("LOL", "test", "lowlight", 0)}
+    with (
+        pytest.warns(UserWarning, match=r"without a counterpart are left out \(1,"),
+        pytest.raises(ValueError, match=r"no file below '.*' has its counterpart"),
+    ):
+        read_sets(tmp_path)
+
+
+def test_hidden_files_and_archive_leftovers_are_not_images(tmp_path):
+    tree(tmp_path, "Set12/01.png", "Set12/._01.png", "Set12/.cache/02.png", "__MACOSX/Set12/03.png")
+    assert found(read_sets(tmp_path)) == {("Set12", "test", None, 1)}
+
+
+def test_links_are_followed_and_a_loop_of_them_ends(tmp_path):
+    tree(tmp_path, "disk/eval15/low/1.png", "disk/eval15/high/1.png")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "LOL").symlink_to(tmp_path / "disk")
+    (tmp_path / "data" / "again").symlink_to(tmp_path / "data")
+    assert found(read_sets(tmp_path / "data")) == {("LOL", "test", "lowlight", 1)}
+
+
+@pytest.mark.parametrize(("width", "border"), [(24, 10), (4, 0)], ids=["larger", "already cut"])
+def test_the_border_is_cut_only_where_the_clean_image_has_one(tmp_path, width, border):
+    put(tmp_path / "SOTS/indoor/hazy/1400_1.png")
+    put(tmp_path / "SOTS/indoor/gt/1400.png", width, width)
+    (pair,) = read_sets(tmp_path)[0].pairs
+    assert pair.clean_border == border
+    assert [image.shape for image in pair.read()] == [(3, 4, 4), (3, 4, 4)]
+
+
+def test_a_layout_can_be_asked_for_whatever_the_folder_is_called(tmp_path):
+    tree(tmp_path / "my rain", "input/1.png", "target/1.png")
+    with pytest.raises(ValueError, match="lies in a known layout"):
+        read_sets(tmp_path)
+    assert found(read_sets(tmp_path / "my rain", "Test100")) == {("Test100", "test", "rain", 1)}
+    assert found(read_sets(tmp_path, "clean")) == {(tmp_path.name, "all", None, 2)}
+
+
+def test_own_pairs_take_their_task_from_the_folder_when_asked_for(tmp_path):
+    tree(tmp_path / "snow", "degraded/1.png", "clean/1.png")
+    assert found(read_sets(tmp_path / "snow", "paired")) == {("paired", "all", "snow", 1)}
+
+
+def test_only_the_layout_asked_for_is_read(tmp_path):
+    tree(tmp_path, "Set12/01.png", "classic5/lena.bmp")
+    assert found(read_sets(tmp_path, "Set12")) == {("Set12", "test", None, 1)}
+
+
+@pytest.mark.parametrize(
+    ("files", "layout", "message"),
+    [
+        ([], None, "the folder '.*' holds no image: looked for .png"),
+        (
+            ["a/1.png", "b/1.png"],
+            None,
+            r"none of the 2 images below .* \(RESIDE-IN, .*\): for pairs make folders TASK/",
+        ),
+        (["Set12/01.png"], "set12", "no layout 'set12'; there are RESIDE-IN, .*, clean"),
+        (["x/01.png"], "LOL", r"none of the 1 images below .* known layout \(LOL\)"),
+    ],
+    ids=["empty", "unknown", "no such layout", "not that layout"],
+)
+def test_what_is_not_there_is_said_in_one_line(tmp_path, files, layout, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        read_sets(tree(tmp_path, *files), layout)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"there is no folder '.*nowhere'"):
+        read_sets(tmp_path / "nowhere")
+
+
+# ---- folders of one's own
+
+
+def test_a_paired_folder_matches_names_whatever_the_suffix(tmp_path):
+    tree(tmp_path, "set/bad/a.jpg", "set/bad/sub/b.png", "set/good/a.png", "set/good/sub/b.png", "set/good/c.png")
+    pairs = paired_folder(tmp_path / "set/bad", tmp_path / "set/good", "rain")
+    assert (pairs.name, pairs.task, pairs.split) == ("set", "rain", "all")
+    assert [(pair.name, pair.clean.name, pair.degraded.name) for pair in pairs.pairs] == [
+        ("a", "a.png", "a.jpg"),
+        ("sub/b", "b.png", "b.png"),
+    ]
+    assert pairs.unmatched == (tmp_path / "set/good/c.png",)
+
+
+def test_a_paired_folder_gives_several_degraded_images_their_one_clean_image(tmp_path):
+    tree(tmp_path, "hazy/0001_0.8_0.2.jpg", "hazy/0001_1_0.1.jpg", "hazy/0002_1.jpg", "gt/0001.png", "gt/0002_1.png")
+    pairs = paired_folder(tmp_path / "hazy", tmp_path / "gt", "haze", "mine")
+    assert pairs.name == "mine"
+    assert [pair.clean.stem for pair in pairs.pairs] == ["0001", "0001", "0002_1"]
+    assert pairs.unmatched == ()
+
+
+def test_two_folders_with_nothing_in_common_are_refused(tmp_path):
+    tree(tmp_path, "a/1.png", "b/2.png")
+    with pytest.raises(ValueError, match=r"no image of '.*a' has a counterpart in '.*b': the two need equal names"):
+        paired_folder(tmp_path / "a", tmp_path / "b", "rain")
+
+
+def test_a_clean_folder_holds_every_image_at_any_depth(tmp_path):
+    one = clean_folder(tree(tmp_path / "photographs", "b.png", "a/c.jpg"))
+    assert one == ImageSet(
+        "photographs",
+        None,
+        "all",
+        (Pair("a/c", tmp_path / "photographs/a/c.jpg"), Pair("b", tmp_path / "photographs/b.png")),
+        (),
+        tmp_path / "photographs",
+    )
+
+
+# ---- reading a pair
+
+
+def test_a_pair_is_read_as_degraded_and_clean_in_the_unit_range(tmp_path):
+    pair = Pair("1", put(tmp_path / "clean.png", value=255), put(tmp_path / "bad.png", value=51))
+    degraded, clean = pair.read()
+    assert degraded.equal(torch.full((3, 4, 4), 51 / 255))
+    assert clean.equal(torch.ones(3, 4, 4))
+
+
+def test_a_clean_item_has_no_degraded_image(tmp_path):
+    degraded, clean = Pair("1", put(tmp_path / "clean.png", value=255)).read()
+    assert degraded is None
+    assert clean.equal(torch.ones(3, 4, 4))
+
+
+def test_a_grey_file_is_read_as_three_equal_channels(tmp_path):
+    pixels = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    Image.fromarray(pixels).save(tmp_path / "grey.png")
+    _, clean = Pair("1", tmp_path / "grey.png").read()
+    assert clean.equal((torch.from_numpy(pixels) / 255).expand(3, 4, 4))
+
+
+def test_sides_of_two_sizes_are_refused_by_name(tmp_path):
+    pair = Pair("1", put(tmp_path / "clean.png", 6, 4), put(tmp_path / "bad.png", 5, 4))
+    with pytest.raises(ValueError, match=r"bad.png' has 5x4 pixels, its clean image '.*clean.png' has 6x4"):
+        pair.read()
