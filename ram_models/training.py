@@ -69,12 +69,12 @@ Loss = Callable[[nn.Module, Batch], Tensor]
 
 FREE = (
     "out",
+    "log.",
     "data.folders",
     "data.clean",
-    "log.",
     "compute.accumulate",
     "compute.workers",
-    "compute.cache",
+    "compute.cache_megabytes",
     "compute.cpu",
 )
 """Settings (or how their names begin) that may differ when a run is continued: they change no crop and no formula."""
