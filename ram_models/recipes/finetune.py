@@ -39,11 +39,12 @@ class Start:
 
     Args:
         name: See :func:`ram_models.checkpoints.build`.
-        weights: File of pre-trained weights; null takes the bundled ones of that name.
+        weights: Pre-trained weights: a file, or what else :func:`ram_models.checkpoints.build` takes; null takes the
+            bundled ones of that name.
     """
 
     name: str = "ram-swinir-tiny"
-    weights: Path | None = None
+    weights: str | None = None
 
 
 @dataclass(frozen=True)

@@ -141,4 +141,4 @@ def test_a_run_does_not_continue_with_other_layers(config):
 def test_weights_that_do_not_fit_are_refused(config, tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"broken")
     with pytest.raises(ValueError, match=r"a\.safetensors"):
-        main(replace(config, network=Start(weights=tmp_path / "a.safetensors")))
+        main(replace(config, network=Start(weights=str(tmp_path / "a.safetensors"))))
