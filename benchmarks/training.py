@@ -114,18 +114,19 @@ def report(config: Config, stopwatch: Stopwatch, images: str) -> str:
     """The page."""
     full, bare = (torch.tensor(s[WARM:]) for s in (stopwatch.full_seconds, stopwatch.bare_seconds))
     blocks = [float(b.sum() / f.sum()) for f, b in zip(full.split(BLOCK), bare.split(BLOCK), strict=False)]
-    memory = torch.tensor(stopwatch.memory, dtype=torch.float64) / 2**20
+    memory = torch.tensor(stopwatch.memory[WARM:], dtype=torch.float64) / 2**20
     half = len(memory) // 2
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
     speed = [config.optim.batch_size * len(s) / float(s.sum()) for s in (full, bare)]
-    early, late = float(memory[WARM:half].max()), float(memory[half:].max())
+    early, late = float(memory[:half].max()), float(memory[half:].max())
     return "\n".join(
         [
             "# The training loop",
             "",
             f"Masked pre-training of `{config.network.name}`, {config.optim.batch_size} crops of {config.data.crop}x"
             f"{config.data.crop} pixels a step, {config.compute.precision}, {config.compute.workers} loading "
-            f"processes, {images}; {device}, {torch.get_num_threads()} threads, torch {torch.__version__}. "
+            f"processes, {images}, {config.compute.cache_megabytes:.0f} MB for decoded ones; {device}, "
+            f"{torch.get_num_threads()} threads, torch {torch.__version__}. "
             f"{len(full)} steps of the full loop (decoding, cropping, degrading, masking, clipping, averaging, a row "
             f"of metrics.csv and TensorBoard every {config.log.every} steps) and as many bare ones (forward, backward "
             f"and Adam on batches made beforehand) alternate by {BLOCK} in one process, after {WARM} to warm up. Made "
@@ -139,8 +140,8 @@ def report(config: Config, stopwatch: Stopwatch, images: str) -> str:
             "",
             f"Ratio by {BLOCK} steps: median {median(blocks):.3f}, from {min(blocks):.3f} to {max(blocks):.3f}.",
             "",
-            f"Resident memory, largest: {early:.0f} MiB in steps {WARM} to {half}, {late:.0f} MiB in steps {half} to "
-            f"{len(memory)} ({(late / early - 1) * 100:+.2f} %).",
+            f"Resident memory after the warm-up, largest: {early:.0f} MiB in the first {half} steps, {late:.0f} MiB in "
+            f"the other {len(memory) - half} ({(late / early - 1) * 100:+.2f} %).",
             "",
         ]
     )
@@ -156,7 +157,7 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=64)
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
     parser.add_argument("--workers", type=int, default=0, help="loading processes")
-    parser.add_argument("--cache-megabytes", type=float, default=0.0, help="0 decodes a whole image for every crop")
+    parser.add_argument("--cache-megabytes", type=float, default=Compute().cache_megabytes, help="0: decode anew")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.clean or Path(temporary) / "photographs"

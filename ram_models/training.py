@@ -44,6 +44,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object, set_seed
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.functional.image import peak_signal_noise_ratio
@@ -395,7 +396,8 @@ def validate(
         images = [image.float().clamp(0, 1) for image in validation.views(network, batch)]
         for values, image in zip(psnr.values(), images, strict=True):
             values.append(peak_signal_noise_ratio(image, batch[1], 1.0, dim=(1, 2, 3), reduction="none"))
-        rows += list(torch.cat([*images, batch[1]], dim=3)[: max(0, shown - len(rows))].cpu())
+        framed = [F.pad(image, (0, 2, 0, 2), value=1.0) for image in (*images, batch[1])]
+        rows += list(torch.cat(framed, dim=3)[: max(0, shown - len(rows))].cpu())
     return {f"psnr_{name}": round(float(torch.cat(v).mean()), 3) for name, v in psnr.items()}, torch.cat(rows, dim=1)
 
 

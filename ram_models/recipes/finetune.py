@@ -168,9 +168,3 @@ def main(config: Config) -> None:
     accelerator.print(mask.apply(network))
     validation = Validation(held_out, ("input", "whole"), whole_views)
     fit(network, crops, whole_l1, validation, config, accelerator, fingerprint(crops))
-
-
-if __name__ == "__main__":
-    from jsonargparse import auto_cli
-
-    main(auto_cli(Config, as_positional=False))

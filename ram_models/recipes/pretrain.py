@@ -2,7 +2,7 @@
 
 ``ram pretrain --config ram_models/configs/tiny-swinir.yaml --data.clean IMAGES --out RUN``; every field of
 :class:`Config` is also an option. A run continues from the last checkpoint of its folder. Several processes:
-``torchrun --nproc-per-node 2 -m ram_models.recipes.pretrain`` with the same options, or ``accelerate launch``.
+``torchrun --nproc-per-node 2 -m ram_models.cli pretrain`` with the same options, or ``accelerate launch -m``.
 """
 
 __all__ = ["Config", "Masks", "Network", "main"]
@@ -109,9 +109,3 @@ def main(config: Config) -> None:
         hidden, hidden_held_out = (MaskedCrops(c, config.seed, *masks) for c in (crops, held_out))
         validation = Validation(hidden_held_out, ("input", "whole", "twins"), masked_views)
         fit(network, hidden, masked_loss, validation, config, accelerator, fingerprint(crops))
-
-
-if __name__ == "__main__":
-    from jsonargparse import auto_cli
-
-    main(auto_cli(Config, as_positional=False))

@@ -167,8 +167,13 @@ def test_validation_is_the_mean_psnr_of_the_clipped_images_beside_a_picture():
     validation = Validation(crops, ("input", "same"), lambda network, batch: (network(batch[0]), batch[1] + 0.1))
     values, picture = validate(nn.Identity(), validation, 2, torch.device("cpu"), shown=2)
     assert values == {"psnr_input": pytest.approx((20 + 40 + 6.0206) / 3, abs=1e-3), "psnr_same": pytest.approx(20.0)}
-    row = torch.cat([crops[0][0], clean + 0.1, clean], dim=2)
-    torch.testing.assert_close(picture, torch.cat([row, torch.cat([crops[1][0], clean + 0.1, clean], dim=2)], dim=1))
+    assert picture.shape == (3, 2 * 6, 3 * 6)
+    for row, (degraded, _) in enumerate([crops[0], crops[1]]):
+        for column, image in enumerate((degraded, clean + 0.1, clean)):
+            framed = picture[:, 6 * row : 6 * row + 6, 6 * column : 6 * column + 6]
+            torch.testing.assert_close(framed[:, :4, :4], image)
+            assert (framed[:, 4:] == 1).all()
+            assert (framed[:, :, 4:] == 1).all()
 
 
 def test_stop_requests_are_noted_and_the_handlers_come_back():
