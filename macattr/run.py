@@ -227,6 +227,8 @@ def run(
     if not state.visited:
         raise ValueError("`inputs` holds no image.")
     state.records = world.gather(state.records)
+    if until is not None and state.visited > 1 and not until.is_look(state.visited):
+        state.judge(state.visited)  # a last look, now that the images have run out
     return state.finish(state.visited)
 
 
@@ -314,9 +316,14 @@ class _Run:
         if self.until is None or not self.until.is_look(images):
             return False
         self.records = self.world.gather(self.records)
+        return self.judge(images).stable
+
+    def judge(self, images: int) -> Stability:
+        """What the scores of the first so many images say about the top."""
+        assert self.until is not None
         scores = [[self._first_score((image, index)) for index in self._orders()] for image in range(images)]
         self.stability = self.until.check(np.array(scores))
-        return self.stability.stable
+        return self.stability
 
     def _orders(self) -> Iterator[int]:
         """Orders of the first method."""

@@ -1,8 +1,9 @@
 """From what was typed to networks, images, weights and rankings."""
 
-__all__ = ["ImageFiles", "load_images", "load_network", "load_object", "load_ranking", "load_weights"]
+__all__ = ["ImageFiles", "load_images", "load_network", "load_object", "load_ranking", "load_weights", "shuffled"]
 
 import importlib
+import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -113,6 +114,15 @@ def load_images(
     if not isinstance(images, Sequence) or not images:
         raise ValueError(f"{source!r} must give a non-empty list of images, got {type(images).__name__}.")
     return list(images)[:limit]
+
+
+def shuffled(inputs: ImageFiles | list[Item], seed: int) -> ImageFiles | list[Item]:
+    """The same images in a random order: the first of a sorted folder are no sample of it."""
+    order = random.Random(seed).sample(range(len(inputs)), len(inputs))
+    if isinstance(inputs, ImageFiles):
+        clean = None if inputs.clean is None else [inputs.clean[i] for i in order]
+        return ImageFiles([inputs.files[i] for i in order], inputs.crop, clean)
+    return [inputs[i] for i in order]
 
 
 def _partners(files: Sequence[Path], degraded: Path, clean: Path) -> list[Path]:

@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from macattr import presets
 from macattr.cli.compare import compare_rankings
-from macattr.cli.loading import ImageFiles, load_images, load_network, load_weights
+from macattr.cli.loading import ImageFiles, load_images, load_network, load_weights, shuffled
 from macattr.importance import LayerImportance
 from macattr.layers import resolve_layers
 from macattr.measuring import estimate_evaluations
@@ -90,7 +90,7 @@ def rank(
         start_weights: File with the weights from which the method faig comes to the network's own.
         crop: Use the middle of every file only, at most this many pixels a side.
         limit: Use the first images only.
-        until_stable: Stop adding images when the top fraction (of the first method) is stable.
+        until_stable: Stop adding images when the top fraction (of the first method) is stable; they are shuffled.
         confidence: How sure that must be, in (0, 1).
         fraction: Share of the layers that is printed.
         device: Where to compute, e.g. cpu or cuda.
@@ -105,6 +105,8 @@ def rank(
     first, device = _join(device)
     network = load_network(model, device)
     inputs = load_images(images, model, crop, limit, clean)
+    if until_stable:
+        inputs = shuffled(inputs, seed)
     names = [name.strip() for name in method.split(",")]
     chosen: Preset = getattr(presets, preset.upper())
     options: RankingOptions = {
