@@ -5,7 +5,7 @@ import pytest
 
 from macattr.stopping import Stability, StableTop, core
 
-LAYERS, TOP, MAXIMUM = 40, 4, 70
+LAYERS, TOP, MAXIMUM = 20, 4, 70
 # Log standard deviations as on the bundled network: of images (common to all layers), image x layer, order x layer.
 IMAGE, INTERACTION, ORDER = 0.4, 0.2, 0.1
 
@@ -45,11 +45,11 @@ def test_the_true_top_is_found_in_95_percent_of_200_draws_where_it_is_separated(
 def test_a_wrong_top_is_declared_stable_in_less_than_5_percent_of_draws_at_a_tie(near):
     # The worst cases by construction: `near` layers on each side differ by nothing, a wrong set swaps all of them.
     generator, rule = np.random.default_rng(0), StableTop(TOP / LAYERS, tolerance=(near - 1) / TOP)
-    found = [stop(rule, draw(border(0, near), generator)) for _ in range(400)]
+    found = [stop(rule, draw(border(0, near), generator)) for _ in range(200)]
     right = set(range(TOP))
     wrong = sum(one.stable and len(right - set(one.top)) >= near for one in found)
-    # Expected at most 2.5 % (half of all errors pick the right set); 5 % + nothing for the noise of 400 draws.
-    assert wrong / 400 <= 0.05
+    # Expected 1 % (benchmarks/results/ranking_statistics.md), standard error 0.7 %.
+    assert wrong / 200 <= 0.05
 
 
 def test_looking_without_spending_the_error_would_be_wrong_more_often():
@@ -60,10 +60,10 @@ def test_looking_without_spending_the_error_would_be_wrong_more_often():
 
     generator, scores = np.random.default_rng(0), border(0, 1)
     paid, greedy = StableTop(TOP / LAYERS, tolerance=0.0), Greedy(TOP / LAYERS, tolerance=0.0)
-    draws = [draw(scores, generator) for _ in range(200)]
-    stopped = [sum(stop(rule, one).stable for one in draws) / 200 for rule in (paid, greedy)]
-    assert stopped[0] <= 0.05 + 0.03  # 2 standard errors
-    assert stopped[1] > 0.12
+    draws = [draw(scores, generator) for _ in range(120)]
+    stopped = [sum(stop(rule, one).stable for one in draws) / 120 for rule in (paid, greedy)]
+    assert stopped[0] <= 0.05
+    assert stopped[1] > 0.10
 
 
 def test_near_ties_need_a_tolerance():
@@ -130,7 +130,7 @@ def test_the_report_says_what_was_used_saved_and_left_open():
     found = StableTop(TOP / LAYERS, tolerance=0.25).check(draw(border(0, 1), np.random.default_rng(0), 10))
     names = [f"layer{i}" for i in range(LAYERS)]
     report = found.report(names, 70)
-    assert "top 4 of 40 layers stable after 10 of 70 images x 1 orders: 7.0 x fewer passes" in report
+    assert "top 4 of 20 layers stable after 10 of 70 images x 1 orders: 7.0 x fewer passes" in report
     assert "95% confidence at most 1 of them would differ" in report
     assert {f"layer{TOP - 1}", f"layer{TOP}"} == set(report.partition("undecided: ")[2].split(", "))
 
@@ -151,5 +151,5 @@ def test_options_out_of_range_are_refused(options, message):
 
 
 def test_a_fraction_that_selects_no_layer_is_refused():
-    with pytest.raises(ValueError, match=r"selects none: take at least 0\.025"):
+    with pytest.raises(ValueError, match=r"selects none: take at least 0\.050"):
         StableTop(0.01).check(draw(border(0, 1), np.random.default_rng(0), 8))
