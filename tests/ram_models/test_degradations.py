@@ -419,7 +419,7 @@ def test_drawn_parameters_can_be_recorded_and_applied_again(photograph, task):
 
 RANGES = {
     "haze": {"airlight": (0.8, 1), "beta": (0.04, 0.2), "near": (2, 3), "far": (3, 4)},
-    "rain": {"angle": (-25, 25), "length": (20, 60), "coverage": (0.1, 1.2), "strength": (0.3, 0.9)},
+    "rain": {"angle": (-25, 25), "length": (20, 60), "coverage": (0.1, 2.5), "strength": (0.3, 0.9)},
     "noise": {"sigma_255": (0, 50)},
     "motion_blur": {"length": (5, 30), "turn": (0, 1.5)},
     "lowlight": {"gamma": (1.5, 3), "gain": (0.07, 0.4), "sigma_255": (0.5, 2.5)},
