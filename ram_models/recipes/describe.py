@@ -75,10 +75,11 @@ def draw(metrics: pd.DataFrame, clean: Tensor, images: dict[str, dict[str, Tenso
     grid = figure.add_gridspec(2, 1, height_ratios=(1, 2))
     upper, lower = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     loss, psnr = upper.subplots(1, 2)
+    validated = metrics.dropna(subset=["psnr_whole"])  # rows of the loss are more frequent
     loss.plot(metrics["step"], metrics["loss"], color="0.2")
     loss.set(xlabel="step", ylabel="mean L1 on hidden pixels", title="pre-training loss")
     for column, label in (("psnr_twins", "twin masks"), ("psnr_whole", "whole input")):
-        psnr.plot(metrics["step"], metrics[column], label=label)
+        psnr.plot(validated["step"], validated[column], label=label)
     psnr.set(xlabel="step", ylabel="PSNR, dB", title="held-out crops")
     psnr.legend(loc="center right")
     panels = lower.subplots(len(images), 4)

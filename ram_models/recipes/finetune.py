@@ -1,0 +1,164 @@
+"""Fine-tuning of the layers that a ranking selects: whole images in, all other layers frozen.
+
+``ram finetune --config ram_models/configs/tiny-finetune.yaml --data.clean IMAGES --selection.ranking importance.nc
+--out RUN``; every field of :class:`Config` is also an option. A run continues from the last checkpoint of its folder.
+"""
+
+__all__ = ["Config", "Selection", "Start", "main", "select"]
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from torch import nn
+
+from macattr.importance import LayerImportance, Method, rank_layers
+from macattr.presets import read_official_ranking
+from macattr.selection import TrainableMask
+from ram_models.checkpoints import build
+from ram_models.training import (
+    Compute,
+    Crops,
+    Data,
+    Log,
+    Optim,
+    Validation,
+    fingerprint,
+    fit,
+    start,
+    training_crops,
+    whole_l1,
+    whole_views,
+)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is fine-tuned.
+
+    Args:
+        name: See :func:`ram_models.checkpoints.build`.
+        weights: File of pre-trained weights; null takes the bundled ones of that name.
+    """
+
+    name: str = "ram-swinir-tiny"
+    weights: Path | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which layers are trained.
+
+    Args:
+        ranking: An ``importance.nc`` of ``macattr rank``; or a folder with the authors' ``filter_*.txt``; or a method,
+            as ``mac``, with which the layers are ranked first, on training crops.
+        fraction: Share of the layers that is trained, from the top of the ranking, in (0, 1].
+        crops: Training crops to rank on, if ``ranking`` is a method.
+    """
+
+    ranking: str = "mac"
+    fraction: float = 0.1
+    crops: int = 24
+
+
+@dataclass(frozen=True)
+class Config:
+    """One fine-tuning run.
+
+    Args:
+        data: What is trained on.
+        out: Folder of the run; appears there: weights.safetensors, layers.txt, metrics.csv, timing.csv, config.yaml,
+            starts.yaml, checkpoints/, tensorboard/, and importance.nc if the layers are ranked here.
+        network: What is fine-tuned.
+        selection: Which layers are trained.
+        optim: Optimiser and schedule.
+        compute: Use of the machine.
+        log: What is written, and when.
+        seed: Seed of the data.
+    """
+
+    data: Data
+    out: Path
+    network: Start = field(default_factory=Start)
+    selection: Selection = field(default_factory=Selection)
+    optim: Optim = field(default_factory=Optim)
+    compute: Compute = field(default_factory=Compute)
+    log: Log = field(default_factory=Log)
+    seed: int = 0
+
+
+def select(network: nn.Module, selection: Selection, crops: Crops, out: Path) -> TrainableMask:
+    """The layers at the top of a ranking that is read or, if ``selection`` names a method, made.
+
+    Args:
+        network: What is ranked.
+        selection: Which ranking, and how much of it.
+        crops: Items (degraded, clean) to rank on.
+        out: Folder in which importance.nc of a new ranking is kept; if it is there already, it is read.
+
+    Raises:
+        ValueError: If there is no such ranking or method, or the fraction selects no layer.
+    """
+    names, source = get_args(Method), Path(selection.ranking)
+    if source.is_dir():
+        ranked = list(read_official_ranking(source))
+    elif source.is_file():
+        ranked = _names(LayerImportance.load(source))
+    elif selection.ranking in names:
+        ranked = _names(_rank(network, selection, crops, out / "importance.nc"))
+    else:
+        raise ValueError(
+            f"there is no ranking {selection.ranking!r}: name a file, a folder or one of {', '.join(names)}."
+        )
+    count = math.floor(selection.fraction * len(ranked) + 1e-9)
+    if not 0 < count <= len(ranked):
+        raise ValueError(
+            f"`selection.fraction` {selection.fraction} of {len(ranked)} layers selects {count}: it must lie between "
+            f"{1 / len(ranked):.3f} and 1."
+        )
+    return TrainableMask(tuple(ranked[:count]))
+
+
+def _names(importance: LayerImportance) -> list[str]:
+    """Layers, most important first."""
+    return [str(name) for name in importance.ranking()["layer"]]
+
+
+def _rank(network: nn.Module, selection: Selection, crops: Crops, kept: Path) -> LayerImportance:
+    """The ranking of this method that is kept in the folder of the run, else a new one on the first training crops."""
+    if kept.is_file() and (stored := LayerImportance.load(kept)).dataset.attrs["method"] == selection.ranking:
+        return stored
+    inputs = [{"image": crops[number][0], "name": f"training crop {number}"} for number in range(selection.crops)]
+    method: Any = selection.ranking
+    importance = rank_layers(network, inputs, method, show_progress=True)
+    importance.save(kept)
+    return importance
+
+
+def refuse_other_layers(mask: TrainableMask, file: Path) -> None:
+    """Keep the selected layers in a file; raise if it holds others, from a run that this one would continue."""
+    text = "\n".join(mask.layers) + "\n"
+    if file.is_file() and file.read_text() != text:
+        raise ValueError(f"{str(file)!r} lists other layers than are selected now: choose another `out`.")
+    file.write_text(text)
+
+
+def main(config: Config) -> None:
+    """Train, or continue."""
+    accelerator = start(config.compute, config.seed)
+    config.out.mkdir(parents=True, exist_ok=True)
+    crops, held_out = training_crops(config.data, config.optim, config.compute, config.seed)
+    network = build(config.network.name, config.network.weights).to(accelerator.device)
+    with accelerator.main_process_first():  # the other processes read the ranking that it keeps
+        mask = select(network, config.selection, crops, config.out)
+        refuse_other_layers(mask, config.out / "layers.txt")
+    accelerator.print(mask.apply(network))
+    validation = Validation(held_out, ("input", "whole"), whole_views)
+    fit(network, crops, whole_l1, validation, config, accelerator, fingerprint(crops))
+
+
+if __name__ == "__main__":
+    from jsonargparse import auto_cli
+
+    main(auto_cli(Config, as_positional=False))
