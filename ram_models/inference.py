@@ -32,6 +32,14 @@ GRID = 16
 """Tiles begin at multiples of this many pixels, so that attention windows and strides fall as in the whole image."""
 
 
+class Identity(nn.Module):
+    """Gives back what it gets: the degraded images themselves."""
+
+    def forward(self, image: Float[Tensor, "b 3 h w"], mask: Tensor | None = None) -> Float[Tensor, "b 3 h w"]:
+        """The same image; a mask hides nothing."""
+        return image
+
+
 def network_by_name(name: str, weights: Path | str | None, device: str) -> nn.Module:
     """A network that is ready for use: trained weights, in eval mode, on the device.
 
@@ -48,7 +56,7 @@ def network_by_name(name: str, weights: Path | str | None, device: str) -> nn.Mo
     if name == "identity":
         if weights is not None:
             raise ValueError(f"`weights` {str(weights)!r} have no effect on `network` identity: leave them out.")
-        return nn.Identity()
+        return Identity()
     network = build(name, weights).to(device).eval()
     if weights is None and not (BUNDLED / f"{name}.safetensors").is_file():
         raise ValueError(f"`network` {name!r} comes without weights: give a file of them as `weights`.")

@@ -140,9 +140,8 @@ def ssim(
         raise ValueError(
             f"SSIM needs {SSIM_WINDOW} pixels a side, got {height}x{width} (border {convention.border} cut)."
         )
-    margin = (
-        SSIM_WINDOW // 2
-    )  # torchmetrics mirrors the image at its border; Wang et al. and scikit-image leave that out
+    # torchmetrics mirrors the image at its border; Wang et al. and scikit-image leave that out.
+    margin = SSIM_WINDOW // 2
     local = _ssim_map(*compared, convention.data_range)[..., margin : height - margin, margin : width - margin]
     return float(local.double().mean())
 

@@ -115,8 +115,6 @@ def check(config: Config) -> None:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
     if config.tile is not None:
         check_tiles(config.tile, config.overlap)
-    if config.twins and config.network == "identity":
-        raise ValueError("`twins` has no effect on `network` identity: leave it out.")
     if Path(config.name).name != config.name or config.name == "results":
         raise ValueError(f"`method` must be usable as a file name other than 'results', got {config.name!r}.")
 

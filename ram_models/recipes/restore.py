@@ -126,6 +126,8 @@ def naming(config: Config) -> Callable[[Path], Path]:
     if suffix not in (None, *SUFFIXES):
         raise ValueError(f"`format` must be one of {', '.join(s[1:] for s in SUFFIXES)}, got {config.format!r}.")
     if not folder and out.suffix and not out.is_dir():
+        if out.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"`out` {str(out)!r} is no existing folder and ends with none of {', '.join(SUFFIXES)}.")
         if suffix not in (None, out.suffix.lower()):
             raise ValueError(f"`format` {config.format!r} contradicts `out` {str(out)!r}: leave one of them out.")
         return lambda source: out

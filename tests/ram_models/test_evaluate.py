@@ -191,7 +191,6 @@ def test_results_that_were_made_differently_are_not_mixed(config, change, messag
         ({"crop": 0}, "`crop` must be at least 1, got 0"),
         ({"limit": 0}, "`limit` must be at least 1, got 0"),
         ({"tile": 20}, "`tile` must be a positive multiple of 16"),
-        ({"twins": True}, "`twins` has no effect on `network` identity"),
         ({"method": "a/b"}, "`method` must be usable as a file name other than 'results', got 'a/b'"),
         ({"method": "results"}, "`method` must be usable as a file name other than 'results'"),
         ({"layout": "nothing"}, "no layout 'nothing'"),

@@ -138,9 +138,10 @@ def test_networks_that_break_the_contract_are_refused(restore, message):
         restore_any_size(restore, torch.rand(3, 16, 16))
 
 
-def test_the_identity_gives_the_image_back():
-    image = torch.rand(3, 50, 40)
-    torch.testing.assert_close(restore_any_size(network_by_name("identity", None, "cpu"), image, 32, 16), image)
+@pytest.mark.parametrize("twins", [False, True])
+def test_the_identity_gives_the_image_back(twins):
+    image, identity = torch.rand(3, 50, 40), network_by_name("identity", None, "cpu")
+    torch.testing.assert_close(restore_any_size(restorer(identity, twins, seeded("a")), image, 32, 16), image)
 
 
 def test_a_network_without_weights_is_refused(tmp_path):

@@ -205,6 +205,7 @@ def test_fifty_megapixels_pass_in_bounded_memory(tmp_path):
         ({"out": "x.png"}, r"`out` '.*x\.png' names a file, but '.*in' is a folder"),
         ({"source": "nowhere"}, "there is no file or folder '.*nowhere'"),
         ({"source": "in/a.png", "out": "x.png", "format": "jpg"}, r"`format` 'jpg' contradicts `out` '.*x\.png'"),
+        ({"source": "in/a.png", "out": "x.xyz"}, r"`out` '.*x\.xyz' is no existing folder and ends with none of \.png"),
         ({"network": "swin"}, "no network 'swin'"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
