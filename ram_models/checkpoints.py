@@ -1,47 +1,159 @@
-"""Networks by name, with their weights."""
+"""Networks by name, and weights from files and repositories: all of them or none."""
 
-__all__ = ["build", "ram_swinir", "ram_swinir_tiny"]
+__all__ = [
+    "LoadReport",
+    "UnfittingWeights",
+    "build",
+    "create",
+    "load_weights",
+    "ram_promptir",
+    "ram_promptir_tiny",
+    "ram_swinir",
+    "ram_swinir_tiny",
+]
 
-from collections.abc import Mapping
+import functools
+import hashlib
+import re
+import warnings
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from safetensors import SafetensorError
+import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
-from ram_models.archs.rgb import RGBSwinIR
+from ram_models.archs.rgb import RGBPromptIR, RGBSwinIR
 
-NETWORKS: Mapping[str, Mapping[str, int | list[int]]] = MappingProxyType(
+Arguments = Mapping[str, int | float | list[int]]
+"""Constructor arguments of a network, as a YAML file gives them."""
+
+NETWORKS: Mapping[str, tuple[type[RGBSwinIR] | type[RGBPromptIR], Arguments]] = MappingProxyType(
     {
-        "ram-swinir": {},
-        "ram-swinir-tiny": {"embed_dim": 48, "depths": [4, 4, 4], "num_heads": [4, 4, 4]},
+        "ram-swinir": (RGBSwinIR, {}),
+        "ram-swinir-tiny": (RGBSwinIR, {"embed_dim": 48, "depths": [4, 4, 4], "num_heads": [4, 4, 4]}),
+        "ram-promptir": (RGBPromptIR, {}),
+        "ram-promptir-tiny": (
+            RGBPromptIR,
+            {"dim": 12, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "ffn_expansion_factor": 1.0},
+        ),
     }
 )
-"""Constructor arguments of :class:`ram_models.archs.swinir.SwinIR` by name; empty ones are the paper's network."""
+"""Class and constructor arguments by name; empty ones are the paper's network."""
 
 BUNDLED = Path(__file__).parent / "weights"
+
+ENTRIES = ("params_ema", "average", "params", "state_dict", "model", "network")
+"""Where files keep weights, averaged ones first; ``average`` and ``network`` are those of this project's runs."""
+
+PREFIXES = ("module.", "_orig_mod.", "net.", "model.", "network.")
+"""What DataParallel, torch.compile and training frameworks put before every name."""
+
+DERIVED = ("relative_position_index", "attn_mask", "n_averaged")
+"""Last parts of names that need no loading: the network makes them itself, or does not have them."""
+
+OPTIONAL = "mask_token"
+"""The one parameter that may be missing or of another size: it is untrained, and RGB networks never show it."""
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What of a weights file went into a network, and what did not.
+
+    Args:
+        source: File that was read.
+        sha256: Its hash.
+        entries: Entries inside each other under which the weights were found; none if they lie bare.
+        prefix: What was cut off the front of every name.
+        fitting: Number of parameters that fit; all of them were copied, unless something else did not.
+        passed_over: Names in the file that nothing is lost without: buffers that the network makes itself.
+        kept: Parameters of the network that keep their value because the file has none of their size (``mask_token``).
+        missing: Parameters that the file lacks.
+        unknown: Names in the file that are not in the network.
+        reshaped: Names of another shape, with both shapes.
+        unusable: Names whose values are not finite floating-point numbers.
+    """
+
+    source: Path
+    sha256: str
+    entries: tuple[str, ...]
+    prefix: str
+    fitting: int
+    passed_over: tuple[str, ...]
+    kept: tuple[str, ...]
+    missing: tuple[str, ...]
+    unknown: tuple[str, ...]
+    reshaped: tuple[str, ...]
+    unusable: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether every parameter has its value in the file, and the file nothing else."""
+        return not (self.missing or self.unknown or self.reshaped or self.unusable)
+
+    def __str__(self) -> str:
+        """One line; long lists of names are cut."""
+        where = f" in {'.'.join(self.entries)}" if self.entries else ""
+        lists = {
+            "passed over": self.passed_over if self.fits else (),
+            "kept": self.kept,
+            "missing": self.missing,
+            "unknown": self.unknown,
+            "of another shape": self.reshaped,
+            "not finite numbers": self.unusable,
+        }
+        counted = [f"{self.fitting} parameters{where} fit"]
+        return ", ".join(counted + [_count(what, names) for what, names in lists.items() if names])
+
+
+class UnfittingWeights(ValueError):
+    """Weights were refused, as they are not those of the network; ``report`` says exactly what differs."""
+
+    def __init__(self, message: str, report: LoadReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+def create(name: str, arguments: Arguments = MappingProxyType({})) -> nn.Module:
+    """A RAM network for RGB in [0, 1] with random weights.
+
+    Args:
+        name: One of ``NETWORKS``.
+        arguments: Constructor arguments that replace those of the name.
+
+    Raises:
+        ValueError: If the name or an argument is unknown, or the arguments contradict each other.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"no network {name!r}; there are {', '.join(NETWORKS)}.")
+    network, own = NETWORKS[name]
+    try:
+        return network(**{**own, **arguments})
+    except TypeError as error:
+        raise ValueError(f"network {name!r} does not take these arguments: {error}.") from error
 
 
 def build(name: str, weights: Path | str | None = None) -> nn.Module:
     """A RAM network for RGB in [0, 1], in eval mode.
 
     Args:
-        name: ``ram-swinir-tiny`` (92 layers, bundled weights) or ``ram-swinir`` (263 layers, the paper's size).
-        weights: Safetensors file with its parameters; None takes the bundled weights if there are any, else a random
+        name: ``ram-swinir-tiny`` (92 layers, bundled weights), ``ram-swinir`` (263 layers, the paper's size),
+            ``ram-promptir-tiny`` (for tests) or ``ram-promptir`` (445 layers, the paper's size).
+        weights: What :func:`load_weights` takes; None takes the bundled weights if there are any, else a random
             initialisation.
 
     Raises:
-        ValueError: If the name is unknown, or the file is missing or does not fit exactly.
+        ValueError: If the name is unknown, or the weights are missing or do not fit exactly.
     """
-    if name not in NETWORKS:
-        raise ValueError(f"no network {name!r}; there are {', '.join(NETWORKS)}.")
-    network = RGBSwinIR(**NETWORKS[name])
-    file = BUNDLED / f"{name}.safetensors" if weights is None else Path(weights)
-    if file.is_file():
-        _load(network, file)
-    elif weights is not None:
-        raise ValueError(f"there is no file {str(weights)!r}.")
+    network = create(name)
+    bundled = BUNDLED / f"{name}.safetensors"
+    if weights is not None or bundled.is_file():
+        load_weights(network, bundled if weights is None else weights)
     return network.eval()
 
 
@@ -55,20 +167,229 @@ def ram_swinir() -> nn.Module:
     return build("ram-swinir")
 
 
-def _load(network: nn.Module, file: Path) -> None:
-    """Copy the parameters of a file into the network, all of them or none; its buffers follow from the architecture."""
-    try:
-        state = load_file(file)
-    except SafetensorError as error:
-        raise ValueError(f"{str(file)!r} cannot be read as safetensors: {error}.") from error
-    derived = dict(network.named_buffers())
-    state = {name: value for name, value in state.items() if name not in derived}
-    own = dict(network.named_parameters())
-    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
-    if missing or unknown or shapes:
-        raise ValueError(
-            f"{file.name} does not fit: {len(missing)} parameters missing {missing[:3]}, {len(unknown)} unknown "
-            f"{unknown[:3]}, {len(shapes)} of another shape {sorted(shapes)[:3]}."
+def ram_promptir_tiny() -> nn.Module:
+    """A small RAM-PromptIR, randomly initialised."""
+    return build("ram-promptir-tiny")
+
+
+def ram_promptir() -> nn.Module:
+    """RAM-PromptIR at the paper's size, randomly initialised."""
+    return build("ram-promptir")
+
+
+def load_weights(network: nn.Module, source: Path | str) -> LoadReport:
+    """Copy weights into the parameters of a network, all of them or none.
+
+    Weights may lie under any of ``ENTRIES`` (averaged ones are preferred), their names may have any of ``PREFIXES``.
+    Buffers of the file are passed over, as they follow from the architecture; so files of another training size fit.
+
+    Args:
+        network: Network that takes the weights, on any device and of any floating-point type.
+        source: Local file (``.safetensors``; ``.pth``, ``.pt``, ``.ckpt``, ``.bin`` are read as tensors only, and no
+            code in them is run); or a Hugging Face repository, ``owner/name`` if it has one weights file, else
+            ``hf://owner/name/file`` or ``hf://owner/name@revision/file``. Local files go first.
+
+    Returns:
+        What was found and done. If the file has no ``mask_token`` of the network's size, the network keeps its own,
+        with a warning.
+
+    Raises:
+        UnfittingWeights: If a parameter is missing, unknown, of another shape or not finite; nothing is changed then.
+        ValueError: If there is no such source, or it is damaged or holds no weights.
+
+    Example:
+        >>> network = create("ram-swinir-tiny")
+        >>> print(load_weights(network, BUNDLED / "ram-swinir-tiny.safetensors"))
+        173 parameters fit
+    """
+    file = _local_file(source)
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    state, entries = _weights_in(_read(file), file)
+    state, prefix = _without_prefix(state)
+    report = _compare(network, state, file, digest, entries, prefix)
+    if not report.fits:
+        raise UnfittingWeights(
+            f"{file.name!r} does not fit {type(network).__name__} and was not loaded: {report}.{_hint(state)}", report
         )
-    network.load_state_dict(state, strict=False)
+    if report.kept:
+        warnings.warn(
+            f"{file.name!r} has no {OPTIONAL} of the network's size: the network keeps its own, which shows only where "
+            "a bare network gets a mask without tokens.",
+            stacklevel=2,
+        )
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name not in report.kept:
+                parameter.copy_(state[name])
+    return report
+
+
+def _compare(
+    network: nn.Module, state: Mapping[str, Tensor], file: Path, digest: str, entries: tuple[str, ...], prefix: str
+) -> LoadReport:
+    """Which of the weights fit where."""
+    own = dict(network.named_parameters())
+    surplus = [name for name in state if name not in own]
+    free = {name for name, _ in network.named_buffers()} | {OPTIONAL}
+    passed_over = [name for name in surplus if name in free or name.rpartition(".")[2] in DERIVED]
+    shared = [name for name in own if name in state]
+    reshaped = [name for name in shared if own[name].shape != state[name].shape]
+    fitting = [name for name in shared if name not in reshaped]
+    unusable = [name for name in fitting if not _is_finite(state[name])]
+    kept = [name for name in own if name == OPTIONAL and name not in fitting]
+    return LoadReport(
+        file,
+        digest,
+        entries,
+        prefix,
+        fitting=len(fitting) - len(unusable),
+        passed_over=tuple(passed_over),
+        kept=tuple(kept),
+        missing=tuple(name for name in own if name not in state and name not in kept),
+        unknown=tuple(name for name in surplus if name not in passed_over),
+        reshaped=tuple(
+            f"{name} {_shape(state[name])} instead of {_shape(own[name])}" for name in reshaped if name not in kept
+        ),
+        unusable=tuple(unusable),
+    )
+
+
+def _is_finite(value: Tensor) -> bool:
+    """Whether these are floating-point numbers without infinities and NaN."""
+    return value.is_floating_point() and bool(value.float().isfinite().all())
+
+
+def _shape(value: Tensor) -> str:
+    """Such as 3x64x64."""
+    return "x".join(map(str, value.shape)) or "a scalar"
+
+
+def _count(what: str, names: Sequence[str]) -> str:
+    """Such as "5 missing (a, b, c, ...)"."""
+    shown = ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
+    return f"{len(names)} {what} ({shown})"
+
+
+def _hint(state: Mapping[str, Tensor]) -> str:
+    """Which network of ours the weights are for, if any."""
+    for name in NETWORKS:
+        if all(key in state and state[key].shape == shape for key, shape in _shapes(name).items()):
+            return f" It fits {name!r}."
+    return ""
+
+
+@functools.cache
+def _shapes(name: str) -> Mapping[str, torch.Size]:
+    """Parameters of a network by name, without making it."""
+    with torch.device("meta"):
+        return {key: value.shape for key, value in create(name).named_parameters() if key != OPTIONAL}
+
+
+def _weights_in(content: object, file: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors of a file, and the entries that they lay under."""
+    entries: list[str] = []
+    for _ in range(2):  # frameworks nest once, saved again twice; deeper is no weights file
+        inner = [key for key in ENTRIES if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)]
+        if isinstance(content, Mapping) and inner:
+            entries, content = [*entries, inner[0]], content[inner[0]]
+    if not isinstance(content, Mapping) or not content:
+        found = "nothing" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        raise ValueError(f"{str(file)!r} holds no weights by name but {found}: give the file of a network.")
+    other = [str(key) for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
+    if other:
+        raise ValueError(
+            f"{str(file)!r} holds no weights where they are looked for: {_count('entries are no tensors', other)}; "
+            f"expected names with tensors, bare or under {', '.join(ENTRIES)}."
+        )
+    return dict(content), tuple(entries)
+
+
+def _without_prefix(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """Weights by their names in the network, and what stood before every one of them."""
+    prefix = ""
+    named = [name for name in state if name not in DERIVED]
+    while cut := next((start for start in PREFIXES if named and all(name.startswith(start) for name in named)), ""):
+        named, prefix = [name.removeprefix(cut) for name in named], prefix + cut
+    return {name.removeprefix(prefix): value for name, value in state.items()}, prefix
+
+
+def _read(file: Path) -> object:
+    """Content of a weights file; nothing in it is run."""
+    if file.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{str(file)!r} is no weights file by its name, which should end in {', '.join(SUFFIXES)}.")
+    if not file.stat().st_size:
+        raise ValueError(f"{str(file)!r} is empty: copy or download it again.")
+    try:
+        if file.suffix.lower() == ".safetensors":
+            return load_file(file)
+        _check_sums(file)
+        with warnings.catch_warnings(action="ignore"):  # about how it was pickled, which nobody here can change
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files give errors of many types, among them KeyError and OSError
+        if refused := re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error)):
+            raise ValueError(
+                f"{str(file)!r} holds more than tensors ({refused[1]}) and is not loaded, as that could run any code: "
+                "if you trust it, save its weights alone."
+            ) from error
+        kind = "safetensors" if file.suffix.lower() == ".safetensors" else "a torch checkpoint"
+        raise ValueError(
+            f"{str(file)!r} cannot be read as {kind}, it may be damaged or incomplete: {_one_line(error)}."
+        ) from error
+
+
+def _check_sums(file: Path) -> None:
+    """Compare a checkpoint with the checksums in it, which torch.load passes over."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"the checksum of {damaged} in it is wrong")
+
+
+def _one_line(error: Exception) -> str:
+    """Type and beginning of an error of someone else."""
+    words = " ".join(str(error).split())[:200].rstrip(". ")
+    return f"{type(error).__name__} {words}".rstrip()
+
+
+def _local_file(source: Path | str) -> Path:
+    """The file that is meant, downloaded if need be."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        inside = _weight_files(entry.name for entry in path.iterdir())
+        raise ValueError(f"{str(source)!r} is a folder: name a weights file ({', '.join(inside) or 'it has none'}).")
+    name = r"[A-Za-z0-9][\w.-]*"
+    match = re.fullmatch(rf"(hf://)?({name}/{name})(?:@([^/]+))?(?:/(.+))?", str(source))
+    looks_local = isinstance(source, Path) or path.suffix.lower() in SUFFIXES
+    if match is None or (not match[1] and (looks_local or match[4])):
+        raise ValueError(f"there is no file {str(source)!r}: give one, or a Hugging Face repository as owner/name.")
+    return _download(match[2], match[3], match[4])
+
+
+def _weight_files(names: Iterable[str]) -> list[str]:
+    """Those names that look like weights, sorted."""
+    return sorted(name for name in names if name.lower().endswith(SUFFIXES))
+
+
+def _download(repository: str, revision: str | None, file: str | None) -> Path:
+    """A file of a Hugging Face repository, in the local cache; the only one with weights if none is named."""
+    try:
+        import huggingface_hub
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"there is no file {repository!r}; to take it from Hugging Face, run: pip install 'macattr[hub]'."
+        ) from error
+    try:
+        names = [file] if file else _weight_files(huggingface_hub.list_repo_files(repository, revision=revision))
+        if len(names) == 1:
+            return Path(str(huggingface_hub.hf_hub_download(repository, names[0], revision=revision)))
+    except Exception as error:  # of the hub, of its HTTP client or of the system; which ones changes with its version
+        raise ValueError(
+            f"there is no file {repository!r}, and Hugging Face gives none of that name: {_one_line(error)}."
+        ) from error
+    raise ValueError(
+        f"the repository {repository!r} has {len(names)} weights files ({', '.join(names)}): "
+        f"name one, as in 'hf://{repository}/FILE'."
+    )

@@ -1,11 +1,12 @@
 """RAM networks that take and give plain RGB: the ImageNet normalisation they were trained with is inside."""
 
-__all__ = ["ImageNetRGB", "RGBSwinIR"]
+__all__ = ["ImageNetRGB", "RGBPromptIR", "RGBSwinIR"]
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ram_models.archs.promptir import PromptIR
 from ram_models.archs.swinir import SwinIR
 
 
@@ -51,3 +52,7 @@ class ImageNetRGB(nn.Module):
 
 class RGBSwinIR(ImageNetRGB, SwinIR):
     """:class:`~ram_models.archs.swinir.SwinIR` with RGB in [0, 1] at its border."""
+
+
+class RGBPromptIR(ImageNetRGB, PromptIR):
+    """:class:`~ram_models.archs.promptir.PromptIR` with RGB in [0, 1] at its border."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ram_models.masking import hide
+from ram_models.archs.maskable import Maskable
 
 
 def partition_windows(tokens: Float[Tensor, "b h w c"], size: int) -> Float[Tensor, "windows tokens c"]:
@@ -170,13 +170,14 @@ class PixelEmbedding(nn.Module):
         return tokens
 
 
-class SwinIR(nn.Module):
+class SwinIR(Maskable):
     r"""RAM-SwinIR, the restoration transformer of RAM that can be told which pixels are hidden.
 
     1x1 convolution, residual groups of Swin blocks, 3x3 convolution; the long skip starts after the pixel
     embedding's norm, and the input is *not* added to the output. Parameter names and shapes are those of the
     released checkpoints. Height and width are free: the input is reflect-padded at the bottom and right to a multiple
-    of ``window_size`` and the output cropped back.
+    of ``window_size`` and the output cropped back. Without explicit tokens hidden pixels show the learned
+    ``mask_token``, which exists at ``img_size`` only.
 
     Args:
         img_size: Side in pixels for which attention masks and ``mask_token`` are stored. A multiple of the window.
@@ -224,7 +225,7 @@ class SwinIR(nn.Module):
             )
         if img_size % window_size:
             raise ValueError(f"`img_size` must be a multiple of `window_size` {window_size}, got {img_size}.")
-        self.window_size = window_size
+        self.size_multiple = window_size
         self.mask_token = nn.Parameter(torch.empty(1, in_chans, img_size, img_size))
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         self.conv_first = nn.Conv2d(in_chans, embed_dim, 1)
@@ -238,52 +239,16 @@ class SwinIR(nn.Module):
         self.conv_last = nn.Conv2d(embed_dim, in_chans, 3, padding=1)
         self.apply(_initialise_linear)
 
-    def forward(
-        self,
-        image: Float[Tensor, "b c h w"],
-        mask: Float[Tensor, "b h w"] | None = None,
-        mask_tokens: Float[Tensor, "b c h w"] | None = None,
-    ) -> Float[Tensor, "b c h w"]:
-        """Restored image.
-
-        Args:
-            image: Network input (ImageNet-normalised for the released weights), larger than the padding it needs.
-            mask: 1 where a pixel is hidden, 0 where visible; fractions blend.
-            mask_tokens: What is shown in place of hidden pixels; default the learned ``mask_token``, which exists at
-                ``img_size`` only.
-
-        Returns:
-            Output of the same shape as ``image``.
-
-        Raises:
-            ValueError: If the image is too small to be padded by reflection or does not fit the learned token.
-        """
-        height, width = image.shape[-2:]
-        if mask is not None:
-            image = hide(image, mask, self.mask_token if mask_tokens is None else mask_tokens)
-        padded = reflect_pad(image, self.window_size)
-        grid_height, grid_width = padded.shape[-2:]
-        embedded = self.patch_embed(self.conv_first(padded))
+    def restore(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Restored image of the same shape; both sides are multiples of the window."""
+        size = image.shape[-2:]
+        embedded = self.patch_embed(self.conv_first(image))
         tokens = embedded
         for group in self.layers:
-            tokens = group(tokens, grid_height, grid_width)
-        tokens = self.norm(tokens)
-        body = self.conv_after_body(tokens.transpose(1, 2).unflatten(2, (grid_height, grid_width)))
-        skip = embedded.transpose(1, 2).unflatten(2, (grid_height, grid_width))
-        out: Tensor = self.conv_last(body + skip)
-        return out[..., :height, :width]
-
-
-def reflect_pad(image: Float[Tensor, "b c h w"], multiple: int) -> Float[Tensor, "b c ph pw"]:
-    """Image mirrored at its bottom and right border until both sides are multiples of ``multiple``."""
-    height, width = image.shape[-2:]
-    bottom, right = -height % multiple, -width % multiple
-    if bottom >= height or right >= width:
-        raise ValueError(
-            f"image of {height}x{width} pixels is too small to be reflect-padded to a multiple of {multiple}: "
-            f"give at least {multiple // 2 + 1} pixels a side."
-        )
-    return F.pad(image, (0, right, 0, bottom), mode="reflect") if bottom or right else image
+            tokens = group(tokens, *size)
+        body = self.conv_after_body(self.norm(tokens).transpose(1, 2).unflatten(2, size))
+        out: Tensor = self.conv_last(body + embedded.transpose(1, 2).unflatten(2, size))
+        return out
 
 
 def _initialise_linear(module: nn.Module) -> None:

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from ram_models.archs.maskable import reflect_pad
 from ram_models.archs.rgb import RGBSwinIR
 from ram_models.archs.swinir import (
     SwinBlock,
     SwinIR,
     merge_windows,
     partition_windows,
-    reflect_pad,
     relative_positions,
     shifted_window_mask,
 )
@@ -106,6 +106,16 @@ def test_hiding_is_replacing_pixels_by_the_token(net, image, mask):
 def test_without_tokens_hidden_pixels_show_the_learned_one(net, image, mask):
     want = net(image, mask, net.mask_token.expand_as(image))
     torch.testing.assert_close(net(image, mask), want, rtol=0, atol=1e-12)
+
+
+def test_a_mask_of_zeros_hides_nothing(net, image, mask):
+    assert net(image, torch.zeros_like(mask)).equal(net(image))
+
+
+def test_gradients_reach_every_visible_pixel(net, image, mask):
+    image.requires_grad_()
+    net(image, mask).square().sum().backward()
+    assert (image.grad.abs().sum(1) > 0).equal(mask == 0)
 
 
 def test_images_of_a_batch_do_not_influence_each_other(net, image):

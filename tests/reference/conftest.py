@@ -1,12 +1,14 @@
 """Numbers of the authors' released code; data/README.md says how they were made."""
 
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ram_models.archs.promptir import PromptIR
 from ram_models.archs.swinir import SwinIR
 
 DATA = Path(__file__).parent / "data"
@@ -36,6 +38,32 @@ def official_swinir() -> SwinIR:
 @pytest.fixture(scope="session")
 def swinir_io() -> dict[str, Tensor]:
     return load("small_swinir_io.npz")
+
+
+@torch.no_grad()
+def fill_by_names(network: nn.Module) -> None:
+    """Weights that follow from the names of the parameters alone; the rule stands in data/README.md."""
+    for name, parameter in network.named_parameters():
+        noise = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(tuple(parameter.shape))
+        z = torch.from_numpy(noise.astype(np.float32))
+        if parameter.ndim in (2, 4) and name.endswith("weight"):
+            parameter.copy_(z / parameter[0].numel() ** 0.5)
+        else:
+            one = name.endswith("temperature") or (parameter.ndim <= 1 and name.endswith("weight"))
+            parameter.copy_(one + 0.02 * z)
+
+
+@pytest.fixture(scope="session")
+def official_promptir() -> PromptIR:
+    """The small RAM-PromptIR with the weights of the stored numbers."""
+    network = PromptIR(num_blocks=(1, 1, 1, 1), num_refinement_blocks=1, ffn_expansion_factor=0.5).eval()
+    fill_by_names(network)
+    return network
+
+
+@pytest.fixture(scope="session")
+def promptir_io() -> dict[str, Tensor]:
+    return load("small_promptir_io.npz")
 
 
 @pytest.fixture(scope="session")
