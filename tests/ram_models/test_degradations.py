@@ -326,6 +326,12 @@ def test_coverage_is_twice_the_mean_light(generator):
     assert float(layer.mean()) == pytest.approx(0.25, rel=0.08)
 
 
+def test_the_layers_share_the_coverage(generator):
+    streaks = rain_streaks(400, 400, 10.0, 20.0, 0.1, generator)
+    # Few streaks overlap, so that clipping at 1 hardly matters. Over seeds the spread is 5 %: four of them.
+    assert float(streaks.mean()) == pytest.approx(0.05, rel=0.2)
+
+
 def test_rain_is_as_dense_at_the_border_as_in_the_middle():
     layers = torch.stack(
         [streak_layer(60, 60, 30.0, 40.0, 1.0, 0.5, torch.Generator().manual_seed(i)) for i in range(60)]

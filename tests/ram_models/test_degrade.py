@@ -139,15 +139,18 @@ def test_images_too_small_for_one_task_meet_the_others(folder, tmp_path):
 
 
 def test_the_table_knows_what_was_finished_when_the_disk_fills_up(folder, tmp_path, monkeypatch):
+    on_disk = []
+
     def write(image, path, original=recipe.write_png):
         if path.name == "b.png":
+            on_disk.extend(rows_of(tmp_path / "out"))  # before anything is closed, as if the power went
             raise OSError(28, "No space left on device")
         original(image, path)
 
     monkeypatch.setattr(recipe, "write_png", write)
     with pytest.raises(OSError, match="No space left"):
         run(folder, tmp_path / "out", "noise")
-    assert [row["image"] for row in rows_of(tmp_path / "out")] == ["a.jpg"]
+    assert [row["image"] for row in on_disk] == ["a.jpg"]
 
 
 @pytest.mark.parametrize(
