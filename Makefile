@@ -32,6 +32,7 @@ test: venv ## run every check: style, types, import contracts, tests, notebooks
 bench: venv ## measure speed and convergence
 	$(BIN)/python benchmarks/one_pass.py
 	$(BIN)/python benchmarks/convergence.py
+	$(BIN)/python benchmarks/training.py
 
 clean: ## remove what the other targets made, except .venv
 	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -16,6 +16,7 @@ __all__ = [
     "fit",
     "learning_rate",
     "masked_l1",
+    "optimise",
     "read",
     "start",
     "stop_requests",
@@ -128,6 +129,7 @@ class Optim:
         lr: Peak learning rate, reached after ``warmup`` steps, then cosine down to ``lr_final``.
         lr_final: Learning rate at the end.
         warmup: Steps of linear warm-up.
+        betas: Adam's decay rates of the gradient's mean and square.
         clip: Largest norm of the gradient; null does not clip.
         ema: Decay of the exponential moving average of the weights, in [0, 1): it is validated and written; null takes
             the weights themselves.
@@ -138,6 +140,7 @@ class Optim:
     lr: float = 1e-3
     lr_final: float = 1e-5
     warmup: int = 100
+    betas: tuple[float, float] = (0.9, 0.999)
     clip: float | None = 1.0
     ema: float | None = None
 
@@ -402,6 +405,7 @@ class State:
 
     Args:
         network: Bare network.
+        trained: The same as prepared by ``accelerator``.
         average: Moving average of its weights, if there is one.
         optimiser: As prepared by ``accelerator``.
         accelerator: Devices and processes.
@@ -410,11 +414,23 @@ class State:
     """
 
     network: nn.Module
+    trained: nn.Module
     average: AveragedModel | None
     optimiser: torch.optim.Optimizer
     accelerator: Accelerator
     step: int = 0
     losses: list[Tensor] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, network: nn.Module, optim: Optim, accelerator: Accelerator) -> "State":
+        """Before the first step; the optimiser takes the parameters that require a gradient."""
+        trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        average = None
+        if optim.ema is not None:
+            average = AveragedModel(network, accelerator.device, multi_avg_fn=get_ema_multi_avg_fn(optim.ema))
+        optimiser = torch.optim.Adam(trainable, optim.lr, optim.betas)
+        trained, prepared = accelerator.prepare(network.train(), optimiser)
+        return cls(network, trained, average, prepared, accelerator)
 
     @property
     def result(self) -> nn.Module:
@@ -504,6 +520,29 @@ def read(loader: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
         raise UnreadableData(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
 
 
+def optimise(state: State, batches: Iterable[Batch], loss: Loss, optim: Optim) -> Iterator[None]:
+    """Train on the batches; comes back after every optimiser step, when all passes of the step are done."""
+    accelerator, parts = state.accelerator, []
+    for batch in batches:
+        with accelerator.accumulate(state.trained):
+            for group in state.optimiser.param_groups:
+                group["lr"] = learning_rate(state.step, optim)
+            value = loss(state.trained, batch)
+            accelerator.backward(value)
+            if accelerator.sync_gradients and optim.clip is not None:
+                accelerator.clip_grad_norm_(state.network.parameters(), optim.clip)
+            state.optimiser.step()
+            state.optimiser.zero_grad()
+        parts.append(value.detach())
+        if accelerator.sync_gradients:
+            if state.average is not None:
+                state.average.update_parameters(state.network)
+            state.losses.append(accelerator.reduce(torch.stack(parts).mean(), "mean"))
+            state.step += 1
+            parts.clear()
+            yield
+
+
 def fit(
     network: nn.Module,
     crops: Crops,
@@ -534,30 +573,21 @@ def fit(
     """
     optim, log = run.optim, run.log
     settings = {name: value for name, value in flat_settings(run).items() if not name.startswith(FREE)}
-    optimiser: Any = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=optim.lr)
-    average = None
-    if optim.ema is not None:
-        average = AveragedModel(network, accelerator.device, multi_avg_fn=get_ema_multi_avg_fn(optim.ema))
-    trained, optimiser = accelerator.prepare(network.train(), optimiser)
-    state = State(network, average, optimiser, accelerator)
-    set_seed(run.seed, device_specific=True)  # so that processes drop different paths of a stochastic network
     run.out.mkdir(parents=True, exist_ok=True)
-    stored = latest_checkpoint(run.out / "checkpoints")
+    state = State.begin(network, optim, accelerator)
+    set_seed(run.seed, device_specific=True)  # so that processes drop different paths of a stochastic network
+    stored, metrics = latest_checkpoint(run.out / "checkpoints"), None
     if stored is not None:
         refuse_other_settings(stored["settings"], settings, run.out)
         if stored["data"] != data_id:
             warnings.warn("the images are not those that the run began with; it goes on with these.", stacklevel=2)
         state.load(stored)
+        metrics = stored["metrics"]
+        stored.clear()  # as large as all that is trained
     journal = Journal(
-        run.out,
-        [f"psnr_{name}" for name in validation.names],
-        None if stored is None else stored["metrics"],
-        state.step,
-        optim.steps,
-        optim.batch_size,
-        log.tensorboard,
-        accelerator.is_main_process,
-    )
+        run.out, [f"psnr_{name}" for name in validation.names], metrics, state.step, optim.steps, optim.batch_size,
+        log.tensorboard, accelerator.is_main_process,
+    )  # fmt: skip
     if accelerator.is_main_process:
         used = {"processes": accelerator.num_processes, "device": str(accelerator.device), "seed": run.seed}
         record_start(run.out, run, state.step, used | {"threads": torch.get_num_threads()})
@@ -578,41 +608,12 @@ def fit(
         journal.row(state.step, values, picture)
         state.losses.clear()
 
-    numbers = crop_numbers(
-        state.step, optim, run.compute.accumulate, accelerator.process_index, accelerator.num_processes
-    )
-    loader = DataLoader(
-        crops,
-        batch_sampler=numbers,
-        num_workers=run.compute.workers,
-        pin_memory=accelerator.device.type == "cuda",
-        worker_init_fn=ignore_stop_requests,
-        generator=torch.Generator(),  # else it would draw from the generator of the training itself
-    )
-    parts: list[Tensor] = []
+    batches = read(_loader(crops, run, state.step, accelerator), accelerator.device)
     with journal, stop_requests() as received:
         try:
-            for batch in read(loader, accelerator.device):
-                with accelerator.accumulate(trained):
-                    for group in optimiser.param_groups:
-                        group["lr"] = learning_rate(state.step, optim)
-                    value = loss(trained, batch)
-                    accelerator.backward(value)
-                    if accelerator.sync_gradients and optim.clip is not None:
-                        accelerator.clip_grad_norm_(network.parameters(), optim.clip)
-                    optimiser.step()
-                    optimiser.zero_grad()
-                parts.append(value.detach())
-                if not accelerator.sync_gradients:
-                    continue
-                if average is not None:
-                    average.update_parameters(network)
-                state.losses.append(accelerator.reduce(torch.stack(parts).mean(), "mean"))
-                parts.clear()
-                state.step += 1
+            for _ in optimise(state, batches, loss, optim):
                 journal.step()
-                stopping = anywhere(accelerator, bool(received))
-                last = state.step == optim.steps
+                stopping, last = anywhere(accelerator, bool(received)), state.step == optim.steps
                 validated = last or state.step % log.validate_every == 0
                 if validated or state.step % log.every == 0:
                     report(validated)
@@ -629,6 +630,19 @@ def fit(
     elif accelerator.is_main_process:
         save_weights(state.result, run.out / "weights.safetensors", settings)
     accelerator.wait_for_everyone()
+
+
+def _loader(crops: Crops, run: Run, step: int, accelerator: Accelerator) -> DataLoader[tuple[Tensor, ...]]:
+    """The batches of this process from ``step`` on."""
+    passes, rank, processes = run.compute.accumulate, accelerator.process_index, accelerator.num_processes
+    return DataLoader(
+        crops,
+        batch_sampler=crop_numbers(step, run.optim, passes, rank, processes),
+        num_workers=run.compute.workers,
+        pin_memory=accelerator.device.type == "cuda",
+        worker_init_fn=ignore_stop_requests,
+        generator=torch.Generator(),  # else it would draw from the generator of the training itself
+    )
 
 
 def anywhere(accelerator: Accelerator, claim: bool) -> bool:

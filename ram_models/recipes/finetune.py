@@ -16,7 +16,7 @@ from torch import nn
 from macattr.importance import LayerImportance, Method, rank_layers
 from macattr.presets import read_official_ranking
 from macattr.selection import TrainableMask
-from ram_models.checkpoints import build
+from ram_models.checkpoints import BUNDLED, build
 from ram_models.training import (
     Compute,
     Crops,
@@ -39,11 +39,12 @@ class Start:
 
     Args:
         name: See :func:`ram_models.checkpoints.build`.
-        weights: File of pre-trained weights; null takes the bundled ones of that name.
+        weights: Pre-trained weights: a file, or what else :func:`ram_models.checkpoints.build` takes; null takes the
+            bundled ones of that name.
     """
 
     name: str = "ram-swinir-tiny"
-    weights: Path | None = None
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,17 @@ class Config:
     compute: Compute = field(default_factory=Compute)
     log: Log = field(default_factory=Log)
     seed: int = 0
+
+
+def pretrained(start: Start) -> nn.Module:
+    """The network with its weights.
+
+    Raises:
+        ValueError: If no weights are given and none are bundled, or they do not fit.
+    """
+    if start.weights is None and not (BUNDLED / f"{start.name}.safetensors").is_file():
+        raise ValueError(f"`network.weights` must name pre-trained weights: none are bundled for {start.name!r}.")
+    return build(start.name, start.weights)
 
 
 def select(network: nn.Module, selection: Selection, crops: Crops, out: Path) -> TrainableMask:
@@ -149,7 +161,7 @@ def main(config: Config) -> None:
     accelerator = start(config.compute, config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
     crops, held_out = training_crops(config.data, config.optim, config.compute, config.seed)
-    network = build(config.network.name, config.network.weights).to(accelerator.device)
+    network = pretrained(config.network).to(accelerator.device)
     with accelerator.main_process_first():  # the other processes read the ranking that it keeps
         mask = select(network, config.selection, crops, config.out)
         refuse_other_layers(mask, config.out / "layers.txt")

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ram_models.archs.rgb import RGBSwinIR
-from ram_models.checkpoints import NETWORKS
+from ram_models.checkpoints import create
 from ram_models.masking import restore_with_twins
 from ram_models.training import (
     Batch,
@@ -38,7 +37,7 @@ class Network:
     """What is trained, from a random initialisation.
 
     Args:
-        name: See :func:`ram_models.checkpoints.build`.
+        name: See :func:`ram_models.checkpoints.create`.
         arguments: Constructor arguments in place of those of that name.
     """
 
@@ -101,7 +100,7 @@ def main(config: Config) -> None:
     """Train, or continue."""
     accelerator = start(config.compute, config.seed)
     crops, held_out = training_crops(config.data, config.optim, config.compute, config.seed)
-    network = RGBSwinIR(**{**NETWORKS[config.network.name], **config.network.arguments})
+    network = create(config.network.name, config.network.arguments)
     if config.masks.ratio is None:
         validation = Validation(held_out, ("input", "whole"), whole_views)
         fit(network, crops, whole_l1, validation, config, accelerator, fingerprint(crops))

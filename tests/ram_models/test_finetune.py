@@ -138,7 +138,12 @@ def test_a_run_does_not_continue_with_other_layers(config):
         main(replace(config, selection=replace(config.selection, fraction=0.2)))
 
 
+def test_a_network_without_weights_is_not_fine_tuned(config):
+    with pytest.raises(ValueError, match=r"`network\.weights` must name .* none are bundled for 'ram-swinir'"):
+        main(replace(config, network=Start("ram-swinir")))
+
+
 def test_weights_that_do_not_fit_are_refused(config, tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"broken")
     with pytest.raises(ValueError, match=r"a\.safetensors"):
-        main(replace(config, network=Start(weights=tmp_path / "a.safetensors")))
+        main(replace(config, network=Start(weights=str(tmp_path / "a.safetensors"))))

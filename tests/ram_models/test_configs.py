@@ -1,0 +1,75 @@
+"""The configurations that are shipped: they parse, hold the paper's settings, and refuse what they do not know."""
+
+from pathlib import Path
+
+import pytest
+from jsonargparse import auto_cli
+
+from ram_models.recipes import finetune, pretrain
+from ram_models.training import learning_rate
+
+CONFIGS = Path(pretrain.__file__).parents[1] / "configs"
+OVERLAYS = {"ground-truth", "pairwise"}
+NAMES = sorted(file.stem for file in CONFIGS.glob("*.yaml") if file.stem not in OVERLAYS)
+TASKS = {"haze", "rain", "lowlight", "motion_blur", "noise", "blur", "jpeg"}
+
+
+def parse(*names, options=()):
+    recipe = finetune.Config if "finetune" in names[0] else pretrain.Config
+    files = [argument for name in names for argument in ("--config", str(CONFIGS / f"{name}.yaml"))]
+    return auto_cli(recipe, as_positional=False, args=[*files, "--out=run", *options])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_configuration_is_complete_but_for_the_data(name):
+    config = parse(name)
+    assert config.optim.steps >= 1000
+    assert learning_rate(config.optim.steps, config.optim) == pytest.approx(config.optim.lr_final)
+
+
+@pytest.mark.parametrize(("network", "crop", "batch"), [("swinir", 64, 12), ("promptir", 128, 4)])
+def test_pre_training_has_the_papers_settings(network, crop, batch):
+    """Qin et al. 2024, Sec. 3.2 and 4.1: the numbers of the text."""
+    config = parse(f"{network}-pretrain")
+    assert (config.network.name, config.data.crop, config.optim.batch_size) == (f"ram-{network}", crop, batch)
+    assert (config.optim.lr, config.optim.lr_final, config.optim.ema) == (1e-4, 6e-5, 0.995)
+    assert (config.masks.ratio, config.masks.patch_size, config.data.target) == (0.5, 1, "paired")
+    assert set(config.data.tasks) == TASKS
+
+
+@pytest.mark.parametrize(("network", "crop"), [("swinir", 64), ("promptir", 128)])
+def test_fine_tuning_has_the_papers_settings(network, crop):
+    """Qin et al. 2024, Sec. 4.1 and A.2: 10 % of the layers, ranked on 10 images of each of the seven tasks."""
+    config = parse(f"{network}-finetune")
+    assert (config.network.name, config.data.crop, config.optim.batch_size) == (f"ram-{network}", crop, 4)
+    assert (config.optim.lr, config.optim.lr_final) == (2e-4, 1e-7)
+    assert (config.selection.ranking, config.selection.fraction, config.selection.crops) == ("mac", 0.1, 70)
+    assert set(config.data.tasks) == TASKS
+
+
+def test_a_second_configuration_changes_what_it_names_and_nothing_else():
+    base, baseline = parse("swinir-pretrain"), parse("swinir-pretrain", "pairwise")
+    assert (baseline.masks.ratio, baseline.masks.patch_size) == (None, 1)
+    assert (baseline.optim, baseline.data) == (base.optim, base.data)
+    ground_truth = parse("swinir-pretrain", "ground-truth")
+    assert (ground_truth.data.target, ground_truth.data.crop) == ("ground_truth", 64)
+    assert (ground_truth.masks, ground_truth.optim) == (base.masks, base.optim)
+
+
+def test_options_go_before_the_file():
+    config = parse("tiny-swinir", options=["--optim.lr=2e-4", "--masks.ratio=0.8", "--masks.patch_size=8"])
+    assert (config.optim.lr, config.masks.ratio, config.masks.patch_size) == (2e-4, 0.8, 8)
+    assert config.optim.steps == 6000
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("optim: {lrr: 1.0}", "lrr"), ("steps: 5", "steps"), ("optim: {steps: many}", "steps")],
+    ids=["nested", "top", "type"],
+)
+def test_wrong_keys_and_values_end_with_exit_code_2(tmp_path, capsys, content, message):
+    (tmp_path / "a.yaml").write_text(content)
+    with pytest.raises(SystemExit) as caught:
+        auto_cli(pretrain.Config, as_positional=False, args=["--config", str(tmp_path / "a.yaml"), "--out=run"])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err.partition("error:")[2]
