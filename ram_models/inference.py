@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ram_models.checkpoints import BUNDLED, build
+from ram_models.checkpoints import BUNDLED, create, load_weights
 from ram_models.masking import random_mask, restore_with_twins
 
 Restorer: TypeAlias = Callable[[Tensor], Tensor]
@@ -40,12 +40,12 @@ class Identity(nn.Module):
         return image
 
 
-def network_by_name(name: str, weights: Path | str | None, device: str) -> nn.Module:
-    """A network that is ready for use: trained weights, in eval mode, on the device.
+def network_by_name(name: str, weights: Path | str | None, device: str) -> tuple[nn.Module, str | None]:
+    """A network that is ready for use: trained weights, in eval mode, on the device; and the SHA-256 of its weights.
 
     Args:
         name: See :func:`ram_models.checkpoints.build`; or ``identity``, which gives its input back.
-        weights: File of its weights, as :func:`~ram_models.checkpoints.build` takes it; None for the bundled ones.
+        weights: As :func:`ram_models.checkpoints.load_weights` takes them; None for the bundled ones.
         device: Where to compute, as "cpu" or "cuda".
 
     Raises:
@@ -56,11 +56,12 @@ def network_by_name(name: str, weights: Path | str | None, device: str) -> nn.Mo
     if name == "identity":
         if weights is not None:
             raise ValueError(f"`weights` {str(weights)!r} have no effect on `network` identity: leave them out.")
-        return Identity()
-    network = build(name, weights).to(device).eval()
-    if weights is None and not (BUNDLED / f"{name}.safetensors").is_file():
+        return Identity(), None
+    network, bundled = create(name), BUNDLED / f"{name}.safetensors"
+    if weights is None and not bundled.is_file():
         raise ValueError(f"`network` {name!r} comes without weights: give a file of them as `weights`.")
-    return network
+    report = load_weights(network, bundled if weights is None else weights)
+    return network.to(device).eval(), report.sha256
 
 
 def seeded(name: str, seed: int = 0) -> torch.Generator:

@@ -7,7 +7,6 @@ that are measured into one folder stand side by side in its tables.
 __all__ = ["Config", "main"]
 
 import csv
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -21,7 +20,6 @@ import pandas as pd
 from torch import nn
 from tqdm.auto import tqdm
 
-from ram_models.checkpoints import BUNDLED
 from ram_models.inference import check_tiles, network_by_name, restore_any_size, restorer, seeded
 from ram_models.layouts import Pair, read_sets
 from ram_models.metrics import Convention, psnr, ssim
@@ -39,7 +37,7 @@ class Config:
         data: Folder of test sets in their own layouts (see docs/datasets.md), at any depth.
         out: Folder for the results.
         network: Name of the network, see `ram_models.checkpoints.build`; identity measures the degraded images.
-        weights: File of its weights, as `build` takes it; default the bundled ones.
+        weights: File of its weights, or a Hugging Face repository as owner/name; default the bundled ones.
         twins: Predict every pixel while it is hidden, in two runs with complementary masks.
         method: Name of the row in the tables; default the network's. With the name of one of the paper's methods the
             tables show the difference to it.
@@ -83,9 +81,9 @@ def main(config: Config) -> int:
     """Measure what is not measured yet and write the tables; a bad image is reported and costs the exit code 2."""
     check(config)
     planned = plan(config.protocol, read_sets(config.data, config.layout))
-    network = network_by_name(config.network, config.weights, config.device)
+    network, sha256 = network_by_name(config.network, config.weights, config.device)
     config.out.mkdir(parents=True, exist_ok=True)
-    record_settings(config)
+    record_settings(config, sha256)
     file = config.out / f"{config.name}.csv"
     done = measured(file)
     waiting = [(t, p) for t, p in images(planned, config) if (t.setting.name, p.name) not in done]
@@ -149,13 +147,13 @@ def measured(file: Path) -> set[tuple[str, str]]:
         return {(row["setting"], row["image"]) for row in csv.DictReader(lines)}
 
 
-def record_settings(config: Config) -> None:
+def record_settings(config: Config, sha256: str | None) -> None:
     """Write METHOD.json, or compare with it and with those of other methods.
 
     Raises:
         ValueError: If the folder holds results that were made otherwise.
     """
-    given = settings(config)
+    given = settings(config, sha256)
     for file in sorted(config.out.glob("*.json")):
         stored = json.loads(file.read_text())
         own = file.stem == config.name
@@ -175,13 +173,12 @@ def refuse_difference(file: Path, name: str, stored: object, given: object) -> N
         )
 
 
-def settings(config: Config) -> dict[str, object]:
+def settings(config: Config, sha256: str | None) -> dict[str, object]:
     """How the results are made, as plain values."""
-    source = Path(config.weights or BUNDLED / f"{config.network}.safetensors")
     packages = ("torch", "torchmetrics", "Pillow", "macattr")
     return {
         **{name: value if not isinstance(value, Path) else str(value) for name, value in asdict(config).items()},
-        "weights_sha256": hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else None,
+        "weights_sha256": sha256,
         "versions": {name: importlib.metadata.version(name) for name in packages},
     }
 

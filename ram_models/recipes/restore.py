@@ -36,7 +36,7 @@ class Config:
         source: Image file, or folder of image files, searched recursively.
         out: File or folder for the results; a folder keeps the names and subfolders of its source.
         network: Name of the network, see `ram_models.checkpoints.build`; identity gives images back as they are.
-        weights: File of its weights, as `build` takes it; default the bundled ones.
+        weights: File of its weights, or a Hugging Face repository as owner/name; default the bundled ones.
         twins: Predict every pixel while it is hidden, in two runs with complementary masks. For networks that were
             pre-trained with masks and not fine-tuned, as the bundled one.
         tile: Images with a longer side, in pixels, are restored in tiles of this size. A multiple of 16.
@@ -68,7 +68,7 @@ def main(config: Config) -> int:
     mpl.use("Agg")
     check_tiles(config.tile, config.overlap)
     targets = planned(config)
-    network = network_by_name(config.network, config.weights, config.device)
+    network, _ = network_by_name(config.network, config.weights, config.device)
     waiting = {s: t for s, t in targets.items() if config.existing == "overwrite" or not t.exists()}
     failures = []
     for source, target in (progress := tqdm(waiting.items(), unit="image")):

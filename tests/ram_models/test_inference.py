@@ -67,7 +67,7 @@ def test_the_bundled_network_gives_nearly_the_same_in_tiles():
     """It sees the whole image, so tiles differ; the blend keeps that below a level of 8 bits in the mean."""
     from ram_models.datasets import clean_photographs
 
-    network, image = network_by_name("ram-swinir-tiny", None, "cpu"), clean_photographs(64)["chelsea"]
+    network, image = network_by_name("ram-swinir-tiny", None, "cpu")[0], clean_photographs(64)["chelsea"]
     whole, tiled = (
         restore_any_size(restorer(network, False, seeded("a")), image, tile, overlap)
         for tile, overlap in ((None, 0), (48, 16))
@@ -78,7 +78,7 @@ def test_the_bundled_network_gives_nearly_the_same_in_tiles():
 @pytest.mark.parametrize("size", [(1, 1), (3, 20), (7, 7), (17, 2), (9, 33)])
 @pytest.mark.parametrize("twins", [False, True])
 def test_images_below_the_window_pass(size, twins):
-    network = network_by_name("ram-swinir-tiny", None, "cpu")
+    network, _ = network_by_name("ram-swinir-tiny", None, "cpu")
     image = torch.rand(3, *size)
     restored = restore_any_size(restorer(network, twins, seeded("a")), image)
     assert restored.shape == image.shape
@@ -86,7 +86,7 @@ def test_images_below_the_window_pass(size, twins):
 
 
 def test_twin_masks_belong_to_the_generator():
-    network, image = network_by_name("ram-swinir-tiny", None, "cpu"), torch.rand(3, 16, 16)
+    network, image = network_by_name("ram-swinir-tiny", None, "cpu")[0], torch.rand(3, 16, 16)
     first, again, other = (
         restore_any_size(restorer(network, True, seeded(name)), image) for name in ("a.png", "a.png", "b.png")
     )
@@ -140,7 +140,7 @@ def test_networks_that_break_the_contract_are_refused(restore, message):
 
 @pytest.mark.parametrize("twins", [False, True])
 def test_the_identity_gives_the_image_back(twins):
-    image, identity = torch.rand(3, 50, 40), network_by_name("identity", None, "cpu")
+    image, identity = torch.rand(3, 50, 40), network_by_name("identity", None, "cpu")[0]
     torch.testing.assert_close(restore_any_size(restorer(identity, twins, seeded("a")), image, 32, 16), image)
 
 

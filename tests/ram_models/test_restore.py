@@ -24,7 +24,7 @@ class Negative(torch.nn.Module):
 @pytest.fixture(autouse=True)
 def _negative(monkeypatch):
     real = restore.network_by_name
-    by_name = lambda name, weights, device: Negative() if name == "negative" else real(name, weights, device)  # noqa: E731
+    by_name = lambda name, weights, device: (Negative(), None) if name == "negative" else real(name, weights, device)  # noqa: E731
     monkeypatch.setattr(restore, "network_by_name", by_name)
 
 
