@@ -86,7 +86,7 @@ class Picture:
             own, given = (f"{height}x{width}" for height, width in (self.pixels.shape[:2], rgb.shape[-2:]))
             raise ValueError(f"the picture has {own} pixels, got colours of {given}.")
         colours = rgb.mean(0, keepdim=True) if self.colours == 1 else rgb
-        stored = colours.clamp(0, 1).mul(self.white).round_().permute(1, 2, 0).numpy().astype(self.pixels.dtype)
+        stored = colours.clamp(0, 1).mul_(self.white).round_().permute(1, 2, 0).numpy().astype(self.pixels.dtype)
         return replace(self, pixels=np.concatenate((stored, self.pixels[..., self.colours :]), axis=2))
 
 
