@@ -112,7 +112,8 @@ def test_mac_loss_allocates_the_loss_change_on_the_hidden_pixels(network, pairs)
         path = MaskAttributePath(image[None], twin, torch.zeros_like(image)[None])
         loss = HiddenDistance(clean[None], path.hidden())
         start, end = path.at(torch.tensor([0.5, 1.0]))[0][:, None]
-        changes.append(float(loss(network(end)) - loss(network(start))))
+        with torch.no_grad():
+            changes.append(float(loss(network(end)) - loss(network(start))))
     # Every layer is a cut; the loss has kinks, at which the sum converges to first order.
     assert found == pytest.approx(dict.fromkeys(LAYERS, sum(changes) / 2), rel=5e-3)
 
