@@ -158,7 +158,7 @@ class Compute:
     """How the machine is used; the result is the same up to rounding.
 
     Args:
-        precision: Of the computation; weights stay float32. ``fp16`` needs a GPU.
+        precision: Of the computation; weights stay float32. ``fp16`` scales the loss against underflow.
         accumulate: Forward and backward passes in an optimiser step, to save memory.
         workers: Processes that read and degrade images beside each training process.
         cache_megabytes: Memory for decoded images in each of these processes.
