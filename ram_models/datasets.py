@@ -36,7 +36,7 @@ def _pick(count: int, generator: torch.Generator) -> int:
 
 
 def _cut(images: Sequence[Tensor], crop: int, generator: torch.Generator) -> list[Tensor]:
-    """The same random window of every image, in the same of its eight orientations."""
+    """Copies of the same random window of every image, in the same of its eight orientations."""
     height, width = images[0].shape[1:]
     top, left = _pick(height - crop + 1, generator), _pick(width - crop + 1, generator)
     turns, mirrored = _pick(4, generator), _pick(2, generator)
@@ -236,9 +236,8 @@ def _mirrored(image: Tensor, size: int) -> Tensor:
 
 
 def _unit(pixels: Tensor) -> Tensor:
-    """Pixels of :func:`macattr.images.read_pixels` in [0, 1], in memory of their own."""
-    scaled = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
-    return scaled.clone(memory_format=torch.contiguous_format)
+    """Pixels of :func:`macattr.images.read_pixels` in [0, 1]."""
+    return (pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels).contiguous()
 
 
 def clean_photographs(size: int) -> dict[str, Float[Tensor, "3 h w"]]:

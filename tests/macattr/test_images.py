@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from macattr.images import center_crop, find_images, read_image
+from macattr.images import center_crop, find_images, read_image, read_pixels
 
 
 @pytest.fixture
@@ -91,3 +91,16 @@ def test_the_crop_is_the_middle_and_never_larger_than_the_image():
     image = torch.arange(3 * 6 * 4).reshape(3, 6, 4).float()
     assert torch.equal(center_crop(image, 2), image[:, 2:4, 1:3])
     assert torch.equal(center_crop(image, 5), image[:, 0:5, :])
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [(np.uint8, torch.uint8), (np.uint16, torch.float32)], ids=["8 bit", "16 bit"]
+)
+def test_pixels_are_kept_as_bytes_where_bytes_hold_them(tmp_path, kind, dtype):
+    values = np.arange(12, dtype=kind).reshape(3, 4) * (np.iinfo(kind).max // 12)
+    Image.fromarray(values).save(tmp_path / "grey.png")
+    pixels = read_pixels(tmp_path / "grey.png")
+    assert pixels.dtype == dtype
+    unit = pixels / 255 if dtype == torch.uint8 else pixels
+    assert unit.equal(read_image(tmp_path / "grey.png"))
+    assert unit[2].double().numpy() == pytest.approx(values / np.iinfo(kind).max, abs=1e-7)  # float32 rounding

@@ -146,6 +146,7 @@ TREES = {
         ("RESIDE-OTS", "train", "haze", 1),
     ),
     "ITS": (["ITS/clear/1.png", "ITS/hazy/1_1_0.9.png", "ITS/hazy/1_2_1.png"], ("RESIDE-ITS", "train", "haze", 2)),
+    "SOTS indoor": (["SOTS/gt/1400.png", "SOTS/hazy/1400_1.png"], ("SOTS-indoor", "test", "haze", 1)),
     "SOTS outdoor": (
         ["SOTS/outdoor/clear/0001.png", "SOTS/outdoor/hazy/0001_0.8_0.2.jpg"],
         ("SOTS-outdoor", "test", "haze", 1),
@@ -194,6 +195,7 @@ TREES = {
     "LSDIR shards": (["LSDIR/shard-00/0001000/0000001.png"], ("LSDIR", "train", None, 1)),
     "LSDIR validation": (["LSDIR-val1/0000000/0000001.png"], ("LSDIR", "val", None, 1)),
     "BSDS500 val": (["BSR/BSDS500/data/images/val/101085.jpg"], ("BSDS500", "val", None, 1)),
+    "names in capitals": (["KODAK24/KODIM01.PNG"], ("Kodak24", "test", None, 1)),
     "own pairs": (["mine/noise/degraded/a.png", "mine/noise/clean/a.jpg"], ("paired", "all", "noise", 1)),
 }
 
@@ -310,8 +312,10 @@ def test_links_are_followed_and_a_loop_of_them_ends(tmp_path):
     tree(tmp_path, "disk/eval15/low/1.png", "disk/eval15/high/1.png")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "LOL").symlink_to(tmp_path / "disk")
-    (tmp_path / "data" / "again").symlink_to(tmp_path / "data")
-    assert found(read_sets(tmp_path / "data")) == {("LOL", "test", "lowlight", 1)}
+    (tmp_path / "disk" / "eval15" / "low" / "again").symlink_to(tmp_path / "disk" / "eval15" / "low")
+    sets, others = recognise(tmp_path / "data")
+    assert found(sets) == {("LOL", "test", "lowlight", 1)}
+    assert others == []
 
 
 @pytest.mark.parametrize(("width", "border"), [(24, 10), (4, 0)], ids=["larger", "already cut"])
@@ -359,6 +363,12 @@ def test_what_is_not_there_is_said_in_one_line(tmp_path, files, layout, message)
     with pytest.raises(ValueError, match=message) as raised:
         read_sets(tree(tmp_path, *files), layout)
     assert "\n" not in str(raised.value)
+
+
+def test_one_side_of_a_pair_is_not_taken_for_the_set_around_it(tmp_path):
+    tree(tmp_path, "eval15/low/1.png", "eval15/high/1.png")
+    with pytest.raises(ValueError, match=r"none of the 1 images below .* lies in a known layout"):
+        read_sets(tmp_path / "eval15" / "low")
 
 
 def test_a_missing_folder_is_named(tmp_path):
