@@ -100,7 +100,7 @@ class LoadReport:
         """One line; long lists of names are cut."""
         where = f" in {'.'.join(self.entries)}" if self.entries else ""
         lists = {
-            "passed over": self.passed_over,
+            "passed over": self.passed_over if self.fits else (),
             "kept": self.kept,
             "missing": self.missing,
             "unknown": self.unknown,

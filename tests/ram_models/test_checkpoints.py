@@ -228,7 +228,7 @@ def test_half_fitting_weights_are_refused_and_named(network, official, tmp_path)
     official["conv_first.bias"] = torch.zeros(8, dtype=torch.int64)
     torch.save(official, tmp_path / "a.pth")
     message = (
-        r"'a.pth' does not fit RGBSwinIR and was not loaded: 35 parameters fit, 3 passed over \(.*\), "
+        r"'a.pth' does not fit RGBSwinIR and was not loaded: 35 parameters fit, "
         r"1 missing \(norm.weight\), 1 unknown \(surplus\), 1 of another shape \(norm.bias 3 instead of 8\), "
         r"2 not finite numbers \(conv_first.bias, conv_last.bias\)\."
     )
@@ -240,10 +240,10 @@ def test_half_fitting_weights_are_refused_and_named(network, official, tmp_path)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"norm.weight": None}, "38 parameters fit, .*, 1 missing"),
-        ({"surplus": torch.zeros(2)}, "39 parameters fit, .*, 1 unknown"),
-        ({"norm.weight": torch.zeros(8, 1)}, "38 parameters fit, .*, 1 of another shape .norm.weight 8x1 instead of 8"),
-        ({"norm.weight": torch.full((8,), torch.inf)}, "38 parameters fit, .*, 1 not finite"),
+        ({"norm.weight": None}, "38 parameters fit, 1 missing"),
+        ({"surplus": torch.zeros(2)}, "39 parameters fit, 1 unknown"),
+        ({"norm.weight": torch.zeros(8, 1)}, "38 parameters fit, 1 of another shape .norm.weight 8x1 instead of 8"),
+        ({"norm.weight": torch.full((8,), torch.inf)}, "38 parameters fit, 1 not finite"),
     ],
     ids=["missing", "unknown", "of_another_shape", "not_finite"],
 )

@@ -110,7 +110,6 @@ def test_a_run_that_is_stopped_saves_ends_cleanly_and_goes_on(config, tmp_path, 
     "changes",
     [
         pytest.param({"compute": Compute("bf16")}, id="bf16"),
-        pytest.param({"compute": Compute("fp16")}, id="fp16"),
         pytest.param({"optim": Optim(steps=6, batch_size=2, ema=None, clip=None)}, id="no_average_no_clip"),
         pytest.param({"compute": Compute(accumulate=2)}, id="accumulated"),
         pytest.param({"log": Log(every=4, validate_every=6, save_every=3, tensorboard=False)}, id="save_between_rows"),
