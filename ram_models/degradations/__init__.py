@@ -7,9 +7,19 @@ and the image that is given is never changed.
 
 __all__ = [
     "DEGRADATIONS",
+    "JPEG",
     "TASKS",
     "UNSEEN",
+    "Darkening",
     "Degradation",
+    "GaussianBlur",
+    "GaussianNoise",
+    "Haze",
+    "MotionBlur",
+    "Pepper",
+    "PoissonNoise",
+    "Rain",
+    "Speckle",
     "add_gaussian_noise",
     "add_haze",
     "add_pepper",
@@ -34,4 +44,21 @@ from ram_models.degradations.haze import add_haze, random_depth
 from ram_models.degradations.light import darken
 from ram_models.degradations.noise import add_gaussian_noise, add_pepper, add_poisson_noise, add_speckle
 from ram_models.degradations.rain import add_rain, rain_streaks
-from ram_models.degradations.tasks import DEGRADATIONS, TASKS, UNSEEN, Degradation, degrade, draw
+from ram_models.degradations.tasks import (
+    DEGRADATIONS,
+    JPEG,
+    TASKS,
+    UNSEEN,
+    Darkening,
+    Degradation,
+    GaussianBlur,
+    GaussianNoise,
+    Haze,
+    MotionBlur,
+    Pepper,
+    PoissonNoise,
+    Rain,
+    Speckle,
+    degrade,
+    draw,
+)

@@ -94,10 +94,9 @@ class Rain(Degradation):
 
     @classmethod
     def draw(cls, generator: torch.Generator) -> "Rain":
-        """Angle from [-25, 25) degrees, length [20, 60) pixels, log coverage log [0.1, 1.2), strength [0.3, 0.9)."""
+        """Angle from [-25, 25) degrees, length [20, 60) pixels, log coverage log [0.1, 2.5), strength [0.3, 0.9)."""
         angle, length = _uniform(-25.0, 25.0, generator), _uniform(20.0, 60.0, generator)
-        coverage = math.exp(_uniform(math.log(0.1), math.log(1.2), generator))
-        return cls(angle, length, coverage, _uniform(0.3, 0.9, generator))
+        return cls(angle, length, _log_uniform(0.1, 2.5, generator), _uniform(0.3, 0.9, generator))
 
     def __call__(self, image: Float[Tensor, "3 h w"], generator: torch.Generator) -> Float[Tensor, "3 h w"]:
         """Rainy image."""
@@ -157,8 +156,8 @@ class Darkening(Degradation):
 
     @classmethod
     def draw(cls, generator: torch.Generator) -> "Darkening":
-        """Gamma from [1.5, 3), gain from [0.07, 0.4), noise from [0.5, 2.5)."""
-        return cls(_uniform(1.5, 3.0, generator), _uniform(0.07, 0.4, generator), _uniform(0.5, 2.5, generator))
+        """Gamma from [1.5, 3), log gain from log [0.07, 0.4), noise from [0.5, 2.5)."""
+        return cls(_uniform(1.5, 3.0, generator), _log_uniform(0.07, 0.4, generator), _uniform(0.5, 2.5, generator))
 
     def __call__(self, image: Float[Tensor, "3 h w"], generator: torch.Generator) -> Float[Tensor, "3 h w"]:
         """Dark image."""
@@ -248,6 +247,11 @@ class Speckle(Degradation):
 def _uniform(low: float, high: float, generator: torch.Generator) -> float:
     """A number from [low, high)."""
     return low + (high - low) * float(torch.rand((), generator=generator, device=generator.device))
+
+
+def _log_uniform(low: float, high: float, generator: torch.Generator) -> float:
+    """A number from [low, high), as often between x and 2 x for every x."""
+    return math.exp(_uniform(math.log(low), math.log(high), generator))
 
 
 def _draw_and_apply(kind: type[Degradation], image: Tensor, generator: torch.Generator) -> Tensor:
