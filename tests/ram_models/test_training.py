@@ -178,7 +178,7 @@ def test_validation_is_the_mean_psnr_of_the_clipped_images_beside_a_picture():
 
 
 def test_fp16_on_a_cpu_is_refused():
-    with pytest.raises(ValueError, match="fp16 needs a GPU, .* choose bf16"):
+    with pytest.raises(ValueError, match=r"fp16 needs a GPU, .* choose bf16"):
         start(Compute("fp16", cpu=True), 0)
 
 
