@@ -29,10 +29,12 @@ test: venv ## run every check: style, types, import contracts, tests, notebooks
 	$(BIN)/pytest -n 2
 	if [ -d notebooks ]; then $(BIN)/pytest -n 2 --nbmake notebooks; fi
 
-bench: venv ## measure speed and convergence
+bench: venv ## measure speed, convergence and statistics
 	$(BIN)/python benchmarks/one_pass.py
 	$(BIN)/python benchmarks/convergence.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/ranking_statistics.py
+	$(BIN)/python benchmarks/early_stopping.py
 
 clean: ## remove what the other targets made, except .venv
 	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

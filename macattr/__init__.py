@@ -5,6 +5,7 @@ __all__ = [
     "OFFICIAL",
     "PAPER",
     "RANKING",
+    "BlurPath",
     "Distance",
     "GradientMagnitude",
     "InternalInfluence",
@@ -12,6 +13,7 @@ __all__ = [
     "LayerGradientXActivation",
     "LayerImportance",
     "LayerIntegratedGradients",
+    "LayerTable",
     "LinearPath",
     "MaskAttributeConductance",
     "MaskAttributePath",
@@ -19,11 +21,17 @@ __all__ = [
     "OutputSum",
     "Preset",
     "RankingInterrupted",
+    "RankingOptions",
+    "Selection",
+    "SelectionRule",
     "Target",
     "TrainableMask",
     "Window",
+    "order_by_score",
     "rank_layers",
+    "rank_methods",
     "read_official_ranking",
+    "select",
 ]
 
 from macattr.attribution import (
@@ -33,8 +41,11 @@ from macattr.attribution import (
     LayerIntegratedGradients,
     MaskAttributeConductance,
 )
-from macattr.importance import LayerImportance, RankingInterrupted, rank_layers
+from macattr.importance import LayerImportance
+from macattr.layers import LayerTable
 from macattr.objectives import Distance, GradientMagnitude, OutputMean, OutputSum, Target, Window
-from macattr.paths import LinearPath, MaskAttributePath
+from macattr.paths import BlurPath, LinearPath, MaskAttributePath, order_by_score
 from macattr.presets import DEFAULT, OFFICIAL, PAPER, RANKING, Preset, read_official_ranking
-from macattr.selection import TrainableMask
+from macattr.rank import RankingInterrupted, RankingOptions, rank_layers, rank_methods
+from macattr.selection import Selection, SelectionRule, select
+from macattr.trainable import TrainableMask

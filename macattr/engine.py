@@ -83,6 +83,11 @@ class Survey:
             found.setdefault(site.layer, []).append(alias)
         return found
 
+    def alias_groups(self) -> dict[str, str]:
+        """For every layer, the first layer to return the same tensors."""
+        canonical: dict[tuple[Site, ...], str] = {}
+        return {name: canonical.setdefault(tuple(found), name) for name, found in self.sites.items()}
+
     @property
     def working_bytes(self) -> int:
         """Memory of one node's passes with no layer kept: what autograd saves, and as much for temporaries."""
@@ -130,11 +135,6 @@ class Trace:
         change = self.objective_end - self.objective_start
         rounding = 1e-6 * torch.maximum(self.objective_end.abs(), self.objective_start.abs())
         return torch.where(change.abs() > rounding, total / change - 1, torch.nan)
-
-    def alias_groups(self) -> dict[str, str]:
-        """For every layer, the first layer to return the same tensors."""
-        canonical: dict[tuple[Site, ...], str] = {}
-        return {name: canonical.setdefault(tuple(found), name) for name, found in self.survey.sites.items()}
 
     def values(self, layer_sum: LayerSum, layer: str) -> tuple[Tensor, ...]:
         """A layer's sum, one tensor for each tensor that it returns; calls are added up.
@@ -251,7 +251,7 @@ def survey(
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself would keep the graph, which keeps the tensor
 
     with undisturbed(model):
         inputs = _leaves(path, partition.nodes[:1])
@@ -316,7 +316,7 @@ def trace(
             repeated for every node of a forward pass.
         internal_batch_size: Rows (nodes x samples) in one forward pass, at least one node; None chooses by memory.
         memory_budget: Bytes that activations and sums may take; layers are split over several sweeps if they need
-            more. A plan, not a guarantee: peaks were up to a quarter above it. None: no limit, one sweep.
+            more. A plan by what is held; the allocator may keep more. None: no limit, one sweep.
         at_input: Probe what goes into the layers instead of what comes out.
         grad_kwargs: Passed to :func:`torch.autograd.grad`.
         advance: Called after every forward pass with the nodes done; they add up to the number of nodes.

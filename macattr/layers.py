@@ -1,11 +1,11 @@
 """Layers by name: which modules of a network are looked at, and what is known of them without running it."""
 
-__all__ = ["LayerLike", "describe_layers", "resolve_layers"]
+__all__ = ["LayerDescription", "LayerLike", "LayerTable", "describe_layers", "resolve_layers"]
 
 import difflib
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -69,18 +69,31 @@ def _names(layer: LayerLike | type[nn.Module], model: nn.Module, every_name: dic
         return names
     if layer in every_name:
         return [layer]
-    names = [name for name in modules if any(c in layer for c in "*?[") and fnmatch.fnmatchcase(name, layer)]
+    return match_names(layer, list(modules))
+
+
+def match_names(pattern: str, known: Sequence[str]) -> list[str]:
+    """The known names that a name or glob stands for.
+
+    Raises:
+        ValueError: If there are none; the message lists near matches.
+    """
+    if pattern in known:
+        return [pattern]
+    names = [name for name in known if any(c in pattern for c in "*?[") and fnmatch.fnmatchcase(name, pattern)]
     if not names:
-        raise ValueError(f"no layer {layer!r}{_hint(layer, list(every_name))}")
+        raise ValueError(unknown_layer(pattern, known))
     return names
 
 
-def _hint(name: str, known: list[str]) -> str:
-    """Near matches, and where a 'module.' prefix comes from."""
+def unknown_layer(name: str, known: Sequence[str]) -> str:
+    """What to say of a name that is not known: near matches, and where a 'module.' prefix comes from."""
     near = [name.removeprefix("module.")] if name.removeprefix("module.") in known else []
     near += [match for match in difflib.get_close_matches(name, known, n=3) if match not in near]
     hint = f"; did you mean {', '.join(repr(match) for match in near)}?" if near else "."
-    return hint + (" A 'module.' prefix comes from DataParallel." if name.startswith("module.") else "")
+    return f"no layer {name!r}{hint}" + (
+        " A 'module.' prefix comes from DataParallel." if name.startswith("module.") else ""
+    )
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,11 @@ class LayerDescription:
     role: str
     parameters: int
 
+    @property
+    def stage(self) -> str:
+        """The sequence of blocks that the block is one of, '' outside of any."""
+        return self.block.rpartition(".")[0]
+
 
 def describe_layers(layers: dict[str, nn.Module]) -> list[LayerDescription]:
     """Type, depth, block, role and size of every layer.
@@ -118,3 +136,96 @@ def describe_layers(layers: dict[str, nn.Module]) -> list[LayerDescription]:
         parameters = sum(parameter.numel() for parameter in module.parameters(recurse=False))
         descriptions.append(LayerDescription(name, type(module).__name__, depth, block, role, parameters))
     return descriptions
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """The layers that a selection is made from, and the parameters that each of them unlocks.
+
+    Args:
+        layers: What is known of every layer, in module order.
+        unlocks: For every layer the parameters that it makes trainable, with their number of values. A tied parameter
+            has one name, so that it counts once.
+        total: Number of parameters of the network; of the known layers, if the network is not at hand.
+        alias_of: For every layer the one whose output tensor it returns, itself included; None if that is not known.
+        whole_modules: Whether a layer also unlocks the parameters of the modules inside it.
+
+    Example:
+        >>> table = LayerTable.of(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)))
+        >>> table.names, table.count(["0"]), table.total
+        (('0', '2'), 9, 13)
+    """
+
+    layers: tuple[LayerDescription, ...]
+    unlocks: Mapping[str, Mapping[str, int]]
+    total: int
+    alias_of: Mapping[str, str] | None = None
+    whole_modules: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        layers: LayerLike | Sequence[LayerLike] | None = None,
+        *,
+        alias_of: Mapping[str, str] | None = None,
+        whole_modules: bool = False,
+    ) -> "LayerTable":
+        """The layers of a network; every count is that of ``model.named_parameters()``.
+
+        Raises:
+            ValueError: As :func:`resolve_layers`.
+        """
+        modules = resolve_layers(model, layers)
+        first = {id(parameter): name for name, parameter in model.named_parameters()}
+        unlocks = {
+            name: {first[id(parameter)]: parameter.numel() for parameter in module.parameters(recurse=whole_modules)}
+            for name, module in modules.items()
+        }
+        total = sum(parameter.numel() for parameter in model.parameters())
+        return cls(tuple(describe_layers(modules)), unlocks, total, alias_of, whole_modules)
+
+    @classmethod
+    def described(
+        cls,
+        layers: Iterable[LayerDescription],
+        *,
+        alias_of: Mapping[str, str] | None = None,
+        whole_modules: bool = False,
+    ) -> "LayerTable":
+        """The layers of a network that is not at hand: the total is theirs alone, and tied parameters count twice."""
+        layers = tuple(layers)
+        own = {layer.name: layer.parameters for layer in layers}
+        unlocks = {
+            name: {
+                other: size
+                for other, size in own.items()
+                if size and (other == name or (whole_modules and other.startswith(f"{name}.")))
+            }
+            for name in own
+        }
+        return cls(layers, unlocks, sum(own.values()), alias_of, whole_modules)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All layers, in module order."""
+        return tuple(layer.name for layer in self.layers)
+
+    def __getitem__(self, name: str) -> LayerDescription:
+        """What is known of one layer."""
+        return self.layers[self.names.index(name)]
+
+    def count(self, names: Iterable[str]) -> int:
+        """Number of parameters that these layers unlock together."""
+        together: dict[str, int] = {}
+        for name in names:
+            together |= self.unlocks[name]
+        return sum(together.values())
+
+    def match(self, patterns: Iterable[str]) -> set[str]:
+        """All layers that these names and globs stand for.
+
+        Raises:
+            ValueError: If one of them stands for none.
+        """
+        return {name for pattern in patterns for name in match_names(pattern, self.names)}

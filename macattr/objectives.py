@@ -1,6 +1,15 @@
 r"""Objectives: what of a model's output is explained, as one scalar per sample."""
 
-__all__ = ["Distance", "GradientMagnitude", "Objective", "OutputMean", "OutputSum", "Target", "Window"]
+__all__ = [
+    "Distance",
+    "GradientMagnitude",
+    "HiddenDistance",
+    "Objective",
+    "OutputMean",
+    "OutputSum",
+    "Target",
+    "Window",
+]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -112,6 +121,40 @@ class Distance:
             return error.abs().mean(1)
         mse = error.square().mean(1)
         return mse if self.metric == "l2" else -10 * mse.log10()
+
+
+@dataclass(frozen=True, eq=False)
+class HiddenDistance:
+    """Mean absolute error over the hidden pixels alone: the loss of masked pre-training.
+
+    Args:
+        reference: Clean images, (B, C, H, W).
+        hidden: 1 where a pixel was hidden, else 0, (B, H, W); not all 0.
+
+    Source:
+        Qin et al. 2024 (RAM), Eq. 1.
+
+    Example:
+        >>> loss = HiddenDistance(torch.zeros(1, 1, 1, 2), torch.tensor([[[1.0, 0.0]]]))
+        >>> loss(torch.tensor([[[[0.25, 9.0]]]]))
+        tensor([0.2500])
+    """
+
+    reference: Tensor
+    hidden: Tensor
+
+    def __call__(self, output: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
+        """Error of every sample.
+
+        Raises:
+            ValueError: If the output is no image of the reference's size.
+        """
+        if output.shape != self.reference.shape:
+            raise ValueError(
+                f"the output of shape {tuple(output.shape)} does not fit the clean image {tuple(self.reference.shape)}."
+            )
+        error = (output - self.reference.to(output)).abs().mean(1) * self.hidden.to(output)
+        return error.sum((1, 2)) / self.hidden.to(output).sum((1, 2))
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,11 +2,14 @@ r"""Sums along a path: tagged partitions for :math:`\int g\,dy`, quadratures for
 
 __all__ = [
     "ActivationGradientSum",
+    "ActivationSum",
+    "EverySecond",
     "GradientSum",
     "LayerSum",
     "Partition",
     "StieltjesSum",
     "captum_nodes",
+    "every_second_node",
     "tagged_partition",
 ]
 
@@ -84,11 +87,42 @@ def tagged_partition(
     unit = torch.cat([*inner, torch.ones(1, dtype=torch.float64)])
     if not include_end:
         unit = unit[:-1]
-    gaps = unit.diff()
-    zero = torch.zeros(1, dtype=torch.float64)
+    return Partition(start + (end - start) * unit, tag, _gap_weights(unit, tag))
+
+
+def _gap_weights(nodes: Tensor, tag: Tag) -> Tensor:
+    """Weights of the nodes by the increments beside them, as the tag says."""
+    gaps, zero = nodes.diff(), nodes.new_zeros(1)
     to_right, to_left = torch.cat([gaps, zero]), torch.cat([zero, gaps])
     weights = {"left": to_right, "right": to_left, "trapezoid": (to_left + to_right) / 2}[tag]
-    return Partition(start + (end - start) * unit, tag, weights / weights.sum())
+    return weights / weights.sum()
+
+
+def every_second_node(partition: Partition, interval: tuple[float, float], groups: int = 1) -> Partition:
+    """The partition of twice the step that is contained in another: what :class:`EverySecond` sums over.
+
+    Args:
+        partition: Partition that :func:`tagged_partition` made.
+        interval: Start and end of alpha on the path.
+        groups: Equal parts of the interval; a path has kinks at their borders, which must stay nodes.
+
+    Raises:
+        ValueError: If every second node would miss the last node or a border between groups.
+
+    Example:
+        >>> every_second_node(tagged_partition((0.0, 1.0), 4, "left"), (0.0, 1.0)).nodes
+        tensor([0.0000, 0.5000, 1.0000], dtype=torch.float64)
+    """
+    start, end = interval
+    borders = torch.linspace(start, end, groups + 1, dtype=torch.float64)[1:-1]
+    nodes = partition.nodes[::2]
+    missed = (borders[:, None] - nodes).abs().amin(1) > 1e-9 * (end - start)
+    if len(partition.nodes) % 2 == 0 or bool(missed.any()):
+        raise ValueError(
+            f"{len(partition.nodes) - 1} increments in {groups} groups cannot be halved: choose an even `n_steps`, a "
+            f"multiple of {2 * groups}, so that every group has an even number."
+        )
+    return Partition(nodes, partition.tag, _gap_weights(nodes, partition.tag))
 
 
 def _check_tag(tag: str) -> None:
@@ -183,14 +217,31 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+class _LastRow:
+    """A row that outlives its chunk: by reference if it owns its storage, else as a copy in a buffer of our own."""
+
+    def __init__(self, row: Tensor) -> None:
+        self.buffer: Tensor | None = None
+        self.keep(row)
+
+    def keep(self, row: Tensor) -> None:
+        """Take over from the row before. What is only referenced may be anyone's and is never written to."""
+        row = row.detach()
+        if row.untyped_storage().nbytes() <= row.nbytes:
+            self.row, self.buffer = row, None
+        else:
+            fits = self.buffer is not None and self.buffer.shape == row.shape and self.buffer.dtype == row.dtype
+            self.buffer = self.buffer.copy_(row) if self.buffer is not None and fits else row.clone()
+            self.row = self.buffer
+
+
 @dataclass
 class _Carry:
     """A layer's sum so far, and what the border to the next chunk needs: output and gradient of the last node."""
 
     layout: _DenseLayout
     total: Tensor
-    output: Tensor
-    gradient: Tensor
+    last: list[_LastRow]
 
 
 class StieltjesSum:
@@ -216,11 +267,13 @@ class StieltjesSum:
         y, g = list(layout.rows(outputs, count)), list(layout.rows(gradients, count))
         if state is None:
             total = torch.zeros(y[0].shape, dtype=_wide(outputs.dtype), device=outputs.device)
-            self._state[key] = _Carry(layout, total, _keep(y[-1]), _keep(g[-1]))
+            self._state[key] = _Carry(layout, total, [_LastRow(y[-1]), _LastRow(g[-1])])
             self._fold(total, y, g)
         else:
-            self._fold(state.total, [state.output, *y], [state.gradient, *g])
-            state.output, state.gradient = _keep(y[-1], state.output), _keep(g[-1], state.gradient)
+            output, gradient = state.last
+            self._fold(state.total, [output.row, *y], [gradient.row, *g])
+            output.keep(y[-1])
+            gradient.keep(g[-1])
 
     def _fold(self, total: Tensor, y: list[Tensor], g: list[Tensor]) -> None:
         """Add the increments between successive nodes, block by block so that temporaries stay in the cache."""
@@ -249,8 +302,7 @@ class StieltjesSum:
 
     def release(self, key: Hashable) -> None:
         """Keep the sum alone."""
-        state = self._state[key]
-        state.output = state.gradient = state.total[:0]
+        self._state[key].last = []
 
     def state_bytes(self, nbytes: int) -> int:
         """Sum, last output and last gradient."""
@@ -301,19 +353,59 @@ class ActivationGradientSum(GradientSum):
         super().update(key, outputs, gradients.to(_wide(gradients.dtype)) * outputs, first, count)
 
 
+class ActivationSum(GradientSum):
+    r"""Weighted mean :math:`\sum_j w_j\,y(\alpha_j)` of every layer's output over the nodes."""
+
+    def update(self, key: Hashable, outputs: Tensor, gradients: Tensor, first: int, count: int) -> None:
+        """Take in a chunk of nodes. See :class:`LayerSum`."""
+        super().update(key, outputs, outputs, first, count)
+
+
+class EverySecond:
+    """Another sum with twice the step, from the same sweep: it is fed every second node only.
+
+    For the trapezoid, a third of the difference between the sum over all nodes and this one estimates the error of
+    the former, as long as the path is smooth between the coarser nodes.
+
+    Args:
+        layer_sum: Sum that takes the nodes 0, 2, 4, ... as its nodes 0, 1, 2, ...; one with weights needs those of
+            :func:`every_second_node`, which also tells beforehand whether the nodes can be halved.
+    """
+
+    def __init__(self, layer_sum: LayerSum) -> None:
+        self.layer_sum = layer_sum
+        self._last: dict[Hashable, int] = {}
+
+    def update(self, key: Hashable, outputs: Tensor, gradients: Tensor, first: int, count: int) -> None:
+        """Hand on the even nodes of a chunk one by one, as views. See :class:`LayerSum`."""
+        size = outputs.shape[0] // count
+        for node in range(first % 2, count, 2):
+            rows = slice(node * size, (node + 1) * size)
+            self.layer_sum.update(key, outputs[rows], gradients[rows], (first + node) // 2, 1)
+        self._last[key] = first + count - 1
+
+    def value(self, key: Hashable) -> Tensor:
+        """The sum over every second node.
+
+        Raises:
+            ValueError: If the last node was not among them.
+        """
+        if self._last[key] % 2:
+            raise ValueError(f"every second of {self._last[key]} increments misses the end: choose an even `n_steps`.")
+        return self.layer_sum.value(key)
+
+    def release(self, key: Hashable) -> None:
+        """No more nodes will come."""
+        self.layer_sum.release(key)
+
+    def state_bytes(self, nbytes: int) -> int:
+        """What the other sum keeps."""
+        return self.layer_sum.state_bytes(nbytes)
+
+
 def _combine(operation: Callable[..., Tensor], a: Tensor, b: Tensor, out: Tensor) -> None:
     """``operation(a, b)`` in the precision of ``out``."""
     if a.dtype == b.dtype == out.dtype:
         operation(a, b, out=out)
     else:
         operation(out.copy_(a), b, out=out)
-
-
-def _keep(row: Tensor, buffer: Tensor | None = None) -> Tensor:
-    """A row that outlives its chunk: itself if it owns its storage, else a copy, in ``buffer`` if that fits."""
-    row = row.detach()
-    if row.untyped_storage().nbytes() <= row.nbytes:
-        return row
-    if buffer is not None and buffer.shape == row.shape and buffer.dtype == row.dtype:
-        return buffer.copy_(row)
-    return row.clone()

@@ -1,15 +1,17 @@
-"""Paths that an input walks from a reference to itself: straight lines and pixel-by-pixel reveals."""
+"""Paths that an input walks from a reference to itself: straight lines, pixel-by-pixel reveals, sharpening."""
 
-__all__ = ["LinearPath", "MaskAttributePath", "Path", "random_order", "reveal_gate"]
+__all__ = ["BlurPath", "LinearPath", "MaskAttributePath", "Path", "order_by_score", "random_order", "reveal_gate"]
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
+from torch.nn import functional as F
 
 Gate = Literal["fade", "sigmoid", "one_sided"]
 Reference = float | Tensor | Callable[[Tensor], Tensor]
@@ -154,9 +156,7 @@ class MaskAttributePath:
             raise ValueError(f"`delta` must be positive, got {self.delta}: it is the sharpness of the sigmoid gates.")
         if self.patch_size < 1 or self.groups < 1:
             raise ValueError(f"`patch_size` and `groups` must be at least 1, got {self.patch_size} and {self.groups}.")
-        if self.inputs.dim() != 4:
-            raise ValueError(f"a mask path needs images (B, C, H, W), got inputs of shape {tuple(self.inputs.shape)}.")
-        _check_floating(self.inputs)
+        _check_images(self.inputs, "a mask path")
         if math.isnan(self.interval[0]):
             object.__setattr__(self, "interval", (1 - self.r, 1.0))
         _check_interval(self.interval)
@@ -191,6 +191,15 @@ class MaskAttributePath:
         images = torch.lerp(self.baselines, self.inputs, gate)  # exact at both ends
         return (images.expand(-1, batch, -1, -1, -1).flatten(0, 1),)
 
+    def reversed(self) -> "MaskAttributePath":
+        """The path in opposite order: at r = 0.5 its start hides what the start of the other shows (twin masks)."""
+        return replace(self, order=self.order.flip(-1))
+
+    def hidden(self) -> Float[Tensor, "b h w"]:
+        """1 where a pixel is hidden at the start of the path, 0 where it is visible."""
+        seen = replace(self, inputs=torch.ones_like(self.inputs), baselines=torch.zeros_like(self.inputs))
+        return 1 - seen.at(torch.tensor(self.interval[:1], dtype=torch.float64))[0][:, 0]
+
 
 def reveal_gate(
     alpha: Float[Tensor, " k"], rank: Int[Tensor, "b n"], path: MaskAttributePath
@@ -217,6 +226,57 @@ def reveal_gate(
     return torch.where((rank < visible) | (position >= 1), 1.0, fade.clamp(0, 1))
 
 
+@dataclass(frozen=True)
+class BlurPath:
+    r"""From a blurred image to the sharp one: the blur's width shrinks as :math:`(1 - \alpha)\,\sigma`.
+
+    At alpha = 1 it is exactly the image. Computed on the CPU in float64, whatever the device and dtype of the inputs.
+
+    Args:
+        inputs: Sharp images (B, C, H, W).
+        sigma: Standard deviation of the blur at alpha = 0, in pixels; the demo of LAM's authors takes 1.2.
+        interval: Part of the path that is walked.
+        groups: Parts of the interval whose borders are to be nodes; a smooth path needs none.
+
+    Raises:
+        ValueError: If ``sigma`` is not positive and finite, or the inputs are not floating-point images.
+
+    Source:
+        Gu & Dong 2021 (LAM), the progressive blurring path. The kernel's radius is that of 4 sigma at every alpha, as
+        theirs is fixed: a radius that shrank with alpha would make the path jump. Borders are mirrored with the edge
+        pixel repeated, which keeps every channel's mean; theirs are mirrored without.
+
+    Example:
+        >>> dot = torch.tensor([[[[0.0, 0.0, 1.0, 0.0, 0.0]]]])
+        >>> BlurPath(dot, sigma=1.0).at(torch.tensor([0.5, 1.0]))[0].squeeze()
+        tensor([[2.6388e-04, 1.0645e-01, 7.8657e-01, 1.0645e-01, 2.6388e-04],
+                [0.0000e+00, 0.0000e+00, 1.0000e+00, 0.0000e+00, 0.0000e+00]])
+    """
+
+    inputs: Tensor
+    sigma: float
+    interval: tuple[float, float] = (0.0, 1.0)
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma < math.inf:
+            raise ValueError(f"`sigma` must be positive and finite, got {self.sigma}: it is the blur in pixels.")
+        if self.groups < 1:
+            raise ValueError(f"`groups` must be at least 1, got {self.groups}.")
+        _check_images(self.inputs, "a blur path")
+        _check_interval(self.interval)
+
+    def at(self, alpha: Float[Tensor, " k"]) -> tuple[Tensor, ...]:
+        """Blurred images at positions ``alpha``: one tensor (k*B, C, H, W)."""
+        sharp = self.inputs.detach().cpu().double().numpy()
+        radius = math.ceil(4 * self.sigma)
+        images = [
+            torch.from_numpy(gaussian_filter(sharp, (1 - position) * self.sigma, radius=radius, axes=(-2, -1)))
+            for position in alpha.tolist()
+        ]
+        return (torch.cat(images).to(self.inputs),)
+
+
 def random_order(count: int, seed: int) -> Int[Tensor, " n"]:
     """A uniformly random reveal order of ``count`` pixels.
 
@@ -225,6 +285,46 @@ def random_order(count: int, seed: int) -> Int[Tensor, " n"]:
         tensor([0, 1, 2, 3, 4])
     """
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+def order_by_score(
+    score: Float[Tensor, "*b h w"] | Int[Tensor, "*b h w"] | Bool[Tensor, "*b h w"],
+    patch_size: int = 1,
+    descending: bool = True,
+) -> Int[Tensor, "*b n"]:
+    """The reveal order that any score of the pixels gives: a saliency map, a learned mask, a distance.
+
+    Args:
+        score: Score of every pixel, (H, W) for all images or (B, H, W) for each.
+        patch_size: Side in pixels of the blocks that are revealed together; their mean score counts. Blocks that
+            stick out of the image count the pixels inside.
+        descending: Whether the highest score is revealed first. Equal scores keep their position's order.
+
+    Returns:
+        Order for :class:`MaskAttributePath`, (n,) or (B, n) with n = ceil(H/p) * ceil(W/p).
+
+    Raises:
+        ValueError: If the score has another number of dimensions or holds NaN, or the patch size is below 1.
+
+    Example:
+        >>> order_by_score(torch.tensor([[0.1, 0.9], [0.5, 0.9]]))
+        tensor([1, 3, 2, 0])
+    """
+    if score.dim() not in (2, 3):
+        raise ValueError(f"`score` must be (H, W) or (B, H, W), got shape {tuple(score.shape)}: one number per pixel.")
+    if patch_size < 1:
+        raise ValueError(f"`patch_size` must be at least 1, got {patch_size}.")
+    blocks = F.avg_pool2d(score.detach().double().reshape(-1, 1, *score.shape[-2:]), patch_size, ceil_mode=True)
+    if bool(blocks.isnan().any()):
+        raise ValueError("`score` holds NaN, or both infinities in a block, which have no place in an order.")
+    return blocks.reshape(*score.shape[:-2], -1).argsort(dim=-1, descending=descending, stable=True)
+
+
+def _check_images(inputs: Tensor, path: str) -> None:
+    """Only batches of images have pixels."""
+    if inputs.dim() != 4:
+        raise ValueError(f"{path} needs images (B, C, H, W), got inputs of shape {tuple(inputs.shape)}.")
+    _check_floating(inputs)
 
 
 def _check_floating(*inputs: Tensor) -> None:

@@ -1,6 +1,16 @@
 """Figures of rankings."""
 
-__all__ = ["plot_heatmap"]
+__all__ = [
+    "plot_agreement",
+    "plot_heatmap",
+    "plot_intervals",
+    "plot_overlap",
+    "plot_randomisation",
+    "plot_rank_flow",
+    "plot_stability",
+]
+
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,6 +23,9 @@ from matplotlib.patches import Rectangle
 
 LABELLED = 6
 """Layers that are named in the depth panel."""
+
+TOP_HEIGHT = 0.7
+"""Share of the rank flow's height that the top k take, however many layers follow."""
 
 
 def plot_heatmap(table: pd.DataFrame, title: str, unit: str) -> Figure:
@@ -42,6 +55,165 @@ def plot_heatmap(table: pd.DataFrame, title: str, unit: str) -> Figure:
     _draw_depth(below, table, norm, unit)
     figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=(above, below), label=unit, fraction=0.03)
     figure.suptitle(title)
+    return figure
+
+
+def plot_rank_flow(ranks: pd.DataFrame, k: int, title: str) -> Figure:
+    """Ranks of all layers from one ranking to the next, those in any top k highlighted and the others grey.
+
+    The top k take most of the height, the remaining ranks share the rest. Layers in the first ranking's top k are named
+    on the left, those in the last one's on the right.
+
+    Args:
+        ranks: One row a layer (its name is the index), one column a ranking: 1 is the highest, every rank occurs once.
+        k: Number of layers in the top.
+        title: Heading.
+    """
+    columns = len(ranks.columns)
+    figure = Figure(figsize=(8.0 + 1.6 * (columns - 1), max(5.0, 0.24 * k + 2.2)), layout="constrained")
+    axes = figure.subplots()
+    top, heights = ranks <= k, ranks.astype(float).map(lambda rank: _flow_height(rank, k, len(ranks)))
+    kinds = {label: chosen for label, chosen in _flow_kinds(top).items() if chosen.any()}
+    for colour, (label, chosen) in zip(sns.color_palette("colorblind", len(kinds)), kinds.items(), strict=True):
+        axes.plot(heights[chosen].T.to_numpy(), color=colour, linewidth=1.4, zorder=3)
+        marked = heights[chosen].where(top[chosen]).T.to_numpy()
+        axes.plot(marked, color=colour, marker="o", linestyle="", markersize=4, zorder=4, clip_on=False)
+        axes.plot([], [], color=colour, label=f"{label} ({chosen.sum()})")
+    others = ~top.any(axis=1)
+    axes.plot(heights[others].T.to_numpy(), color="0.88", linewidth=0.5)
+    axes.plot([], [], color="0.8", label=f"in none ({others.sum()})")
+    axes.axhline(_flow_height(k + 0.5, k, len(ranks)), color="0.4", linewidth=0.8, linestyle=":")
+    axes.set(xlim=(0, columns - 1), ylim=(1, 0))
+    _name_flow(axes, ranks, heights, k)
+    figure.legend(title=f"top {k}", loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    figure.suptitle(title)
+    sns.despine(ax=axes, left=True, bottom=True)
+    return figure
+
+
+def _flow_kinds(top: pd.DataFrame) -> dict[str, pd.Series]:
+    """Which layers are in which tops, by label."""
+    first = top.columns[0]
+    every, some = top.all(axis=1), top.any(axis=1)
+    return {
+        "in every": every,
+        f"in that of {first}, not in every": top[first] & ~every,
+        f"in another, not in that of {first}": some & ~top[first],
+    }
+
+
+def _name_flow(axes: Axes, ranks: pd.DataFrame, heights: pd.DataFrame, k: int) -> None:
+    """Names of the rankings above, of their top layers at both sides."""
+    axes.set_xticks(range(len(ranks.columns)), ranks.columns)
+    axes.xaxis.tick_top()
+    right = axes.secondary_yaxis("right")
+    right.spines["right"].set_visible(False)
+    for side, column in ((axes, ranks.columns[0]), (right, ranks.columns[-1])):
+        highest = ranks[column].nsmallest(k)
+        numbers = [f"{rank:.0f}".rjust(len(str(k)), "\N{FIGURE SPACE}") for rank in highest]
+        pairs = zip(highest.index, numbers, strict=True)
+        texts = [f"{layer}   {number}" if side is axes else f"{number}   {layer}" for layer, number in pairs]
+        side.set_yticks(heights.loc[highest.index, column], texts, fontsize=7.5)
+        side.tick_params(length=0, pad=8)
+
+
+def _flow_height(rank: float, k: int, layers: int) -> float:
+    """Where a rank is drawn, 0 above and 1 below: the border of the top k lies at ``TOP_HEIGHT``."""
+    border = TOP_HEIGHT if k < layers else 1.0
+    return border * (rank - 0.5) / k if rank <= k + 0.5 else border + (1 - border) * (rank - 0.5 - k) / (layers - k)
+
+
+def plot_overlap(curves: Mapping[str, pd.DataFrame], k: int, title: str) -> Figure:
+    """Overlap of the tops against their size, and what unrelated rankings would have.
+
+    Args:
+        curves: By label, tables with ``k``, ``overlap``, ``expected``, ``random_low`` and ``random_high``
+            (:func:`macattr.comparison.overlap_curve`) over the same number of layers.
+        k: Size that is marked.
+        title: Heading.
+    """
+    figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for colour, (label, curve) in zip(sns.color_palette("colorblind", len(curves)), curves.items(), strict=True):
+        at_k = curve.loc[curve["k"] == k, "overlap"].item()
+        axes.plot(curve["k"], curve["overlap"], color=colour, linewidth=1.6, label=f"{label}: {at_k:.0%} at {k}")
+    axes.plot(curve["k"], curve["expected"], color="0.5", linewidth=1, linestyle="--", label="unrelated rankings")
+    axes.fill_between(
+        curve["k"], curve["random_low"], curve["random_high"], color="0.92", step="mid", label="95 % of these"
+    )
+    axes.axvline(k, color="0.4", linewidth=0.8, linestyle=":")
+    axes.set(xscale="log", xlim=(1, len(curve)), ylim=(0, 1.02), xlabel="layers in the top (k)", ylabel="share in both")
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.set_title(title)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    sns.despine(ax=axes)
+    return figure
+
+
+def plot_stability(curve: pd.DataFrame, k: int, may_differ: int, title: str, stopped: int | None = None) -> Figure:
+    """How well the top of few images agrees with that of all, against the number of images.
+
+    Args:
+        curve: ``images``, ``same_set``, ``near_set``, ``overlap`` (:func:`macattr.ranking.stability_curve`).
+        k: Number of layers in the top.
+        may_differ: Layers that ``near_set`` lets differ.
+        title: Heading.
+        stopped: Images after which an early stop would have come; None: not marked.
+    """
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    labels = {"overlap": f"mean share of the top {k} that is the same", "same_set": f"P(the same top {k})"}
+    if may_differ:
+        labels["near_set"] = f"P(at most {may_differ} of {k} differ)"
+    for colour, (column, label) in zip(sns.color_palette("colorblind", len(labels)), labels.items(), strict=True):
+        axes.plot(curve["images"], curve[column], color=colour, marker="o", markersize=4, linewidth=1.6, label=label)
+    if stopped is not None:
+        axes.axvline(stopped, color="0.4", linewidth=0.8, linestyle=":")
+        axes.annotate(f"stop at {stopped}", (stopped, 0.02), (4, 0), textcoords="offset points", fontsize=8)
+    axes.set(xscale="log", ylim=(0, 1.02), xlabel="images", title=title)
+    axes.set_xticks(curve["images"], [f"{images}" for images in curve["images"]])
+    axes.minorticks_off()
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    sns.despine(ax=axes)
+    return figure
+
+
+def plot_intervals(table: pd.DataFrame, k: int, title: str, unit: str, shown: int | None = None) -> Figure:
+    """Scores of the highest layers with their intervals, coloured by the probability to be in the top k.
+
+    Args:
+        table: One row a layer (its name is the index): ``score``, ``score_low``, ``score_high``, ``rank``,
+            ``rank_low``, ``rank_high`` (:func:`macattr.ranking.bootstrap`) and ``probability``
+            (:func:`macattr.ranking.probability_in_top`).
+        k: Number of layers in the top.
+        title: Heading.
+        unit: What the scores are.
+        shown: Layers that are drawn; None: 1.5 k, at least 10.
+    """
+    count = min(len(table), max(10, round(1.5 * k)) if shown is None else shown)
+    rows = table.nsmallest(count, "rank")
+    figure = Figure(figsize=(8.5, 1.8 + 0.22 * count), layout="constrained")
+    axes = figure.subplots()
+    colours = sns.color_palette("crest", as_cmap=True)
+    places = np.arange(count)
+    axes.hlines(places, rows["score_low"], rows["score_high"], color=colours(rows["probability"]), linewidth=2.5)
+    axes.scatter(rows["score"], places, color=colours(rows["probability"]), edgecolor="white", s=34, zorder=3)
+    axes.axhline(k - 0.5, color="0.4", linewidth=0.8, linestyle=":")
+    if (rows["score_low"] > 0).all():
+        axes.set_xscale("log")
+    axes.set(ylim=(count - 0.5, -0.5), xlabel=unit)
+    axes.set_yticks(places, rows.index, fontsize=8)
+    axes.tick_params(axis="y", length=0)
+    ranks = axes.secondary_yaxis("right")
+    spans = [(row.rank_low, row.rank_high) for row in rows.itertuples()]
+    ranks.set_yticks(places, [f"{low} - {high}" if low < high else f"{low}" for low, high in spans], fontsize=8)
+    ranks.tick_params(length=0)
+    ranks.spines["right"].set_visible(False)
+    axes.annotate("rank", (1, 1), (4, 4), xycoords="axes fraction", textcoords="offset points", fontsize=8)
+    bar = figure.colorbar(plt.cm.ScalarMappable(cmap=colours), ax=axes, fraction=0.03, pad=0.04)
+    bar.set_label(f"P(in the top {k})")
+    axes.set_title(title)
+    sns.despine(ax=axes, left=True)
     return figure
 
 
@@ -112,3 +284,49 @@ def _common_prefix(names: list[str]) -> str:
 def _short(name: str) -> str:
     """The numbers of a block's name, 'layers.0.residual_group.blocks.3' as '0.3'."""
     return ".".join(part for part in name.split(".") if part.isdigit()) or name
+
+
+def plot_agreement(matrix: pd.DataFrame, title: str, label: str) -> Figure:
+    """Agreement of every pair of rankings as a matrix of numbers.
+
+    Args:
+        matrix: Symmetric, named rows and columns, values in [-1, 1].
+        title: Heading.
+        label: What the numbers are.
+    """
+    side = 2.4 + 0.52 * len(matrix)
+    figure = Figure(figsize=(side + 1.2, side), layout="constrained")
+    axes = figure.subplots()
+    sns.heatmap(
+        matrix, vmin=-1, vmax=1, cmap="vlag", annot=True, fmt=".2f", annot_kws={"fontsize": 7}, square=True,
+        linewidths=0.5, cbar_kws={"label": label, "shrink": 0.7}, ax=axes,
+    )  # fmt: skip
+    axes.set_title(title)
+    axes.tick_params(length=0)
+    return figure
+
+
+def plot_randomisation(tables: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """How a ranking changes when layers lose what they learned.
+
+    Args:
+        tables: By kind, what :func:`macattr.sanity.randomisation_test` returns.
+        title: Heading.
+    """
+    figure = Figure(figsize=(8.5, 1.6 + 0.42 * sum(map(len, tables.values()))), layout="constrained")
+    panels = figure.subplots(len(tables), 1, squeeze=False, sharex=True)[:, 0]
+    blue, orange = sns.color_palette("colorblind", 2)
+    for axes, (kind, table) in zip(panels, tables.items(), strict=True):
+        places = np.arange(len(table))
+        axes.hlines(places, 0, table["spearman"], color="0.85", linewidth=1)
+        axes.scatter(table["spearman"], places, color=blue, s=36, zorder=3, label="Spearman")
+        axes.scatter(table["overlap"], places, color=orange, s=36, marker="D", zorder=3, label="overlap of the top")
+        axes.set_yticks(places, table["randomised"], fontsize=8)
+        axes.set(ylim=(len(table) - 0.5, -0.5), xlim=(-1.05, 1.05), title=f"{kind}: randomised layers")
+        axes.axvline(0, color="0.4", linewidth=0.8)
+        axes.tick_params(axis="y", length=0)
+        sns.despine(ax=axes, left=True)
+    panels[-1].set_xlabel("agreement with the ranking of the network as it is")
+    panels[0].legend(loc="lower left", frameon=False, fontsize=8)
+    figure.suptitle(title)
+    return figure

@@ -1,7 +1,8 @@
-"""Ways to measure MAC: ours, the paper's, the authors' scripts'; and a reader of the authors' published rankings."""
+"""Ways to measure MAC: ours, the paper's, the authors' scripts'; and the files of the authors' published rankings."""
 
-__all__ = ["DEFAULT", "OFFICIAL", "PAPER", "RANKING", "Preset", "read_official_ranking"]
+__all__ = ["DEFAULT", "OFFICIAL", "PAPER", "RANKING", "Preset", "read_official_ranking", "write_official_ranking"]
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Literal, get_args
@@ -91,6 +92,11 @@ class Preset:
         return self.n_steps + (self.include_end or self.method in CAPTUM_ONLY)
 
     @property
+    def order_of_convergence(self) -> int:
+        """Power of the step with which a sum's error falls on a smooth path."""
+        return 2 if self.method == "riemann_trapezoid" else 1
+
+    @property
     def n_groups(self) -> int:
         """Number of groups of the ``fade`` gate."""
         return max(1, min(5, self.n_steps // 10)) if self.groups is None else self.groups
@@ -159,3 +165,36 @@ def read_official_ranking(folder: FilePath | str) -> dict[str, float]:
             f"the lists in {folder} do not fit: {len(names)} names, {len(scores)} scores, {len(index)} indices."
         )
     return dict(zip(names, map(float, scores), strict=True))
+
+
+def write_official_ranking(scores: Mapping[str, float], layers: Sequence[str], folder: FilePath | str) -> None:
+    """Write the three files that the authors' fine-tuning reads; it trains the first names of ``filter_name.txt``.
+
+    Scores are written with all their digits, where the authors print six decimals.
+
+    Args:
+        scores: Score of every layer; equal ones keep their order.
+        layers: The same layers in module order.
+        folder: Where to write; made if it is missing.
+
+    Raises:
+        ValueError: If a layer has no score, or a score no layer.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_official_ranking({"conv_first": 0.5, "norm": 2.0}, ["conv_first", "norm"], folder)
+        ...     read_official_ranking(folder)
+        {'norm': 2.0, 'conv_first': 0.5}
+    """
+    if unmatched := sorted(set(scores) ^ set(layers)):
+        raise ValueError(f"scores and layers do not fit: {', '.join(unmatched)} stand in one of them only.")
+    ranked = sorted(scores, key=lambda name: -scores[name])
+    lists = {
+        "name": ranked,
+        "cond": [repr(float(scores[name])) for name in ranked],
+        "index": [str(layers.index(name)) for name in ranked],
+    }
+    FilePath(folder).mkdir(parents=True, exist_ok=True)
+    for part, entries in lists.items():
+        (FilePath(folder) / f"filter_{part}.txt").write_text("".join(f"{entry}\n" for entry in entries))

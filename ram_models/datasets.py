@@ -258,11 +258,12 @@ def sample(size: int = 64, seed: int = 0) -> list[dict[str, Tensor | str]]:
         seed: Seed of the degradations' strengths and noise.
 
     Returns:
-        For each of 4 photographs and 3 degradations ``image`` (3, size, size), ``name`` and ``degradation``.
+        For each of 4 photographs and 3 degradations ``image`` and ``clean`` (3, size, size), ``name`` and
+        ``degradation``.
     """
     generator = torch.Generator().manual_seed(seed)
     return [
-        {"image": degrade(clean, task, generator), "name": f"{name}, {task}", "degradation": task}
+        {"image": degrade(clean, task, generator), "clean": clean, "name": f"{name}, {task}", "degradation": task}
         for name, clean in clean_photographs(size).items()
         for task in LOW_COST
     ]

@@ -6,16 +6,18 @@
 
 __all__ = ["Config", "Selection", "Start", "main", "select"]
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
 
 from torch import nn
 
-from macattr.importance import LayerImportance, Method, rank_layers
+from macattr.importance import LayerImportance
+from macattr.methods import METHODS
 from macattr.presets import read_official_ranking
-from macattr.selection import TrainableMask
+from macattr.rank import rank_layers
+from macattr.ranking import top_count
+from macattr.run import World
+from macattr.trainable import TrainableMask
 from ram_models.checkpoints import BUNDLED, build
 from ram_models.training import (
     Compute,
@@ -107,29 +109,24 @@ def select(network: nn.Module, selection: Selection, crops: Crops, out: Path) ->
         network: What is ranked.
         selection: Which ranking, and how much of it.
         crops: Items (degraded, clean) to rank on.
-        out: Folder in which importance.nc of a new ranking is kept; if it is there already, it is read.
+        out: Folder in which importance.nc of a new ranking is kept; if it is there already, it is read. All processes
+            of a run must come here together: they share the work of a new ranking.
 
     Raises:
         ValueError: If there is no such ranking or method, or the fraction selects no layer.
     """
-    names, source = get_args(Method), Path(selection.ranking)
+    source = Path(selection.ranking)
     if source.is_dir():
         ranked = list(read_official_ranking(source))
     elif source.is_file():
         ranked = _names(LayerImportance.load(source))
-    elif selection.ranking in names:
+    elif selection.ranking in METHODS:
         ranked = _names(_rank(network, selection, crops, out / "importance.nc"))
     else:
         raise ValueError(
-            f"there is no ranking {selection.ranking!r}: name a file, a folder or one of {', '.join(names)}."
+            f"there is no ranking {selection.ranking!r}: name a file, a folder or one of {', '.join(METHODS)}."
         )
-    count = math.floor(selection.fraction * len(ranked) + 1e-9)
-    if not 0 < count <= len(ranked):
-        raise ValueError(
-            f"`selection.fraction` {selection.fraction} of {len(ranked)} layers selects {count}: it must lie between "
-            f"{1 / len(ranked):.3f} and 1."
-        )
-    return TrainableMask(tuple(ranked[:count]))
+    return TrainableMask(tuple(ranked[: top_count(selection.fraction, len(ranked))]))
 
 
 def _names(importance: LayerImportance) -> list[str]:
@@ -141,10 +138,14 @@ def _rank(network: nn.Module, selection: Selection, crops: Crops, kept: Path) ->
     """The ranking of this method that is kept in the folder of the run, else a new one on the first training crops."""
     if kept.is_file() and (stored := LayerImportance.load(kept)).dataset.attrs["method"] == selection.ranking:
         return stored
-    inputs = [{"image": crops[number][0], "name": f"training crop {number}"} for number in range(selection.crops)]
-    method: Any = selection.ranking
-    importance = rank_layers(network, inputs, method, show_progress=True)
-    importance.save(kept)
+    items = (crops[number] for number in range(selection.crops))
+    inputs = [
+        {"image": degraded, "clean": clean, "name": f"training crop {number}"}
+        for number, (degraded, clean) in enumerate(items)
+    ]
+    importance = rank_layers(network, inputs, selection.ranking, show_progress=True)
+    if World.current().rank == 0:  # no process can look for the file any more: all have taken part in the ranking
+        importance.save(kept)
     return importance
 
 
@@ -162,8 +163,8 @@ def main(config: Config) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
     crops, held_out = training_crops(config.data, config.optim, config.compute, config.seed)
     network = pretrained(config.network).to(accelerator.device)
-    with accelerator.main_process_first():  # the other processes read the ranking that it keeps
-        mask = select(network, config.selection, crops, config.out)
+    mask = select(network, config.selection, crops, config.out)
+    with accelerator.main_process_first():  # it keeps the list that the others compare with
         refuse_other_layers(mask, config.out / "layers.txt")
     accelerator.print(mask.apply(network))
     validation = Validation(held_out, ("input", "whole"), whole_views)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from macattr.partitions import ActivationGradientSum, GradientSum, StieltjesSum
+from macattr.partitions import ActivationGradientSum, ActivationSum, EverySecond, GradientSum, StieltjesSum
 
 TAGS = ["left", "right", "trapezoid"]
 
@@ -88,6 +88,22 @@ def test_stieltjes_sum_survives_that_its_inputs_are_overwritten_later():
     torch.testing.assert_close(layer_sum.value("layer"), want, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("tag", TAGS)
+def test_sums_share_chunks_that_grow_and_leave_them_as_they_were(tag):
+    # A first node that owns its storage is kept by reference: neither sum may use it as a buffer later.
+    y, g = torch.randn(2, 5, 2, 3, dtype=torch.float64)
+    borders = [(0, 1), (1, 3), (3, 5)]
+    chunks = [(y[low:high].flatten(0, 1).clone(), g[low:high].flatten(0, 1).clone()) for low, high in borders]
+    whole, half = StieltjesSum(tag), EverySecond(StieltjesSum(tag))
+    for (low, high), (outputs, gradients) in zip(borders, chunks, strict=True):
+        whole.update("layer", outputs, gradients, low, high - low)
+        half.update("layer", outputs, gradients, low, high - low)
+    torch.testing.assert_close(whole.value("layer"), stieltjes(y, g, tag), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(half.value("layer"), stieltjes(y[::2], g[::2], tag), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(torch.cat([outputs for outputs, _ in chunks]), y.flatten(0, 1), rtol=0, atol=0)
+    torch.testing.assert_close(torch.cat([gradients for _, gradients in chunks]), g.flatten(0, 1), rtol=0, atol=0)
+
+
 @given(sweep=sweeps())
 def test_gradient_sum_is_the_weighted_mean_in_any_layout_and_chunks(sweep):
     y, g, chunks, layout, gradient_layout = sweep
@@ -102,3 +118,58 @@ def test_activation_gradient_sum_weighs_the_product(sweep):
     weights = torch.rand(len(y), dtype=torch.float64)
     got = feed(ActivationGradientSum(weights), y, g, chunks, layout, gradient_layout)
     torch.testing.assert_close(got, torch.tensordot(weights, y * g, 1), rtol=1e-12, atol=1e-12)
+
+
+@given(sweep=sweeps())
+def test_activation_sum_is_the_weighted_mean_of_the_outputs_whatever_the_gradients(sweep):
+    y, g, chunks, layout, gradient_layout = sweep
+    weights = torch.rand(len(y), dtype=torch.float64)
+    got = feed(ActivationSum(weights), y, g, chunks, layout, gradient_layout)
+    torch.testing.assert_close(got, torch.tensordot(weights, y, 1), rtol=1e-12, atol=1e-12)
+
+
+@st.composite
+def odd_sweeps(draw):
+    """A sweep with an odd number of nodes, so that the last is among every second."""
+    y, g, chunks, layout, gradient_layout = draw(sweeps())
+    if len(y) % 2 == 0:
+        chunks[-1] -= 1
+        y, g, chunks = y[:-1], g[:-1], [count for count in chunks if count]
+    return y, g, chunks, layout, gradient_layout
+
+
+@pytest.mark.parametrize("tag", TAGS)
+@given(sweep=odd_sweeps())
+def test_every_second_is_the_sum_over_every_second_node_in_any_layout_and_chunks(tag, sweep):
+    y, g, chunks, layout, gradient_layout = sweep
+    got = feed(EverySecond(StieltjesSum(tag)), y, g, chunks, layout, gradient_layout)
+    torch.testing.assert_close(got, stieltjes(y[::2], g[::2], tag), rtol=1e-12, atol=1e-12)
+
+
+@given(sweep=odd_sweeps())
+def test_every_second_wraps_sums_with_weights_too(sweep):
+    y, g, chunks, layout, gradient_layout = sweep
+    weights = torch.rand(len(y[::2]), dtype=torch.float64)
+    got = feed(EverySecond(GradientSum(weights)), y, g, chunks, layout, gradient_layout)
+    torch.testing.assert_close(got, torch.tensordot(weights, g[::2], 1), rtol=1e-12, atol=1e-12)
+
+
+def test_every_second_copies_no_nodes_but_the_last():
+    storages = []
+
+    class Spy(GradientSum):
+        def update(self, key, outputs, gradients, first, count):
+            storages.extend([outputs.untyped_storage().data_ptr(), gradients.untyped_storage().data_ptr()])
+
+    y, g = torch.randn(2, 4, 3)
+    EverySecond(Spy(torch.ones(2))).update("layer", y, g, 0, 4)
+    assert set(storages) == {y.untyped_storage().data_ptr(), g.untyped_storage().data_ptr()}
+
+
+@pytest.mark.parametrize("chunks", [[2], [1, 1], [3, 1], [2, 4]], ids=str)
+def test_every_second_refuses_an_odd_number_of_increments(chunks):
+    y, g = torch.randn(2, sum(chunks), 2, dtype=torch.float64)
+    with pytest.raises(
+        ValueError, match=f"every second of {sum(chunks) - 1} increments misses the end: choose an even"
+    ):
+        feed(EverySecond(StieltjesSum("trapezoid")), y, g, chunks)

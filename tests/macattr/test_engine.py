@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import weakref
 
 import pytest
 import torch
@@ -288,7 +289,7 @@ def test_an_in_place_module_at_the_very_input_does_not_touch_the_inputs(line):
 def test_layers_that_return_the_same_tensor_share_one_sum(line):
     net = Net(Wrapped()).double()
     values, result = run(net, line, ["odd.inner", "odd.inner.0", "odd"])
-    assert result.alias_groups() == {"odd.inner": "odd.inner.0", "odd.inner.0": "odd.inner.0", "odd": "odd"}
+    assert result.survey.alias_groups() == {"odd.inner": "odd.inner.0", "odd.inner.0": "odd.inner.0", "odd": "odd"}
     torch.testing.assert_close(values["odd.inner"], values["odd.inner.0"], rtol=0, atol=0)
     assert len(result.survey.distinct) == 2
 
@@ -296,7 +297,7 @@ def test_layers_that_return_the_same_tensor_share_one_sum(line):
 def test_equal_values_are_not_the_same_tensor(line):
     net = Net(nn.Sequential(nn.ReLU(), nn.ReLU())).double()  # the second changes nothing
     _, result = run(net, line, ["odd.0", "odd.1"])
-    assert result.alias_groups() == {"odd.0": "odd.0", "odd.1": "odd.1"}
+    assert result.survey.alias_groups() == {"odd.0": "odd.0", "odd.1": "odd.1"}
 
 
 @pytest.mark.parametrize("frozen", ["all", "some"])
@@ -635,6 +636,14 @@ def test_a_function_may_stand_for_the_model(line):
     net = Net(nn.Tanh()).double()
     got, _ = run(lambda x: net(x), line, {"mine": net.first})
     torch.testing.assert_close(got["mine"], run(net, line, "first")[0]["first"], rtol=0, atol=0)
+
+
+def test_survey_leaves_no_activation_behind(line):
+    net = nn.Sequential(nn.Linear(4, 3), nn.Sigmoid(), nn.Linear(3, 1)).double()
+    outputs = []  # of the sigmoid, whose backward pass keeps it
+    net[1].register_forward_hook(lambda _, __, output: outputs.append(weakref.ref(output)))
+    survey(net, resolve_layers(net), line, tagged_partition(line.interval, 1, "trapezoid"))
+    assert [output() for output in outputs] == [None]
 
 
 def test_survey_measures_shapes_and_memory_at_one_node(line):

@@ -15,6 +15,7 @@ from macattr import (
     MaskAttributeConductance,
     OutputSum,
     RankingInterrupted,
+    SelectionRule,
     rank_layers,
 )
 
@@ -123,6 +124,7 @@ def test_the_ranking_is_sorted_and_carries_sizes(importance):
     assert table.set_index("layer").loc["middle", "parameters"] == 3
 
 
+@pytest.mark.filterwarnings("ignore:top .* at random:UserWarning")
 def test_top_takes_the_floor_and_refuses_nothing(importance):
     assert importance.top(0.5).layers == tuple(importance.ranking()["layer"][:2])
     assert len(importance.top(0.7).layers) == 2
@@ -130,6 +132,20 @@ def test_top_takes_the_floor_and_refuses_nothing(importance):
         importance.top(0.2)
     with pytest.raises(ValueError, match=r"`fraction` must lie in \(0, 1\], got 10\.0"):
         importance.top(10.0)
+
+
+def test_a_selection_is_the_same_with_and_without_the_network(importance, network, tmp_path):
+    importance.save(tmp_path / "a.nc")
+    rule = SelectionRule(count=58, by="parameters")
+    told = LayerImportance.load(tmp_path / "a.nc").select(rule)
+    assert told.layers == importance.select(rule, network).layers
+    assert told.parameters == told.mask().apply(network).trained
+
+
+def test_a_ranking_of_another_network_is_refused(importance, network):
+    network.last = nn.Conv2d(3, 1, 5)
+    with pytest.raises(ValueError, match="'last' has 76 parameters in the model and 28 in the ranking"):
+        importance.layer_table(network)
 
 
 def test_saving_and_loading_loses_nothing(importance, tmp_path):
@@ -193,16 +209,17 @@ def test_finished_images_survive_a_bad_one(network, images):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "saliency"}, "`method` must be one of mac, conductance, internal_influence, got 'saliency'"),
+        ({"method": "saliency"}, "no method 'saliency'; there are mac, "),
         ({"reduction": "max"}, "`reduction` must be one of mean_abs"),
         ({"orders": 0}, "`orders` must be at least 1, got 0"),
         ({"n_steps": 0}, "`n_steps` must be at least 1, got 0"),
         ({"r": 1.5}, r"`r` must lie in \(0, 1\], got 1.5"),
-        ({"method": "conductance", "gate": "fade"}, "`gate` belongs to the mask path"),
-        ({"method": "conductance", "r": 0.5}, "`r` = 0.5 has no effect on method 'conductance'"),
-        ({"method": "conductance", "orders": 2}, "`orders` and `patch_size` belong to the mask path"),
+        ({"method": "conductance", "gate": "fade"}, "`gate` = fade has no effect on the ranking by 'conductance'"),
+        ({"method": "conductance", "r": 0.5}, "`r` = 0.5 has no effect on the ranking by 'conductance'"),
+        ({"method": "conductance", "orders": 2}, "`orders` = 2 has no effect on the ranking by 'conductance'"),
         ({"method": "internal_influence", "r": 1.5}, r"`r` must lie in \(0, 1\], got 1.5"),
-        ({"orders": torch.arange(64)[None], "seed": 3}, "`seed` = 3 has no effect without random pixel orders"),
+        ({"orders": torch.arange(64)[None], "seed": 3}, "`seed` = 3 has no effect on the ranking by 'mac'"),
+        ({"path": "lines"}, "`path` must be one of mask, line, tail, blur, restore or a function, got 'lines'"),
         ({"layers": "frist"}, "no layer 'frist'; did you mean 'first'"),
     ],
     ids=lambda value: str(value)[:40],

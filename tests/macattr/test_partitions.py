@@ -7,7 +7,16 @@ from captum.attr._utils.approximation_methods import approximation_parameters
 from hypothesis import given
 from hypothesis import strategies as st
 
-from macattr.partitions import LayerSum, Partition, StieltjesSum, captum_nodes, tagged_partition
+from macattr.partitions import (
+    ActivationSum,
+    EverySecond,
+    LayerSum,
+    Partition,
+    StieltjesSum,
+    captum_nodes,
+    every_second_node,
+    tagged_partition,
+)
 
 TAGS = ["left", "right", "trapezoid"]
 METHODS = ["gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"]
@@ -97,3 +106,33 @@ def test_kept_memory_is_the_sum_and_the_last_node():
 def test_impossible_partitions_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("tag", TAGS)
+@given(per_group=st.integers(1, 10), groups=st.integers(1, 20), start=st.floats(0, 0.9))
+def test_every_second_node_is_the_partition_of_half_as_many_steps(tag, per_group, groups, start):
+    interval = (start, 1.0)
+    whole = tagged_partition(interval, 2 * per_group * groups, tag, groups)
+    half, want = every_second_node(whole, interval, groups), tagged_partition(interval, per_group * groups, tag, groups)
+    assert half.tag == tag
+    torch.testing.assert_close(half.nodes, want.nodes, rtol=0, atol=1e-12)
+    torch.testing.assert_close(half.weights, want.weights, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("n_steps", "groups"),
+    [(5, 1), (10, 3), (9, 3), (10, 10), (4, 8)],
+    ids=["odd", "uneven", "odd_groups", "one", "few"],
+)
+def test_nodes_that_cannot_be_halved_are_refused(n_steps, groups):
+    partition = tagged_partition((0.5, 1.0), n_steps, "trapezoid", groups)
+    message = f"{n_steps} increments in {groups} groups cannot be halved: .* a multiple of {2 * groups},"
+    with pytest.raises(ValueError, match=message):
+        every_second_node(partition, (0.5, 1.0), groups)
+
+
+def test_a_sum_over_every_second_node_keeps_what_its_own_sum_keeps():
+    wrapped = EverySecond(StieltjesSum("left"))
+    assert isinstance(wrapped, LayerSum)
+    assert isinstance(ActivationSum(torch.ones(1)), LayerSum)
+    assert wrapped.state_bytes(10) == StieltjesSum("left").state_bytes(10)

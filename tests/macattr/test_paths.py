@@ -1,9 +1,19 @@
 """Arguments of the paths; tests/laws/test_mask_path.py has their mathematics."""
 
+import math
+
 import pytest
 import torch
 
-from macattr.paths import LinearPath, MaskAttributePath, Path, random_order, resolve_reference
+from macattr.paths import (
+    BlurPath,
+    LinearPath,
+    MaskAttributePath,
+    Path,
+    order_by_score,
+    random_order,
+    resolve_reference,
+)
 
 
 def mask_path(image=None, order=None, **options):
@@ -27,6 +37,7 @@ def test_linear_path_passes_exactly_through_both_ends():
 def test_every_path_fits_the_protocol():
     assert isinstance(mask_path(), Path)
     assert isinstance(LinearPath((torch.rand(1),), (torch.rand(1),)), Path)
+    assert isinstance(BlurPath(torch.rand(1, 1, 2, 2), 1.0), Path)
 
 
 def test_order_may_differ_between_images():
@@ -57,6 +68,7 @@ def test_paths_follow_the_dtype_of_the_inputs(dtype):
     at = torch.tensor([0.7], dtype=torch.float64)
     assert mask_path(image).at(at)[0].dtype == dtype
     assert LinearPath((image,), (0 * image,)).at(at)[0].dtype == dtype
+    assert BlurPath(image, 1.0).at(at)[0].dtype == dtype
 
 
 def test_random_order_is_a_permutation_that_its_seed_determines():
@@ -143,3 +155,110 @@ def test_arguments_out_of_range_are_refused(options, message):
 def test_impossible_lines_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         LinearPath(*arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_blur_path_ends_exactly_at_the_image(dtype):
+    image = torch.rand(2, 3, 5, 7).to(dtype)
+    torch.testing.assert_close(BlurPath(image, 3.0).at(torch.tensor([1.0]))[0], image, rtol=0, atol=0)
+
+
+def test_blur_damps_a_cosine_as_a_gaussian_does():
+    # Cosines that are even about both borders are eigenvectors of the mirrored blur; the factor is the Fourier
+    # transform exp(-(sigma w)^2 / 2) of the Gaussian, up to its truncation at 4 sigma: below 1e-4.
+    frequency = math.pi * 3 / 40
+    wave = torch.cos(frequency * (torch.arange(40, dtype=torch.float64) + 0.5)).expand(1, 1, 6, 40)
+    alpha = torch.tensor([0.0, 0.5], dtype=torch.float64)
+    blurred = BlurPath(wave, sigma=2.5).at(alpha)[0]
+    damping = torch.exp(-(((1 - alpha) * 2.5 * frequency) ** 2) / 2)
+    torch.testing.assert_close(blurred, damping[:, None, None, None] * wave, rtol=0, atol=1e-4)
+
+
+def test_blur_keeps_the_mean_of_every_channel_even_where_the_kernel_exceeds_the_image():
+    image = torch.rand(2, 3, 4, 5, dtype=torch.float64)
+    means = BlurPath(image, sigma=6.0).at(torch.linspace(0, 1, 5))[0].mean((-2, -1))
+    torch.testing.assert_close(means, image.mean((-2, -1)).repeat(5, 1), rtol=0, atol=1e-12)
+
+
+def test_blur_path_has_no_jumps():
+    # Halving the step halves the largest change: a kernel whose radius followed alpha would leave jumps of 1e-4.
+    image = torch.rand(1, 1, 16, 16, dtype=torch.float64)
+
+    def largest_change(step):
+        alpha = torch.linspace(0, 0.2, round(0.2 / step) + 1, dtype=torch.float64)
+        return float(BlurPath(image, sigma=2.0).at(alpha)[0].diff(dim=0).abs().max())
+
+    assert largest_change(1e-4) == pytest.approx(largest_change(2e-4) / 2, rel=0.01)
+
+
+def test_blur_path_keeps_positions_slowest_and_images_and_channels_apart():
+    image = torch.rand(2, 3, 5, 6, dtype=torch.float64)
+    at = torch.tensor([0.2, 0.7])
+    together = BlurPath(image, 1.5).at(at)[0].reshape(2, 2, 3, 5, 6)
+    alone = BlurPath(image[1:, 2:], 1.5).at(at[1:])[0]
+    torch.testing.assert_close(together[1, 1, 2], alone[0, 0], rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((torch.rand(1, 1, 4, 4), 0.0), "`sigma` must be positive and finite, got 0.0"),
+        ((torch.rand(1, 1, 4, 4), math.inf), "`sigma` must be positive and finite, got inf"),
+        ((torch.rand(1, 1, 4, 4), math.nan), "`sigma` must be positive and finite, got nan"),
+        ((torch.rand(1, 4, 4), 1.0), r"a blur path needs images \(B, C, H, W\), got inputs of shape \(1, 4, 4\)"),
+        ((torch.ones(1, 1, 4, 4, dtype=torch.uint8), 1.0), "must be floating-point tensors, got torch.uint8"),
+        ((torch.rand(1, 1, 4, 4), 1.0, (0.6, 0.6)), r"`interval` must satisfy .* got \(0.6, 0.6\)"),
+        ((torch.rand(1, 1, 4, 4), 1.0, (0.0, 1.0), 0), "`groups` must be at least 1, got 0"),
+    ],
+    ids=["zero", "infinite", "nan", "no_batch", "integers", "interval", "groups"],
+)
+@pytest.mark.usefixtures("as_users_run_it")
+def test_impossible_blurs_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        BlurPath(*arguments)
+
+
+def test_order_by_score_reveals_the_highest_or_the_lowest_first():
+    score = torch.tensor([[0.3, 0.1, 0.4], [0.15, 0.9, 0.2]])
+    assert order_by_score(score).tolist() == [4, 2, 0, 5, 3, 1]
+    assert order_by_score(score, descending=False).tolist() == [1, 3, 5, 0, 2, 4]
+
+
+@pytest.mark.parametrize("descending", [True, False])
+def test_equal_scores_keep_the_order_of_their_positions(descending):
+    assert order_by_score(torch.zeros(9, 7), descending=descending).tolist() == list(range(63))
+
+
+def test_blocks_are_ordered_by_the_mean_of_their_pixels_inside_the_image():
+    # 3x3 pixels in blocks of 2x2: the sums 4, 3, 3, 2 would order them as 0, 1, 2, 3; the means 1, 1.5, 1.5, 2 do not.
+    score = torch.tensor([[1.0, 1, 2], [1, 1, 1], [2, 1, 2]])
+    assert order_by_score(score, patch_size=2).tolist() == [3, 1, 2, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float16, torch.float64], ids=str)
+def test_a_score_for_every_image_gives_an_order_for_every_image_in_any_dtype(dtype):
+    score = torch.tensor([[[0, 1], [1, 0]], [[1, 1], [0, 1]]]).to(dtype)
+    assert order_by_score(score).tolist() == [[1, 2, 0, 3], [0, 1, 3, 2]]
+
+
+def test_an_order_by_score_reveals_the_pixels_of_a_mask_path_in_that_order():
+    image, score = torch.ones(1, 1, 4, 4), torch.rand(4, 4)
+    path = MaskAttributePath(image, order_by_score(score), torch.zeros_like(image), r=1.0, groups=16)
+    revealed = path.at(torch.arange(17) / 16)[0].flatten(1)
+    assert revealed.diff(dim=0).argmax(1).tolist() == score.flatten().argsort(descending=True).tolist()
+
+
+@pytest.mark.parametrize(
+    ("score", "patch_size", "message"),
+    [
+        (torch.tensor([[0.1, math.nan]]), 1, "`score` holds NaN"),
+        (torch.tensor([[math.inf, -math.inf]]), 2, "both infinities in a block"),
+        (torch.rand(2, 3, 4, 4), 1, r"`score` must be \(H, W\) or \(B, H, W\), got shape \(2, 3, 4, 4\)"),
+        (torch.rand(4, 4), 0, "`patch_size` must be at least 1, got 0"),
+    ],
+    ids=["nan", "infinities", "channels", "patch_size"],
+)
+@pytest.mark.usefixtures("as_users_run_it")
+def test_scores_without_an_order_are_refused(score, patch_size, message):
+    with pytest.raises(ValueError, match=message):
+        order_by_score(score, patch_size)

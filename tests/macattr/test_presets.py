@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from macattr.objectives import GradientMagnitude, OutputSum
-from macattr.presets import DEFAULT, OFFICIAL, PAPER, read_official_ranking
+from macattr.presets import DEFAULT, OFFICIAL, PAPER, read_official_ranking, write_official_ranking
 
 
 @pytest.fixture
@@ -125,3 +125,17 @@ def test_an_incomplete_official_ranking_is_refused(tmp_path):
     (tmp_path / "filter_cond.txt").unlink()
     with pytest.raises(ValueError, match=r"three files; missing: .*filter_cond\.txt"):
         read_official_ranking(tmp_path)
+
+
+def test_official_rankings_are_written_as_they_are_read(tmp_path):
+    scores = {"tie_b": 0.1 + 0.2, "tie_a": 0.1 + 0.2, "high": 7e10, "low": 1e-30}
+    write_official_ranking(scores, ["low", "tie_a", "tie_b", "high"], tmp_path / "new")
+    assert list(read_official_ranking(tmp_path / "new").items()) == [
+        ("high", 7e10), ("tie_b", 0.1 + 0.2), ("tie_a", 0.1 + 0.2), ("low", 1e-30)
+    ]  # fmt: skip
+    assert (tmp_path / "new" / "filter_index.txt").read_text().split() == ["3", "2", "1", "0"]
+
+
+def test_a_ranking_of_other_layers_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="scores and layers do not fit: a, c stand in one of them only"):
+        write_official_ranking({"a": 1.0, "b": 2.0}, ["b", "c"], tmp_path)

@@ -1,61 +1,288 @@
-"""A selection trains exactly its layers, or fails loudly."""
+"""A rule takes what it says from a ranking, counts what it trains, and says when the count is no fair comparison."""
+
+import itertools
+import statistics
+import warnings
 
 import pytest
 from torch import nn
 
-from macattr.selection import TrainableMask
+from macattr.layers import LayerTable
+from macattr.selection import SelectionRule, select
+
+SIZES = {"a": 10, "b": 20, "c": 30, "d": 40, "e": 50, "f": 50}
+RANKING = {"f": 6.0, "e": 5.0, "d": 4.0, "c": 3.0, "b": 2.0, "a": 1.0}
 
 
-class Attention(nn.Module):
-    """Owns a parameter and contains a layer that owns others."""
+class Owner(nn.Module):
+    """Holds a bare parameter of the given size."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self.scale = nn.Parameter(nn.init.ones_(nn.Linear(1, 4).weight.detach().clone()))
-        self.proj = nn.Linear(4, 4)
+        self.register_parameter("weight", nn.Parameter(nn.Linear(size, 1).weight.detach()))
 
 
-@pytest.fixture
-def network() -> nn.Module:
-    return nn.ModuleDict({"first": nn.Linear(2, 3), "attn": Attention(), "last": nn.Linear(3, 1, bias=False)})
+def table(sizes=SIZES, **options) -> LayerTable:
+    return LayerTable.of(nn.ModuleDict({name: Owner(size) for name, size in sizes.items()}), **options)
 
 
-def trainable(network: nn.Module) -> list[str]:
-    return [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+def quietly(ranking, layers, rule):
+    """Without the warning of uneven sizes, where a test is about something else."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return select(ranking, layers, rule)
 
 
-def test_only_the_selected_layers_are_trained(network):
-    applied = TrainableMask(("first", "last")).apply(network)
-    assert trainable(network) == ["first.weight", "first.bias", "last.weight"]
-    assert (applied.trained, applied.total) == (6 + 3 + 3, 12 + 4 + 20)
-    assert str(applied) == "training 2 layers: 12 of 36 parameters (33.3%)"
+@pytest.mark.parametrize(
+    ("fraction", "rounding", "expected"),
+    [
+        (0.5, "floor", 3),
+        (0.45, "floor", 2),
+        (0.45, "round", 3),
+        (0.4, "round", 2),
+        (0.1, "round", 1),
+        (1.0, "floor", 6),
+    ],
+)
+def test_a_fraction_of_layers_is_rounded_as_told(fraction, rounding, expected):
+    chosen = quietly(RANKING, table(), SelectionRule(fraction, rounding=rounding))
+    assert chosen.layers == tuple("fedcba")[:expected]
 
 
-def test_a_module_unlocks_its_own_parameters_only(network):
-    TrainableMask(("attn",)).apply(network)
-    assert trainable(network) == ["attn.scale"]
+@pytest.mark.parametrize("third", [7, 10, 30, 92, 263, 445])
+def test_a_tenth_of_any_number_is_its_floor(third):
+    assert SelectionRule(0.1).amount(third) == third // 10
 
 
-def test_a_module_unlocks_everything_inside_if_told(network):
-    TrainableMask(("attn",), whole_modules=True).apply(network)
-    assert trainable(network) == ["attn.scale", "attn.proj.weight", "attn.proj.bias"]
+def test_equal_scores_keep_their_order_in_the_ranking():
+    assert quietly({"c": 1.0, "a": 2.0, "b": 1.0, "d": 2.0}, table(), SelectionRule(count=3)).layers == ("a", "d", "c")
 
 
-def test_restore_brings_back_what_was(network):
-    network["last"].requires_grad_(False)
-    before = trainable(network)
-    TrainableMask(("last",)).apply(network).restore()
-    assert trainable(network) == before
+def test_a_list_of_names_is_a_ranking():
+    assert quietly(["b", "a", "f"], table(), SelectionRule(count=2)).layers == ("b", "a")
 
 
-def test_a_foreign_name_fails_and_changes_nothing(network):
-    before = trainable(network)
-    with pytest.raises(ValueError, match=r"no layer 'module\.first'; did you mean 'first'\? A 'module\.' prefix"):
-        TrainableMask(("module.first",)).apply(network)
-    assert trainable(network) == before
+def test_a_threshold_takes_all_that_reach_it():
+    assert quietly(RANKING, table(), SelectionRule(threshold=4.0)).layers == ("f", "e", "d")
 
 
-def test_a_selection_without_parameters_fails(network):
-    network["idle"] = nn.ReLU()
-    with pytest.raises(ValueError, match="own no parameter: idle"):
-        TrainableMask(("idle",)).apply(network)
+def test_outputs_stand_and_fall_together_and_count_once():
+    layers = table(alias_of={name: {"e": "d"}.get(name, name) for name in SIZES})
+    by_outputs = quietly(RANKING, layers, SelectionRule(count=2, by="outputs"))
+    assert by_outputs.layers == ("f", "e", "d")
+    assert "3 of 6 layers (2 distinct outputs), 140 of 200 parameters (70.0%)" in str(by_outputs)
+    assert quietly(RANKING, layers, SelectionRule(0.5, by="outputs")).layers == ("f", "e", "d")  # floor(0.5 x 5)
+
+
+def test_distinct_outputs_must_be_known():
+    with pytest.raises(ValueError, match="which layers share an output is not known"):
+        select(RANKING, table(), SelectionRule(count=2, by="outputs"))
+
+
+def test_a_budget_is_walked_in_order_and_skips_what_does_not_fit():
+    chosen = select(RANKING, table(), SelectionRule(count=100, by="parameters"))
+    assert (chosen.layers, chosen.parameters, chosen.skipped) == (("f", "e"), 100, (("d",), ("c",), ("b",)))
+    chosen = select(RANKING, table(), SelectionRule(0.4, by="parameters"))  # 80 of 200: e and d do not fit beside f
+    assert (chosen.layers, chosen.parameters, chosen.skipped) == (("f", "c"), 80, (("e",), ("d",), ("b",)))
+
+
+def test_the_fourth_that_does_not_fit_ends_the_walk():
+    rule = SelectionRule(count=60, by="parameters", fill=0.8)
+    assert select(RANKING, table(), rule).layers == ("f",)  # e, d, c are skipped, b ends it: a would have fit
+    assert select(RANKING, table(), SelectionRule(count=60, by="parameters", skips=4)).layers == ("f", "a")
+
+
+def test_a_selection_at_its_own_budget_is_itself():
+    first = quietly(RANKING, table(), SelectionRule(count=3))
+    assert select(RANKING, table(), SelectionRule(count=first.parameters, by="parameters")).layers == first.layers
+
+
+def test_outputs_fit_a_budget_as_a_whole_or_not_at_all():
+    layers = table(alias_of={name: {"f": "e"}.get(name, name) for name in SIZES})
+    assert select(RANKING, layers, SelectionRule(count=90, by="parameters")).layers == ("d", "c", "b")
+
+
+def test_a_budget_that_is_not_filled_is_refused_with_its_numbers():
+    with pytest.raises(ValueError, match=r"fills 50 of 60 parameters, 83\.3%, .* \(e, d, c\): .* lower `fill` = 0\.95"):
+        select(RANKING, table(), SelectionRule(count=60, by="parameters"))
+
+
+def test_a_budget_for_everything_is_accepted_however_little_that_is():
+    layers = LayerTable.of(nn.ModuleDict({"a": Owner(10), "b": Owner(90)}), ["a"])
+    assert select({"a": 1.0}, layers, SelectionRule(1.0, by="parameters")).layers == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("per", "rule", "expected"),
+    [
+        ("block", {"count": 1}, ["blocks.0.fc", "blocks.1.norm", "last"]),
+        ("block", {"fraction": 0.5}, ["blocks.0.fc", "blocks.1.norm"]),
+        ("type", {"count": 1}, ["blocks.0.fc", "blocks.1.norm"]),
+        ("type", {"count": 2}, ["blocks.0.fc", "blocks.1.norm", "blocks.1.fc", "blocks.0.norm"]),
+    ],
+    ids=["one a block", "half a block", "one a type", "two a type"],
+)
+def test_quotas_hold_in_every_class(per, rule, expected):
+    blocks = [nn.ModuleDict({"fc": nn.Linear(2, 2), "norm": nn.LayerNorm(2)}) for _ in range(2)]
+    layers = LayerTable.of(nn.ModuleDict({"blocks": nn.ModuleList(blocks), "last": nn.Linear(2, 2)}))
+    ranking = ["blocks.0.fc", "blocks.1.norm", "blocks.1.fc", "blocks.0.norm", "last"]
+    assert list(quietly(ranking, layers, SelectionRule(**rule, per=per)).layers) == expected
+
+
+def test_quotas_of_parameters_are_shares_of_their_class():
+    blocks = [nn.ModuleDict({"fc": nn.Linear(4, 4), "norm": nn.LayerNorm(4)}) for _ in range(4)]
+    layers = LayerTable.of(nn.ModuleDict({"blocks": nn.ModuleList(blocks)}))
+    chosen = select(layers.names, layers, SelectionRule(0.5, by="parameters", per="type", skips=4))
+    assert chosen.layers == ("blocks.0.fc", "blocks.0.norm", "blocks.1.fc", "blocks.1.norm")
+
+
+def test_included_layers_are_in_and_count_excluded_ones_are_out():
+    rule = SelectionRule(0.5, include=("a",), exclude=("[ef]",))
+    assert quietly(RANKING, table(), rule).layers == ("d", "c", "a")
+
+
+def test_included_layers_need_no_rank():
+    assert quietly(["f", "e", "d", "c"], table(), SelectionRule(count=2, include=("b",))).layers == ("f", "b")
+
+
+def test_included_layers_are_paid_from_the_budget():
+    chosen = select(RANKING, table(), SelectionRule(count=60, by="parameters", include=("a",)))
+    assert chosen.layers == ("f", "a")
+
+
+def test_whole_modules_count_what_lies_inside_once():
+    network = nn.ModuleDict({"attn": Owner(5), "last": Owner(3)})
+    network["attn"].proj = Owner(7)
+    for whole, parameters in ((False, 8), (True, 15)):
+        layers = LayerTable.of(network, whole_modules=whole)
+        chosen = quietly(["last", "attn"], layers, SelectionRule(count=2))
+        assert chosen.parameters == parameters == chosen.mask().apply(network).trained
+    chosen = quietly(["attn", "attn.proj"], LayerTable.of(network, whole_modules=True), SelectionRule(count=2))
+    assert chosen.parameters == 12
+
+
+def test_tied_parameters_count_once():
+    network = nn.ModuleDict({"embed": Owner(5), "head": Owner(5), "last": Owner(3)})
+    network["head"].weight = network["embed"].weight
+    chosen = quietly(["embed", "head"], LayerTable.of(network), SelectionRule(count=2))
+    applied = chosen.mask().apply(network)
+    assert (chosen.parameters, chosen.table.total) == (5, 8) == (applied.trained, applied.total)
+
+
+def test_a_budget_pays_for_tied_parameters_once():
+    network = nn.ModuleDict({"embed": Owner(50), "head": Owner(50), "last": Owner(10)})
+    network["head"].weight = network["embed"].weight
+    chosen = select(["embed", "head", "last"], LayerTable.of(network), SelectionRule(count=60, by="parameters"))
+    assert (chosen.layers, chosen.parameters) == (("embed", "head", "last"), 60)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("by", ["layers", "outputs"])
+@pytest.mark.parametrize("include", [(), ("d",)])
+def test_the_mean_of_random_choices_is_that_of_all_of_them(by, include, whole):
+    network = nn.ModuleDict({name: Owner(size) for name, size in SIZES.items()})
+    network["a"].proj = Owner(7)
+    network["b"].weight = network["c"].weight
+    names = [*SIZES, "a.proj"]
+    layers = LayerTable.of(network, alias_of={n: {"e": "f"}.get(n, n) for n in names}, whole_modules=whole)
+    chosen = quietly(names, layers, SelectionRule(count=3, by=by, include=include))
+    free = [unit for unit in chosen.pool if unit not in chosen.fixed]
+    held = [name for unit in chosen.fixed for name in unit]
+    every = [
+        layers.count(held + [name for unit in units for name in unit])
+        for units in itertools.combinations(free, 3 - len(chosen.fixed))
+    ]
+    assert chosen.random_mean == pytest.approx(statistics.fmean(every), rel=1e-12)  # both are exact
+
+
+@pytest.mark.parametrize(
+    ("first", "ratio"), [("abc", r"60 of 200 parameters \(30\.0%\): 0\.6 x the 100"), ("fx", r"1\.6 x the 80")]
+)
+def test_uneven_selections_warn_with_their_ratio(first, ratio):
+    layers = table(SIZES | {"x": 80} if "x" in first else SIZES)
+    names = [*first, *(name for name in layers.names if name not in first)]
+    with pytest.warns(UserWarning, match=ratio):
+        select(names, layers, SelectionRule(count=len(first)))
+
+
+@pytest.mark.parametrize("first", ["fed", "bcd", "cde"])
+def test_selections_within_a_factor_of_one_and_a_half_do_not_warn(first):
+    names = [*first, *(name for name in SIZES if name not in first)]
+    assert len(select(names, table(), SelectionRule(count=3)).layers) == 3  # a warning would be an error here
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "give one of `fraction`, `count`, `threshold`; got none"),
+        ({"fraction": 0.1, "count": 2}, "got fraction and count"),
+        ({"count": 0}, "`count` must be at least 1, got 0: a selection of nothing trains nothing"),
+        ({"fraction": 0.0}, r"`fraction` must lie in \(0, 1\], got 0\.0"),
+        ({"fraction": 10.0}, r"`fraction` must lie in \(0, 1\], got 10\.0"),
+        ({"count": 1, "by": "names"}, "`by` must be one of layers, outputs, parameters, got 'names'"),
+        ({"count": 1, "per": "stage"}, "`per` must be one of block, type, got 'stage'"),
+        ({"count": 1, "by": "parameters", "fill": 95.0}, r"`fill` lie in \[0, 1\], got 3 and 95\.0"),
+        ({"threshold": 1.0, "by": "parameters"}, "`by='parameters'` has no effect"),
+        ({"threshold": 1.0, "per": "type"}, "`per` has no effect"),
+        ({"count": 1, "rounding": "round"}, "`rounding` has no effect"),
+        ({"count": 1, "skips": 0}, "`skips` has no effect"),
+        ({"fraction": 0.1, "fill": 0.5}, "`fill` has no effect"),
+    ],
+    ids=lambda value: "_".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
+)
+@pytest.mark.usefixtures("as_users_run_it")
+def test_rules_that_cannot_be_meant_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        SelectionRule(**options)
+
+
+@pytest.mark.parametrize(
+    ("ranking", "options", "message"),
+    [
+        (RANKING, {"fraction": 0.1}, r"`fraction` 0\.1 of 6 layers selects none: take at least 0\.167"),
+        (RANKING, {"fraction": 0.05, "rounding": "round"}, r"selects none: take at least 0\.084"),
+        (RANKING, {"count": 7}, "`count` 7 is more than the 6 layers: take at most 6"),
+        (
+            RANKING,
+            {"count": 9, "by": "parameters"},
+            "a budget of 9 parameters is smaller than .* layer 'a': .* least 10",
+        ),
+        (RANKING, {"count": 201, "by": "parameters"}, "`count` 201 is more than the network's 200 parameters"),
+        (RANKING, {"threshold": 7.0}, "at least 7: none is selected; the highest score is 6"),
+        (RANKING, {"count": 1, "include": ("a", "b")}, "2 are included, which is more than 1"),
+        (
+            RANKING,
+            {"count": 20, "by": "parameters", "include": ("c",)},
+            "included layers hold 30 parameters, more than",
+        ),
+        (RANKING, {"count": 1, "include": ("a",), "exclude": ("[ab]",)}, "a: both included and excluded"),
+        (RANKING, {"count": 1, "exclude": ("*",)}, "no layer is left to choose from"),
+        (RANKING, {"count": 1, "include": ("module.a",)}, "no layer 'module.a'; did you mean 'a'"),
+        (RANKING, {"count": 1, "exclude": ("z*",)}, r"no layer 'z\*'"),
+        (
+            RANKING | {"module.a": 1.0},
+            {"count": 1},
+            "1 of 7 ranked layers are unknown: no layer 'module.a'; did you mean",
+        ),
+        (RANKING | {"a": float("nan")}, {"count": 1}, "the score of 'a' is nan"),
+        (["a", "b", "a"], {"count": 1}, "names 'a' more than once"),
+        (["a", "b"], {"threshold": 1.0}, "`threshold` 1.0 needs scores"),
+        ([], {"count": 1}, "the ranking is empty"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_selected_is_explained(ranking, options, message):
+    with pytest.raises(ValueError, match=message):
+        select(ranking, table(), SelectionRule(**options))
+
+
+def test_a_fraction_that_is_advised_selects_one():
+    for count in range(1, 60):
+        layers = table({f"n{number}": 3 for number in range(count)})
+        try:
+            select(layers.names, layers, SelectionRule(1e-6))
+        except ValueError as error:
+            advised = float(str(error).rpartition(" ")[2].rstrip("."))
+            assert len(select(layers.names, layers, SelectionRule(advised)).layers) == 1
+        else:
+            pytest.fail("a millionth of the layers was selected")

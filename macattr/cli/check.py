@@ -1,0 +1,98 @@
+"""``macattr check``: does a ranking depend on what was learned, or on architecture, size and chance alone?"""
+
+__all__ = ["check"]
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+
+from macattr.cli.loading import load_images, load_network
+from macattr.comparison import overlap_at, size_dependence, spearman
+from macattr.importance import LayerImportance
+from macattr.plots import plot_randomisation
+from macattr.rank import RankingOptions, rank_methods
+from macattr.ranking import top_count
+from macattr.sanity import SUSPECT, randomisation_test
+
+
+def check(
+    model: str,
+    images: str,
+    method: str = "mac",
+    out: Path = Path("check"),
+    n_steps: int | None = None,
+    steps: int = 4,
+    fraction: float = 0.1,
+    crop: int | None = None,
+    limit: int | None = None,
+    clean: str | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> None:
+    """Check a ranking; for example macattr check --model ram_models:ram_swinir_tiny --images sample --limit 4.
+
+    Randomises the network's parameters step by step, from the output to the input and group by group, and ranks again;
+    compares images, pixel orders and chance; and tells how far scores follow the size of layers. Writes
+    randomisation.csv and randomisation.png.
+
+    Args:
+        model: Where the network comes from: MODULE:NAME or FILE.py:NAME.
+        images: Folder or image file; or a function that returns images.
+        method: What is measured; "macattr methods" lists the names.
+        out: Folder for the results.
+        n_steps: Steps along the path.
+        steps: Groups of layers, by depth.
+        fraction: Top share of the layers that is compared.
+        crop: Use the middle of every file only, at most this many pixels a side.
+        limit: Use the first images only.
+        clean: Folder with the clean image of every image, under the same name; for methods that need a loss.
+        seed: Seed of everything random.
+        device: Where to compute, e.g. cpu or cuda.
+    """
+    mpl.use("Agg")
+    network = load_network(model, device)
+    inputs = load_images(images, model, crop, limit, clean)
+    options: RankingOptions = {"n_steps": n_steps, "seed": seed or None, "show_progress": True}
+    found = rank_methods(network, inputs, list(dict.fromkeys([method, "activation"])), **options)
+    importance = found[method]
+    tables = {
+        name: randomisation_test(
+            network, inputs, method, cascading=name == "cascading", steps=steps, fraction=fraction, **options
+        )
+        for name in ("cascading", "independent")
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.to_csv(out / f"{name}.csv", index=False)
+        print(f"\n{name} randomisation of parameters")
+        print(table.round(3).to_string(index=False))
+    figure = plot_randomisation(tables, f"{model}: {method} after randomising parameters")
+    figure.savefig(out / "randomisation.png", dpi=150)
+    last = float(tables["cascading"]["spearman"].iloc[-1])
+    verdict = (
+        "SUSPECT: architecture and size alone give nearly this ranking" if last > SUSPECT else "it depends on them"
+    )
+    print(f"\nall parameters random: Spearman {last:.3f} with the trained network's ranking; {verdict}")
+    _print_controls(importance, found["activation"], fraction, seed)
+    print(f"\nwritten: {', '.join(str(out / f) for f in ('cascading.csv', 'independent.csv', 'randomisation.png'))}")
+
+
+def _print_controls(importance: LayerImportance, activation: LayerImportance, fraction: float, seed: int) -> None:
+    """Agreement between images, with chance, and dependence on size."""
+    scores, values = importance.scores().values, importance.values
+    k = top_count(fraction, len(scores))
+    random = np.random.default_rng(seed).random(len(scores))
+    if len(values) > 1:
+        halves = [values[start::2].mean(axis=(0, 1)) for start in (0, 1)]
+        print(
+            f"odd against even images: Spearman {spearman(halves[0], halves[1]):.3f}, "
+            f"overlap of the top {k} {overlap_at(halves[0], halves[1], k):.0%}"
+        )
+    print(f"a random ranking: Spearman {spearman(scores, random):.3f}, overlap {overlap_at(scores, random, k):.0%}")
+    sizes = {
+        "parameters": importance.dataset["parameters"].values.astype(float),
+        "activation scale": activation.scores().values,
+    }
+    print("\ndependence on size (log-log slope: 1 = in proportion, 0 = none)")
+    print(size_dependence(scores, sizes).round(3).to_string(index=False))

@@ -1,0 +1,143 @@
+"""``macattr compare``: how far rankings agree."""
+
+__all__ = ["compare", "compare_rankings"]
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+
+from macattr import comparison
+from macattr.cli.loading import load_ranking
+from macattr.importance import LayerImportance
+from macattr.plots import plot_agreement, plot_overlap, plot_rank_flow
+from macattr.ranking import ranks, top_count
+
+FLOWING = 6
+"""Rankings from which on a flow of ranks and curves of overlap would be unreadable: a matrix says more."""
+
+
+def compare(
+    rankings: list[str],
+    out: Path = Path("comparison"),
+    fraction: float = 0.1,
+    only_common: bool = False,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> None:
+    """Compare rankings; for example macattr compare a/importance.nc b/importance.nc official_folder/.
+
+    Writes agreement.csv (every measure for every pair, with intervals over images where rankings hold several), and
+    figures: agreement.png, and for up to six rankings rank_flow.png and overlap.png.
+
+    Args:
+        rankings: Files that "macattr rank" wrote, or folders with the authors' filter_*.txt lists; two or more.
+        out: Folder for the results.
+        fraction: Top share of the layers that is compared.
+        only_common: Compare the layers that all rankings have, where they are over different ones.
+        confidence: Coverage of the intervals over images, in (0, 1).
+        seed: Seed of the resamples.
+    """
+    mpl.use("Agg")
+    if len(rankings) < 2:
+        raise ValueError(f"a comparison needs at least two rankings, got {len(rankings)}.")
+    loaded = {name: load_ranking(source) for name, source in zip(_names(rankings), rankings, strict=True)}
+    print(compare_rankings(loaded, out, fraction, only_common, confidence, seed))
+
+
+def compare_rankings(
+    rankings: Mapping[str, LayerImportance | dict[str, float]],
+    out: Path,
+    fraction: float,
+    only_common: bool = False,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> str:
+    """Agreement of every pair, written with its figures; what to print of it.
+
+    Raises:
+        ValueError: If rankings cover different layers and that is not accepted, or have none in common.
+    """
+    layers = comparison.common_layers({name: _layers(ranking) for name, ranking in rankings.items()}, only_common)
+    values = {name: _values(ranking, layers) for name, ranking in rankings.items()}
+    k = top_count(fraction, len(layers))
+    tables = []
+    for a, b in combinations(values, 2):
+        paired = _same_images(rankings[a], rankings[b])
+        agreement = comparison.compare(
+            values[a], values[b], k, generator=np.random.default_rng(seed), confidence=confidence, paired=paired
+        )
+        tables.append(agreement.assign(a=a, b=b))
+    table = pd.concat(tables, ignore_index=True)[["a", "b", "measure", "value", "low", "high", "chance"]]
+    out.mkdir(parents=True, exist_ok=True)
+    table.to_csv(out / "agreement.csv", index=False)
+    means = {name: scores.mean(axis=(0, 1)) if scores.ndim == 3 else scores for name, scores in values.items()}
+    written = ["agreement.csv", *_draw(table, means, layers, k, out)]
+    words = [f"{len(layers)} layers, top {k}"]
+    if len(means) <= FLOWING:
+        words.append(table.round(3).to_string(index=False))
+    else:
+        words += ["Spearman's correlation", _matrix(table, list(means), "spearman").round(2).to_string()]
+    return "\n".join([*words, f"\nwritten: {', '.join(str(out / name) for name in written)}"])
+
+
+def _draw(table: pd.DataFrame, means: Mapping[str, np.ndarray], layers: list[str], k: int, out: Path) -> list[str]:
+    """The figures' names, once they are written."""
+    title = f"{len(layers)} layers"
+    matrix = _matrix(table, list(means), "spearman")
+    figures = {"agreement.png": plot_agreement(matrix, f"agreement of rankings, {title}", "Spearman's correlation")}
+    if len(means) <= FLOWING:
+        flow = pd.DataFrame({name: ranks(mean) for name, mean in means.items()}, index=layers)
+        first, *others = means
+        curves = {
+            f"{first}, {other}": comparison.overlap_curve(np.asarray(means[first]), np.asarray(means[other]))
+            for other in others
+        }
+        figures["rank_flow.png"] = plot_rank_flow(flow, k, f"{title}, top {k}")
+        figures["overlap.png"] = plot_overlap(curves, k, f"{title}: layers that both tops hold")
+    for name, figure in figures.items():
+        figure.savefig(out / name, dpi=150)
+    return list(figures)
+
+
+def _matrix(table: pd.DataFrame, names: list[str], measure: str) -> pd.DataFrame:
+    """One measure of all pairs as a symmetric matrix."""
+    matrix = pd.DataFrame(np.eye(len(names)), names, names)
+    for row in table[table["measure"] == measure].itertuples():
+        matrix.loc[row.a, row.b] = matrix.loc[row.b, row.a] = row.value
+    return matrix
+
+
+def _names(sources: Sequence[str]) -> list[str]:
+    """Short names that tell the sources apart: their last part that differs."""
+    paths = [Path(source).with_suffix("") for source in sources]
+    parts = [path.parent.parts if path.name == "importance" and path.parent.name else path.parts for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError(f"a ranking is given twice: {', '.join(sources)}.")
+
+
+def _layers(ranking: LayerImportance | dict[str, float]) -> list[str]:
+    """Names of the layers."""
+    return list(ranking) if isinstance(ranking, dict) else ranking.dataset["layer"].values.tolist()
+
+
+def _values(ranking: LayerImportance | dict[str, float], layers: list[str]) -> np.ndarray:
+    """Scores of these layers: (images, orders, layers) with replicates, (layers) without."""
+    if isinstance(ranking, dict):
+        return np.array([ranking[layer] for layer in layers])
+    values = LayerImportance(ranking.dataset.sel(layer=layers)).values
+    return values if len(values) > 1 else np.asarray(values.mean(axis=(0, 1)))
+
+
+def _same_images(a: LayerImportance | dict[str, float], b: LayerImportance | dict[str, float]) -> bool:
+    """Whether both have replicates over the same images."""
+    if isinstance(a, dict) or isinstance(b, dict):
+        return False
+    names = [ranking.dataset["sample"].values.tolist() for ranking in (a, b)]
+    return len(names[0]) > 1 and names[0] == names[1]

@@ -1,0 +1,110 @@
+"""``macattr select``: from a ranking to the layers that are trained, and to files for other tools."""
+
+__all__ = ["select"]
+
+import sys
+import warnings
+from pathlib import Path
+
+import pandas as pd
+from torch import nn
+
+from macattr.adapters import Bare
+from macattr.cli.loading import load_network
+from macattr.exports import Format
+from macattr.exports import export as write_export
+from macattr.importance import LayerImportance
+from macattr.layers import LayerTable
+from macattr.presets import read_official_ranking
+from macattr.selection import By, Per, Rounding, Selection, SelectionRule
+from macattr.selection import select as select_layers
+
+
+def select(
+    importance: Path,
+    fraction: float | None = None,
+    count: int | None = None,
+    threshold: float | None = None,
+    by: By = "layers",
+    per: Per | None = None,
+    include: list[str] | str | None = None,
+    exclude: list[str] | str | None = None,
+    rounding: Rounding = "floor",
+    skips: int = 3,
+    fill: float = 0.95,
+    whole_modules: bool = False,
+    model: str | None = None,
+    export: Format | None = None,
+    out: Path | None = None,
+    lora_rank: int | None = None,
+    bare: Bare | None = None,
+) -> None:
+    """Select layers from a ranking; print them with their number of parameters, and export them.
+
+    Args:
+        importance: The importance.nc of macattr rank; or a folder with an official filter_*.txt triple, with --model.
+        fraction: Share in (0, 1] that is selected. Give one of fraction, count and threshold.
+        count: Number that is selected.
+        threshold: Least score that is selected.
+        by: What is counted: layers (names), outputs (distinct tensors) or parameters (a budget).
+        per: Apply fraction or count within every block or type.
+        include: Name or glob of layers that are always in, or a list of them as JSON.
+        exclude: Name or glob of layers that are never in, or a list of them as JSON.
+        rounding: Of a fraction of layers: floor (the paper's) or round.
+        skips: Layers that may be left out because they do not fit into the budget.
+        fill: Least share of the budget that must be used.
+        whole_modules: A layer also stands for the parameters of modules inside it.
+        model: The network, as MODULE:NAME or FILE.py:NAME: makes the counts exact and checks the export.
+        export: File format: csv, json, official, peft or spectrum.
+        out: Where the export goes.
+        lora_rank: Mean rank of peft's adapters (default 8).
+        bare: What peft does with parameters beside modules that are not selected: refuse (default), whole or skip.
+    """
+    if (export is None) != (out is None):
+        raise ValueError("`export` and `out` belong together: the format, and where it goes.")
+    for name, value in {"lora_rank": lora_rank, "bare": bare}.items():
+        if value is not None and export != "peft":
+            raise ValueError(f"`{name}` = {value} has no effect without --export peft.")
+    always, never = (tuple([names] if isinstance(names, str) else names or ()) for names in (include, exclude))
+    rule = SelectionRule(fraction, count, threshold, by, per, always, never, rounding, skips, fill)
+    network = None if model is None else load_network(model)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        chosen = _selection(importance, rule, network, whole_modules)
+        checked = (
+            None
+            if export is None or out is None
+            else write_export(chosen, out, export, network, rank=lora_rank, bare=bare)
+        )
+    _print_selection(chosen, network is not None)
+    for warning in caught:
+        print(f"warning: {warning.message}", file=sys.stderr)
+    if checked is not None:
+        print(f"written: {out} ({checked})")
+
+
+def _selection(source: Path, rule: SelectionRule, network: nn.Module | None, whole_modules: bool) -> Selection:
+    """What a rule takes from a ranking of ours or of the authors."""
+    if not source.is_dir():
+        return LayerImportance.load(source).select(rule, network, whole_modules=whole_modules)
+    if network is None:
+        raise ValueError(f"{str(source)!r} holds names and scores only: give the network as --model.")
+    return select_layers(
+        read_official_ranking(source), LayerTable.of(network, whole_modules=whole_modules), rule,
+        {"method": "official lists", "folder": str(source)},
+    )  # fmt: skip
+
+
+def _print_selection(selection: Selection, exact: bool) -> None:
+    """The layers, then count, parameters and share."""
+    described = {layer.name: layer for layer in selection.table.layers}
+    ranks = {name: rank for rank, name in enumerate(selection.scores, start=1)}
+    rows = [
+        (ranks.get(name, "-"), name, selection.scores.get(name, float("nan")), described[name].type,
+         selection.table.count([name]))
+        for name in selection.layers
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["rank", "layer", "score", "type", "parameters"])
+    with pd.option_context("display.width", 200):
+        print(table.to_string(index=False, formatters={"score": "{:.4g}".format, "parameters": "{:,}".format}))
+    print(f"\n{selection}{'' if exact else ' of the ranked layers'}")

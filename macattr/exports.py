@@ -1,0 +1,219 @@
+"""Selections as files of other tools, each read back and held against the selection and the network."""
+
+__all__ = ["Format", "export", "match_parameters", "read_csv", "read_json", "read_patterns"]
+
+import csv
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, get_args
+
+import yaml
+from torch import nn
+
+from macattr.adapters import Bare, adapted_layers, lora_config, read_lora_config
+from macattr.presets import read_official_ranking, write_official_ranking
+from macattr.selection import Selection
+from macattr.trainable import TrainableMask
+
+Format = Literal["csv", "json", "official", "peft", "spectrum"]
+
+
+def export(
+    selection: Selection,
+    path: Path | str,
+    form: Format,
+    model: nn.Module | None = None,
+    *,
+    rank: int | None = None,
+    bare: Bare | None = None,
+) -> str:
+    """Write a selection for another tool, read it back, and check it against the network.
+
+    Args:
+        selection: What is written.
+        path: File, or folder for ``official`` and ``peft``; folders above it are made.
+        form: ``json`` and ``csv`` for :func:`read_json` and :func:`read_csv`; ``official``, the three lists that the
+            authors' fine-tuning reads (a ranking: only the top layers by number can be told); ``spectrum``, a YAML
+            file with a list ``unfrozen_parameters`` of regular expressions, as Spectrum writes and Axolotl reads;
+            ``peft``, the folder of a LoraConfig, see :func:`macattr.adapters.lora_config`.
+        model: The network to check against; ``peft`` needs it.
+        rank: Mean rank of the adapters of ``peft`` (default 8); the ranks follow the scores if there are any.
+        bare: What ``peft`` does with bare parameters (default ``refuse``).
+
+    Returns:
+        What was checked, in words.
+
+    Raises:
+        ValueError: If the format cannot hold this selection, or a name in it fits nothing or something else.
+        ImportError: If ``peft`` is asked for and not installed.
+    """
+    if form not in get_args(Format):
+        raise ValueError(f"`form` must be one of {', '.join(get_args(Format))}, got {form!r}.")
+    for name, value in {"rank": rank, "bare": bare}.items():
+        if value is not None and form != "peft":
+            raise ValueError(f"`{name}` = {value!r} has no effect on {form!r}: it belongs to peft's adapters.")
+    if form == "peft":
+        if model is None:
+            raise ValueError("form='peft' needs the `model`: adapters depend on what its layers are.")
+        config = lora_config(
+            selection.mask(), model, rank=8 if rank is None else rank, scores=selection.scores or None,
+            bare=bare or "refuse",
+        )  # fmt: skip
+        config.save_pretrained(str(path))
+        return f"read back and applied: {adapted_layers(read_lora_config(path), model)}"
+    expected = None if model is None else sorted(selection.mask().parameter_names(model))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if form == "spectrum":
+        _write_spectrum(selection, Path(path))
+        patterns = read_patterns(path)
+        found = None if model is None else sorted(match_parameters(patterns, model))
+    else:
+        mask = _write_layers(selection, Path(path), form)
+        if mask != selection.mask():
+            raise ValueError(f"{str(path)!r} reads back as another selection: {', '.join(mask.layers)}.")
+        found = None if model is None else sorted(mask.parameter_names(model))
+    if found != expected:
+        raise ValueError(f"{str(path)!r} stands for {found}, where {expected} are selected.")
+    return (
+        "read back; no network to check against"
+        if expected is None
+        else (f"read back; its {len(expected)} parameter tensors are in the network")
+    )
+
+
+def _write_layers(selection: Selection, path: Path, form: Format) -> TrainableMask:
+    """Write a format that names layers, and read it back."""
+    if form == "json":
+        path.write_text(json.dumps(_as_dict(selection), indent=2) + "\n")
+        return read_json(path)
+    if form == "csv":
+        _write_csv(selection, path)
+        return read_csv(path)
+    ranked = tuple(selection.scores)
+    if not ranked or selection.layers != ranked[: len(selection.layers)] or selection.table.whole_modules:
+        raise ValueError(
+            "the official lists hold a ranking, of which the first layers are trained: this selection is not the first "
+            "of its ranking. Choose another format, or select by='layers' alone."
+        )
+    write_official_ranking(selection.scores, [name for name in selection.table.names if name in ranked], path)
+    return TrainableMask(tuple(read_official_ranking(path))[: len(selection.layers)])
+
+
+def _as_dict(selection: Selection) -> dict[str, object]:
+    """A selection in plain values."""
+    return {
+        "kind": "macattr selection",
+        "how": selection.how,
+        "parameters": selection.parameters,
+        "total": selection.table.total,
+        "whole_modules": selection.table.whole_modules,
+        "layers": [
+            {"name": name, "score": selection.scores.get(name), "parameters": selection.table.count([name])}
+            for name in selection.layers
+        ],
+        "ranking": {name: _plain(value) for name, value in selection.provenance.items()},
+    }
+
+
+def _plain(value: object) -> str | int | float:
+    """A value as JSON has them; NetCDF returns numbers as numpy's."""
+    item = getattr(value, "item", lambda: value)()
+    return item if isinstance(item, int | float) else str(item)
+
+
+def read_json(path: Path | str) -> TrainableMask:
+    """The layers of a selection that was exported as JSON.
+
+    Raises:
+        ValueError: If the file is none, or selects nothing.
+    """
+    try:
+        content = json.loads(Path(path).read_text())
+        mask = TrainableMask(tuple(layer["name"] for layer in content["layers"]), bool(content["whole_modules"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{str(path)!r} cannot be read as an exported selection: {error!r}.") from error
+    return _not_empty(mask, path)
+
+
+def _write_csv(selection: Selection, path: Path) -> None:
+    """One row a layer."""
+    described = {layer.name: layer for layer in selection.table.layers}
+    trains = "whole module" if selection.table.whole_modules else "own parameters"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("layer", "score", "type", "block", "parameters", "trains"))
+        for name in selection.layers:
+            layer = described[name]
+            size = selection.table.count([name])
+            writer.writerow((name, selection.scores.get(name, ""), layer.type, layer.block, size, trains))
+
+
+def read_csv(path: Path | str) -> TrainableMask:
+    """The layers of a selection that was exported as CSV.
+
+    Raises:
+        ValueError: If the file is none, or selects nothing.
+    """
+    try:
+        with Path(path).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        mask = TrainableMask(tuple(row["layer"] for row in rows), any(row["trains"] == "whole module" for row in rows))
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{str(path)!r} cannot be read as an exported selection: {error!r}.") from error
+    return _not_empty(mask, path)
+
+
+def _not_empty(mask: TrainableMask, path: Path | str) -> TrainableMask:
+    """The mask, if it names a layer."""
+    if not mask.layers:
+        raise ValueError(f"{str(path)!r} selects no layer.")
+    return mask
+
+
+def _write_spectrum(selection: Selection, path: Path) -> None:
+    """One anchored expression a layer; dots stand in brackets, because some readers escape bare ones once more."""
+    inside = ".+" if selection.table.whole_modules else "[^.]+"
+    escaped = [re.escape(name).replace("\\.", "[.]") for name in selection.layers]
+    patterns = [f"^{name}[.]{inside}$" for name in escaped]
+    path.write_text(f"# {selection}\n" + yaml.safe_dump({"unfrozen_parameters": patterns}, width=1000))
+
+
+def read_patterns(path: Path | str) -> tuple[str, ...]:
+    """The regular expressions of a YAML file with a list ``unfrozen_parameters``.
+
+    Raises:
+        ValueError: If the file has no such list, it is empty, or an entry is no regular expression.
+    """
+    try:
+        listed = yaml.safe_load(Path(path).read_text())["unfrozen_parameters"]
+        patterns = tuple(re.compile(pattern).pattern for pattern in (listed if isinstance(listed, list) else [listed]))
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, re.error) as error:
+        raise ValueError(f"{str(path)!r} cannot be read as a list of `unfrozen_parameters`: {error!r}.") from error
+    if not patterns:
+        raise ValueError(f"{str(path)!r} names no parameter.")
+    return patterns
+
+
+def match_parameters(patterns: Iterable[str], model: nn.Module) -> list[str]:
+    """Names of the parameters that regular expressions match from their start.
+
+    :func:`macattr.trainable.train_only` makes them, and nothing else, trainable.
+
+    Raises:
+        ValueError: If an expression matches none.
+
+    Example:
+        >>> match_parameters([r"^1[.].+$"], nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)))
+        ['1.weight', '1.bias']
+    """
+    known = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    matches = {pattern: [name for name in known if re.match(pattern, name)] for pattern in patterns}
+    if unmatched := [pattern for pattern, names in matches.items() if not names]:
+        raise ValueError(
+            f"{len(unmatched)} of {len(matches)} expressions match no parameter of {type(model).__name__}, "
+            f"e.g. {unmatched[0]!r}: were they made for another network?"
+        )
+    chosen = {name for names in matches.values() for name in names}
+    return [name for name in known if name in chosen]

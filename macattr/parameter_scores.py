@@ -1,0 +1,179 @@
+r"""Layer scores from the gradient of a loss with respect to the layers' own parameters.
+
+:math:`h_p` is the gradient of one image's loss with respect to parameter p of layer l, :math:`\bar h_p` its mean over
+the images. A layer's parameters are those that it owns directly; a layer without any scores 0.
+"""
+
+__all__ = [
+    "adam_gain",
+    "fisher",
+    "loss_change_allocation",
+    "relative_gradient_norm",
+    "signal_to_noise",
+    "weight_line",
+]
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from macattr.samples import Sample
+from macattr.setup import Setup
+from macattr.weight_paths import adam_states, allocate_loss_change, by_layer, straight_weights
+
+LCA_STEPS = 20
+"""Optimiser steps of the fine-tuning along which the loss change is allocated."""
+
+LCA_RATE = 1e-4
+"""Its learning rate (Adam)."""
+
+LCA_PRICE = f"{2 * LCA_STEPS + 1} an image"
+"""What it costs, in words."""
+
+EPS = 1e-12
+"""Keeps parameters without gradient at 0 instead of 0 / 0."""
+
+
+def fisher(setup: Setup, sample: Sample) -> list[float]:
+    r"""Empirical Fisher information of every layer: :math:`\sum_{p \in l} h_p^2`.
+
+    Source:
+        Sung et al. 2021 (FISH), summed over the layer.
+    """
+    return [float(h.square().sum()) for h in loss_gradients(setup, sample, "the method 'fisher'")]
+
+
+def relative_gradient_norm(setup: Setup, sample: Sample) -> list[float]:
+    r"""Relative gradient norm of every layer: :math:`\lVert h_l \rVert / \lVert \theta_l \rVert`.
+
+    Source:
+        Lee et al. 2023, surgical fine-tuning ("RGN"), with a layer's tensors taken together.
+    """
+    gradients = loss_gradients(setup, sample, "the method 'rgn'")
+    return [float(h.norm() / (w.norm() + EPS)) for h, w in zip(gradients, own_parameters(setup), strict=True)]
+
+
+def signal_to_noise(setup: Setup, samples: Sequence[Sample]) -> list[float]:
+    r"""Signal-to-noise ratio: the mean over a layer of :math:`\bar h_p^2 / (\mathrm{Var}\,h_p + \varepsilon)`.
+
+    Source:
+        Lee et al. 2023, surgical fine-tuning ("SNR").
+
+    Raises:
+        ValueError: With fewer than two images.
+    """
+    if len(samples) < 2:
+        raise ValueError(f"the method 'snr' needs at least 2 images for a variance, got {len(samples)}.")
+    scores = []
+    for mean, square in _moments(setup, samples, "the method 'snr'"):
+        variance = (square - mean.square()).clamp(min=0) * len(samples) / (len(samples) - 1)
+        scores.append(float((mean.square() / (variance + EPS)).mean()) if mean.numel() else 0.0)
+    return scores
+
+
+def adam_gain(setup: Setup, samples: Sequence[Sample]) -> list[float]:
+    r"""Loss decrease of Adam's first step, for a unit learning rate: :math:`\sum_p \bar h_p^2 / \sqrt{E[h_p^2]}`."""
+    moments = _moments(setup, samples, "the method 'adam_gain'")
+    return [float((mean.square() / (square.sqrt() + EPS)).sum()) for mean, square in moments]
+
+
+def loss_change_allocation(setup: Setup, samples: Sequence[Sample]) -> list[float]:
+    """Decrease of the images' mean loss along a short fine-tuning of all parameters, allocated to the layers.
+
+    :data:`LCA_STEPS` Adam steps at a rate of :data:`LCA_RATE`, on a copy of the network. Over all layers the scores add
+    up to the decrease, up to the step error, whatever the skip connections.
+
+    Source:
+        Lan et al. 2019 (LCA).
+    """
+
+    def loss(call: Callable[..., Any]) -> Tensor:
+        losses = [_call_loss(setup, sample, call, "the method 'lca'") for sample in samples]
+        return torch.stack(losses).mean()
+
+    states = adam_states(setup.model, loss, LCA_STEPS, LCA_RATE)
+    (change,) = allocate_loss_change(setup.model, states, [loss], by_layer)
+    return [-float(change.parts.get(name, 0.0)) for name in setup.layers]
+
+
+def lca_evaluations(setup: Setup) -> int:
+    """Evaluations for one image: the steps, and the gradients at all states."""
+    return 2 * LCA_STEPS + 1
+
+
+def weight_line(setup: Setup, sample: Sample) -> list[float]:
+    """Absolute change of an image's loss along the line from other weights to the network's own, by layer.
+
+    Source:
+        Xie et al. 2021 (FAIG), for layers instead of filters; filters: :func:`macattr.weight_paths.by_filter`.
+
+    Raises:
+        ValueError: If there are no other weights, or they are not of this network.
+    """
+    if setup.start_weights is None:
+        raise ValueError("the method 'faig' needs `start_weights`: the parameters from which the path comes.")
+    own = dict(setup.model.named_parameters())
+    start = {name: tensor.to(own[name]) if name in own else tensor for name, tensor in setup.start_weights.items()}
+    states = straight_weights(start, own, setup.options.n_steps)
+    (change,) = allocate_loss_change(
+        setup.model, states, [lambda call: _call_loss(setup, sample, call, "the method 'faig'")], by_layer
+    )
+    return [abs(float(change.parts.get(name, 0.0))) for name in setup.layers]
+
+
+def own_parameters(setup: Setup) -> Iterator[Tensor]:
+    """All parameters that a layer owns, as one vector a layer."""
+    for module in setup.layers.values():
+        yield _flat([parameter.detach() for parameter in module.parameters(recurse=False)])
+
+
+def loss_gradients(setup: Setup, sample: Sample, user: str) -> list[Tensor]:
+    """Gradient of an image's loss with respect to every layer's own parameters, as one vector a layer.
+
+    Raises:
+        ValueError: If the loss cannot be computed or is not finite.
+    """
+    weights = {name: p.detach().requires_grad_() for name, p in setup.model.named_parameters() if p.is_floating_point()}
+    by_identity = {id(p): name for name, p in setup.model.named_parameters()}
+    with torch.enable_grad():
+        loss = _call_loss(setup, sample, lambda *inputs: functional_call(setup.model, weights, inputs), user)
+        if not bool(loss.isfinite()):
+            raise ValueError(f"the loss of {sample.name!r} is {float(loss)}: image or weights hold NaN or infinity.")
+        known = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    gradients = dict(zip(weights, known, strict=True))
+    return [
+        _flat([_or_zeros(gradients[by_identity[id(p)]], p) for p in module.parameters(recurse=False)])
+        for module in setup.layers.values()
+    ]
+
+
+def _call_loss(setup: Setup, sample: Sample, call: Callable[..., Any], user: str) -> Tensor:
+    """Loss of one image, with a function to call in the network's place."""
+    output = call(sample.image, *setup.arguments(sample))
+    return setup.sample_loss(sample, user)(output.float() if output.element_size() < 4 else output).sum()
+
+
+def _moments(setup: Setup, samples: Sequence[Sample], user: str) -> list[tuple[Tensor, Tensor]]:
+    """Mean and mean square of every layer's gradient over the images, in float64."""
+    sums: list[tuple[Tensor, Tensor]] = []
+    for sample in samples:
+        gradients = [h.double() for h in loss_gradients(setup, sample, user)]
+        if not sums:
+            sums = [(torch.zeros_like(h), torch.zeros_like(h)) for h in gradients]
+        for (first, second), h in zip(sums, gradients, strict=True):
+            first.add_(h)
+            second.addcmul_(h, h)
+    return [(first / len(samples), second / len(samples)) for first, second in sums]
+
+
+def _or_zeros(gradient: Tensor | None, parameter: Tensor) -> Tensor:
+    """What autograd found, or zeros where the loss does not depend on the parameter."""
+    return torch.zeros_like(parameter) if gradient is None else gradient.detach()
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors as one vector."""
+    return torch.cat([tensor.flatten() for tensor in tensors]) if tensors else torch.zeros(0)

@@ -1,0 +1,61 @@
+"""From a layer's neurons to its score."""
+
+__all__ = ["REDUCTIONS", "Reduction", "reduce_neurons"]
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """How a layer's neurons become its score.
+
+    Args:
+        formula: What it is, with C the neurons.
+        function: (neurons, output at the whole image, parameters, units) to a number; a unit is an output channel or
+            feature of the layer.
+        needs_output: Whether it reads the output at the whole image.
+    """
+
+    formula: str
+    function: Callable[[Tensor, Tensor | None, int, int], Tensor]
+    needs_output: bool = False
+
+
+REDUCTIONS: Mapping[str, Reduction] = {
+    "mean_abs": Reduction("mean |C|", lambda c, y, p, u: c.abs().mean()),
+    "sum_abs": Reduction("sum |C|", lambda c, y, p, u: c.abs().sum()),
+    "abs_sum": Reduction("|sum C|", lambda c, y, p, u: c.sum(dtype=torch.float64).abs()),
+    "sum": Reduction("sum C", lambda c, y, p, u: c.sum(dtype=torch.float64)),
+    "rms": Reduction("rms C", lambda c, y, p, u: c.square().mean().sqrt()),
+    "norm": Reduction("norm of C", lambda c, y, p, u: c.norm()),
+    "per_parameter": Reduction("sum |C| / parameters", lambda c, y, p, u: c.abs().sum() / max(1, p)),
+    "per_unit": Reduction("sum |C| / units", lambda c, y, p, u: c.abs().sum() / max(1, u)),
+    "per_activation": Reduction(
+        "sum |C| / sum |y|", lambda c, y, p, u: c.abs().sum() / (y if y is not None else c).abs().sum(), True
+    ),
+}
+"""From neurons to a score. ``mean_abs`` is the paper's; the last three correct for the size of a layer."""
+
+
+def reduce_neurons(name: str, neurons: Tensor, module: nn.Module, output: Tensor | None = None) -> float:
+    """Score of a layer.
+
+    Args:
+        name: One of :data:`REDUCTIONS`.
+        neurons: The quantity C of every neuron, in the shape of the layer's output.
+        module: The layer; its own parameters give its size, the longest first dimension of one its units.
+        output: Its output at the whole image, for the reductions that need it.
+
+    Example:
+        >>> layer = nn.Linear(3, 2)  # 8 parameters, 2 units
+        >>> neurons = torch.tensor([[1.0, -3.0]])
+        >>> [reduce_neurons(name, neurons, layer) for name in ("mean_abs", "abs_sum", "per_parameter", "per_unit")]
+        [2.0, 2.0, 0.5, 2.0]
+    """
+    own = list(module.parameters(recurse=False))
+    units = max((len(parameter) for parameter in own if parameter.dim()), default=1)
+    return float(REDUCTIONS[name].function(neurons, output, sum(parameter.numel() for parameter in own), units))

@@ -1,0 +1,200 @@
+"""Which images under which degradation are tested: the paper's settings, and every set that is found."""
+
+__all__ = ["PAPER", "PROTOCOLS", "UNSEEN_ON", "Plan", "Setting", "Test", "plan"]
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from macattr.images import center_crop
+from ram_models.degradations import add_gaussian_noise, compress_jpeg, degrade, gaussian_blur
+from ram_models.inference import seeded
+from ram_models.layouts import LAYOUTS, ImageSet, Pair
+
+Synthesis: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One thing that is tested.
+
+    Args:
+        name: Name in results.
+        dataset: Name of the set in :data:`ram_models.layouts.LAYOUTS`.
+        task: Degradation.
+        synthesis: Degradation of clean images, a function of image and generator; None for the set's own pairs.
+        split: Part of the set: "test" (then sets that are not divided serve too) or "val".
+    """
+
+    name: str
+    dataset: str
+    task: str
+    synthesis: Synthesis | None = None
+    split: str = "test"
+
+    @property
+    def complete(self) -> int | None:
+        """Number of images of the whole set; None if it is not known."""
+        return LAYOUTS[self.dataset].complete.get(self.split) if self.dataset in LAYOUTS else None
+
+
+@dataclass(frozen=True)
+class Test:
+    """A setting with the images that are present.
+
+    Args:
+        setting: What is tested.
+        pairs: On which images.
+    """
+
+    __test__ = False  # no test of pytest's
+
+    setting: Setting
+    pairs: tuple[Pair, ...]
+
+    def read(
+        self, pair: Pair, seed: int = 0, crop: int | None = None
+    ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "3 h w"]]:
+        """Degraded and clean image, RGB in [0, 1]; the same in every run.
+
+        Args:
+            pair: One of ``pairs``.
+            seed: Seed of synthesised degradations, together with the names of setting and image.
+            crop: Use the middle only, at most this many pixels a side; it is cut before a degradation is synthesised.
+
+        Raises:
+            ValueError: If a file cannot be read, or the two do not fit.
+        """
+        degraded, clean = pair.read()
+        clean = clean if crop is None else center_crop(clean, crop)
+        if self.setting.synthesis is not None:
+            return self.setting.synthesis(clean, seeded(f"{self.setting.name}/{pair.name}", seed)), clean
+        if degraded is None:
+            raise ValueError(f"{str(pair.clean)!r} has no degraded image, and {self.setting.name!r} synthesises none.")
+        return degraded if crop is None else center_crop(degraded, crop), clean
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What can be tested, and what cannot.
+
+    Args:
+        tests: Settings with their images.
+        missing: Settings of the protocol whose set was not found.
+    """
+
+    tests: tuple[Test, ...]
+    missing: tuple[Setting, ...] = ()
+
+
+def _noise(sigma_255: float) -> Synthesis:
+    """Gaussian noise of one strength."""
+    return lambda image, generator: add_gaussian_noise(image, sigma_255, generator)
+
+
+def _blur(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Gaussian blur of 15 x 15 taps and sigma 2."""
+    return gaussian_blur(image, 2.0, 15)
+
+
+def _jpeg(image: Tensor, generator: torch.Generator) -> Tensor:
+    """JPEG of quality 50."""
+    return compress_jpeg(image, 50)
+
+
+def _unseen(task: str) -> Synthesis:
+    """One of the noises that are never trained with, at the strength of :mod:`ram_models.degradations`."""
+    return lambda image, generator: degrade(image, task, generator)
+
+
+SIGMAS = (15, 25, 50)
+"""Standard deviations of the paper's denoising tests, on the 0-255 scale."""
+
+UNSEEN_ON = "CBSD68"
+"""The set for the unseen noises. The paper does not name its own; denoising is tested on this one otherwise."""
+
+PAPER: tuple[Setting, ...] = (
+    Setting("SOTS-outdoor", "SOTS-outdoor", "haze"),
+    *(Setting(name, name, "rain") for name in ("Rain100L", "Rain100H", "Test100", "Test1200", "Test2800")),
+    *(Setting(f"BSD68 sigma={sigma}", "CBSD68", "noise", _noise(float(sigma))) for sigma in SIGMAS),
+    Setting("GoPro", "GoPro", "motion_blur"),
+    Setting("LOL", "LOL", "lowlight"),
+    Setting("LSDIR blur k=15 sigma=2", "LSDIR", "blur", _blur, "val"),
+    Setting("LSDIR JPEG q=50", "LSDIR", "jpeg", _jpeg, "val"),
+    *(Setting(f"Urban100 sigma={sigma}", "Urban100", "noise", _noise(float(sigma))) for sigma in SIGMAS),
+    *(Setting(f"BSD68 {task}", UNSEEN_ON, task, _unseen(task)) for task in ("poisson", "pepper", "speckle")),
+)
+"""The paper's tests (Qin et al. 2024, Sec. 4.1 and Table 6)."""
+
+
+def _found(setting: Setting, sets: Sequence[ImageSet]) -> tuple[Pair, ...]:
+    """Images of a setting: of the largest set of that name, if it is there more than once."""
+    splits = {setting.split, "all"}
+    fitting = [s for s in sets if s.name == setting.dataset and s.split in splits]
+    return max((s.pairs for s in fitting), key=len, default=())
+
+
+def _paper(sets: Sequence[ImageSet]) -> Plan:
+    """The paper's settings."""
+    tests = [Test(setting, _found(setting, sets)) for setting in PAPER]
+    return Plan(tuple(test for test in tests if test.pairs), tuple(test.setting for test in tests if not test.pairs))
+
+
+def _every(sets: Sequence[ImageSet], synthesise: bool) -> Plan:
+    """Every set found that is not for training: real pairs, and clean ones with each synthesised task once."""
+    unique = itertools.groupby(sorted((s for s in sets if s.split != "train"), key=_identity), _identity)
+    largest = [max(same, key=lambda s: len(s.pairs)) for _, same in unique]
+    return Plan(tuple(test for image_set in largest for test in _tests(image_set, synthesise)))
+
+
+def _identity(image_set: ImageSet) -> tuple[str, str]:
+    """What tells one set from another."""
+    return image_set.name, image_set.split
+
+
+def _tests(image_set: ImageSet, synthesise: bool) -> Iterator[Test]:
+    """Tests on one set."""
+    name, split = image_set.name, image_set.split
+    label = f"{name} val" if split == "val" else name
+    if image_set.task is not None:
+        yield Test(Setting(label, name, image_set.task, None, split), image_set.pairs)
+    elif synthesise:
+        for task, (what, synthesis) in FIXED.items():
+            yield Test(Setting(f"{label} {what}", name, task, synthesis, split), image_set.pairs)
+
+
+FIXED: Mapping[str, tuple[str, Synthesis]] = MappingProxyType(
+    {"noise": ("sigma=25", _noise(25.0)), "blur": ("blur k=15 sigma=2", _blur), "jpeg": ("JPEG q=50", _jpeg)}
+)
+"""One strength of each task that the paper synthesises, for clean sets."""
+
+PROTOCOLS: Mapping[str, Callable[[Sequence[ImageSet]], Plan]] = MappingProxyType(
+    {"paper": _paper, "pairs": partial(_every, synthesise=False), "sets": partial(_every, synthesise=True)}
+)
+"""Protocols by name: the paper's settings; every set with real pairs; these, and every clean set degraded."""
+
+
+def plan(protocol: str, sets: Sequence[ImageSet]) -> Plan:
+    """What a protocol tests on the sets that are present.
+
+    Args:
+        protocol: Name in :data:`PROTOCOLS`.
+        sets: As :func:`ram_models.layouts.read_sets` finds them.
+
+    Raises:
+        ValueError: If there is no such protocol, or none of its sets is present.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}.")
+    planned = PROTOCOLS[protocol](sets)
+    if not planned.tests:
+        found = ", ".join(f"{s.name} ({s.split})" for s in sets) or "none"
+        raise ValueError(f"no set of the protocol {protocol!r} is present; found were {found}.")
+    return planned

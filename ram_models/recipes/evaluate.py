@@ -1,0 +1,219 @@
+"""Measure PSNR and SSIM of a network on test sets: ``ram evaluate DATA``.
+
+Every image becomes a line of ``METHOD.csv`` as soon as it is measured, so a stopped run continues where it was. Methods
+that are measured into one folder stand side by side in its tables.
+"""
+
+__all__ = ["Config", "main"]
+
+import csv
+import importlib.metadata
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+from torch import nn
+from tqdm.auto import tqdm
+
+from ram_models.inference import check_tiles, network_by_name, restore_any_size, restorer, seeded
+from ram_models.layouts import Pair, read_sets
+from ram_models.metrics import Convention, psnr, ssim
+from ram_models.protocols import UNSEEN_ON, Plan, Test, plan
+from ram_models.tables import TABLES, beside_paper, by_setting, markdown, summarise
+
+FIELDS = ("method", "setting", "dataset", "task", "image", "height", "width", "psnr_db", "ssim")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is measured, on which images, and how.
+
+    Args:
+        data: Folder of test sets in their own layouts (see docs/datasets.md), at any depth.
+        out: Folder for the results.
+        network: Name of the network, see `ram_models.checkpoints.build`; identity measures the degraded images.
+        weights: File of its weights, or a Hugging Face repository as owner/name; default the bundled ones.
+        twins: Predict every pixel while it is hidden, in two runs with complementary masks.
+        method: Name of the row in the tables; default the network's. With the name of one of the paper's methods the
+            tables show the difference to it.
+        protocol: paper for the paper's test settings, as far as present; pairs for every set of real pairs; sets for
+            these and every clean set with noise of sigma 25, blur of sigma 2 and JPEG of quality 50.
+        paper: Folder of the paper's tables as CSV, to be shown beside.
+        layout: Name of the layout of the data, if it cannot be recognised.
+        tile: Restore images with a longer side in tiles of this size in pixels, a multiple of 16; default whole images.
+        overlap: Pixels that neighbouring tiles share and blend.
+        crop: Measure the middle of every image only, at most this many pixels a side.
+        limit: Measure the first images of every set only.
+        convention: What is compared: channels (rgb or y), border, data_range, rounded.
+        seed: Seed of synthesised degradations and twin masks, together with the name of each image.
+        device: Where to compute, as cpu or cuda.
+    """
+
+    data: Path
+    out: Path = Path("evaluation")
+    network: str = "ram-swinir-tiny"
+    weights: str | None = None
+    twins: bool = False
+    method: str | None = None
+    protocol: Literal["paper", "pairs", "sets"] = "paper"
+    paper: Path | None = None
+    layout: str | None = None
+    tile: int | None = None
+    overlap: int = 64
+    crop: int | None = None
+    limit: int | None = None
+    convention: Convention = field(default_factory=Convention)
+    seed: int = 0
+    device: str = "cpu"
+
+    @property
+    def name(self) -> str:
+        """Name of the method."""
+        return self.method or f"{self.network}{' with twin masks' if self.twins else ''}"
+
+
+def main(config: Config) -> int:
+    """Measure what is not measured yet and write the tables; a bad image is reported and costs the exit code 2."""
+    check(config)
+    planned = plan(config.protocol, read_sets(config.data, config.layout))
+    network, sha256 = network_by_name(config.network, config.weights, config.device)
+    config.out.mkdir(parents=True, exist_ok=True)
+    record_settings(config, sha256)
+    file = config.out / f"{config.name}.csv"
+    done = measured(file)
+    waiting = [(t, p) for t, p in images(planned, config) if (t.setting.name, p.name) not in done]
+    print(f"{config.name}: {len(waiting)} images to measure, {len(done)} measured before; {config.convention}")
+    failures = []
+    with file.open("a", newline="") as opened:
+        results = csv.DictWriter(opened, FIELDS, lineterminator="\n")
+        if opened.tell() == 0:
+            results.writeheader()
+        for test, pair in (progress := tqdm(waiting, unit="image")):
+            progress.set_postfix_str(test.setting.name)
+            try:
+                results.writerow(measure(test, pair, network, config))
+                opened.flush()
+            except (ValueError, OSError) as error:
+                failures.append(f"{test.setting.name}, {pair.name}: {error}")
+    write_tables(config, planned)
+    for failure in failures:
+        print(f"ram evaluate: error: {failure}", file=sys.stderr)
+    return 2 if failures else 0
+
+
+def check(config: Config) -> None:
+    """Refuse what cannot be meant, before anything is computed."""
+    for name, value in {"crop": config.crop, "limit": config.limit}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    if config.tile is not None:
+        check_tiles(config.tile, config.overlap)
+    if Path(config.name).name != config.name or config.name == "results":
+        raise ValueError(f"`method` must be usable as a file name other than 'results', got {config.name!r}.")
+
+
+def images(planned: Plan, config: Config) -> Iterator[tuple[Test, Pair]]:
+    """Every image of every setting."""
+    for test in planned.tests:
+        for pair in test.pairs[: config.limit]:
+            yield test, pair
+
+
+def measure(test: Test, pair: Pair, network: nn.Module, config: Config) -> dict[str, object]:
+    """One line of results."""
+    setting = test.setting
+    degraded, clean = test.read(pair, config.seed, config.crop)
+    masks = seeded(f"twin masks of {setting.name}/{pair.name}", config.seed)
+    restore = restorer(network, config.twins, masks, config.device)
+    restored = restore_any_size(restore, degraded, config.tile, config.overlap)
+    values = {"psnr_db": psnr(restored, clean, config.convention), "ssim": ssim(restored, clean, config.convention)}
+    height, width = clean.shape[-2:]
+    what = (config.name, setting.name, setting.dataset, setting.task, pair.name, height, width)
+    return dict(zip(FIELDS, what, strict=False)) | {name: f"{value:.6f}" for name, value in values.items()}
+
+
+def measured(file: Path) -> set[tuple[str, str]]:
+    """Setting and image of every finished line; a line that was cut off by a crash is removed from the file."""
+    if not file.exists():
+        return set()
+    whole = file.read_bytes().rpartition(b"\n")[0]
+    os.truncate(file, len(whole) + bool(whole))
+    with file.open(newline="") as lines:
+        return {(row["setting"], row["image"]) for row in csv.DictReader(lines)}
+
+
+def record_settings(config: Config, sha256: str | None) -> None:
+    """Write METHOD.json, or compare with it and with those of other methods.
+
+    Raises:
+        ValueError: If the folder holds results that were made otherwise.
+    """
+    given = settings(config, sha256)
+    for file in sorted(config.out.glob("*.json")):
+        stored = json.loads(file.read_text())
+        own = file.stem == config.name
+        for name in ("network", "weights_sha256", "twins", "tile", "overlap") if own else ():
+            refuse_difference(file, name, stored[name], given[name])
+        for name in ("convention", "crop", "limit", "seed"):
+            refuse_difference(file, name, stored[name], given[name])
+    (config.out / f"{config.name}.json").write_text(json.dumps(given, indent=2) + "\n")
+
+
+def refuse_difference(file: Path, name: str, stored: object, given: object) -> None:
+    """Raise if results of one folder would differ in a setting."""
+    if stored != given:
+        raise ValueError(
+            f"the results in {str(file.with_suffix('.csv'))!r} were made with {name} = {stored}, got {given}: use the "
+            "same, or another `out` (or another `method`, if it is another network)."
+        )
+
+
+def settings(config: Config, sha256: str | None) -> dict[str, object]:
+    """How the results are made, as plain values."""
+    packages = ("torch", "torchmetrics", "Pillow", "macattr")
+    return {
+        **{name: value if not isinstance(value, Path) else str(value) for name, value in asdict(config).items()},
+        "weights_sha256": sha256,
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def write_tables(config: Config, planned: Plan) -> None:
+    """Write results.csv, tables.csv and results.md from all methods in the folder, and print what was measured."""
+    files = [file.with_suffix(".csv") for file in sorted(config.out.glob("*.json"))]
+    rows = pd.concat([pd.read_csv(file) for file in files if file.exists()])
+    summary = summarise(rows)
+    summary.to_csv(config.out / "results.csv", index=False, float_format="%.4f")
+    text = [f"# Test sets\n\n{how(config)}\n", by_setting(summary)]
+    if config.protocol == "paper":
+        tables = [beside_paper(name, summary, config.paper) for name in TABLES]
+        tables = [table for table in tables if (table["source"] == "measured").any()]
+        pd.concat(tables).to_csv(config.out / "tables.csv", index=False, float_format="%.4f")
+        text += [markdown(table) for table in tables]
+        text += [f"The unseen noises are put on {UNSEEN_ON}: the paper names neither its images nor their strength.\n"]
+    if planned.missing:
+        text += ["Not tested, for want of images:\n", *(f"- {s.name} ({s.dataset} {s.split})" for s in planned.missing)]
+    (config.out / "results.md").write_text("\n".join(text).rstrip() + "\n")
+    print(by_setting(summary[summary["method"] == config.name]))
+    if planned.missing:
+        print(f"missing below {config.data}: {', '.join(dict.fromkeys(s.dataset for s in planned.missing))}")
+    print(
+        f"written: {', '.join(str(config.out / name) for name in (f'{config.name}.csv', 'results.md', 'results.csv'))}"
+    )
+
+
+def how(config: Config) -> str:
+    """The conditions that all methods of a folder share, in words."""
+    parts = [
+        f"PSNR in dB / SSIM: {config.convention}; SSIM with a Gaussian window of 11 pixels, sigma 1.5",
+        "mean ± standard deviation over the images",
+        f"middle {config.crop} pixels of each image" if config.crop else "whole images",
+        *([f"the first {config.limit} images of a set"] if config.limit else []),
+        f"seed {config.seed}",
+    ]
+    return "; ".join(parts) + "."

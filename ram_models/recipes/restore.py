@@ -1,0 +1,192 @@
+"""Restore image files of any size and kind with a network: ``ram restore IN OUT``."""
+
+__all__ = ["Config", "main"]
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from macattr.images import SUFFIXES, center_crop, find_images
+from ram_models.inference import check_tiles, network_by_name, restore_any_size, restorer, seeded, tile_count
+from ram_models.pictures import read_picture, write_picture
+
+DETAIL = 128
+"""Side in pixels of the detail in a figure."""
+
+SHOWN = 1024
+"""Largest side in pixels of a whole image in a figure."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is restored, with which network, and how results are written.
+
+    Args:
+        source: Image file, or folder of image files, searched recursively.
+        out: File or folder for the results; a folder keeps the names and subfolders of its source.
+        network: Name of the network, see `ram_models.checkpoints.build`; identity gives images back as they are.
+        weights: File of its weights, or a Hugging Face repository as owner/name; default the bundled ones.
+        twins: Predict every pixel while it is hidden, in two runs with complementary masks. For networks that were
+            pre-trained with masks and not fine-tuned, as the bundled one.
+        tile: Images with a longer side, in pixels, are restored in tiles of this size. A multiple of 16.
+        overlap: Pixels that neighbouring tiles share and blend. A multiple of 16, at most half of the tile.
+        format: Format of the results, as png; default that of each source. JPEG is written at quality 95.
+        existing: What to do with results that exist: skip them (so a stopped run can be continued), refuse to start,
+            or overwrite. A source is never overwritten.
+        figure: Folder for a figure of every image beside its restoration.
+        seed: Seed of the twin masks.
+        device: Where to compute, as cpu or cuda.
+    """
+
+    source: Path
+    out: Path
+    network: str = "ram-swinir-tiny"
+    weights: str | None = None
+    twins: bool = False
+    tile: int = 512
+    overlap: int = 64
+    format: str | None = None
+    existing: Literal["skip", "refuse", "overwrite"] = "skip"
+    figure: Path | None = None
+    seed: int = 0
+    device: str = "cpu"
+
+
+def main(config: Config) -> int:
+    """Restore every image; a bad one is reported and costs the exit code 2, not the others."""
+    mpl.use("Agg")
+    check_tiles(config.tile, config.overlap)
+    targets = planned(config)
+    network, _ = network_by_name(config.network, config.weights, config.device)
+    waiting = {s: t for s, t in targets.items() if config.existing == "overwrite" or not t.exists()}
+    failures = []
+    for source, target in (progress := tqdm(waiting.items(), unit="image")):
+        progress.set_postfix_str(source.name)
+        try:
+            restore_file(source, target, network, config)
+        except (ValueError, OSError) as error:
+            failures.append(str(error) if str(source) in str(error) else f"{source}: {error}")
+    print(f"restored {len(waiting) - len(failures)} of {len(targets)} images into {config.out}", end="")
+    skipped = len(targets) - len(waiting)
+    print(f"; {skipped} skipped, their results exist (--existing overwrite replaces them)" if skipped else "")
+    for failure in failures:
+        print(f"ram restore: error: {failure}", file=sys.stderr)
+    return 2 if failures else 0
+
+
+def planned(config: Config) -> dict[Path, Path]:
+    """Result file of every source file.
+
+    Raises:
+        ValueError: If there is no image, a result would replace a source, or two sources have the same result; or if
+            one exists and ``existing`` is "refuse".
+    """
+    name = naming(config)
+    targets: dict[Path, Path] = {}
+    for source in sources(config):
+        target = name(source)
+        if target.exists() and target.samefile(source):
+            raise ValueError(f"{str(target)!r} would replace its own source: choose another `out`.")
+        if target.exists() and config.existing == "refuse":
+            raise ValueError(f"{str(target)!r} exists: choose another `out`, or set `existing` to skip or overwrite.")
+        if target in targets.values():
+            raise ValueError(f"{str(source)!r} and another source would both become {str(target)!r}: rename one.")
+        targets[source] = target
+    return targets
+
+
+def sources(config: Config) -> list[Path]:
+    """Image files to restore, without the results of an earlier run in a folder inside the source."""
+    files, out = find_images(config.source), config.out.resolve()
+    inside = config.source.is_dir() and out.is_relative_to(config.source.resolve()) and out != config.source.resolve()
+    return [file for file in files if not (inside and file.resolve().is_relative_to(out))]
+
+
+def naming(config: Config) -> Callable[[Path], Path]:
+    """From source file to result file.
+
+    Raises:
+        ValueError: If `source`, `out` and `format` do not go together.
+    """
+    folder, out = config.source.is_dir(), config.out
+    if folder and (out.is_file() or out.suffix.lower() in SUFFIXES):
+        raise ValueError(f"`out` {str(out)!r} names a file, but {str(config.source)!r} is a folder: name a folder.")
+    suffix = None if config.format is None else "." + config.format.lower().removeprefix(".")
+    if suffix not in (None, *SUFFIXES):
+        raise ValueError(f"`format` must be one of {', '.join(s[1:] for s in SUFFIXES)}, got {config.format!r}.")
+    if not folder and out.suffix and not out.is_dir():
+        if out.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"`out` {str(out)!r} is no existing folder and ends with none of {', '.join(SUFFIXES)}.")
+        if suffix not in (None, out.suffix.lower()):
+            raise ValueError(f"`format` {config.format!r} contradicts `out` {str(out)!r}: leave one of them out.")
+        return lambda source: out
+    if out.is_file():
+        raise ValueError(f"`out` {str(out)!r} is a file without suffix: name a folder, or a file with one.")
+    root = config.source if folder else config.source.parent
+    return lambda source: out / source.relative_to(root).with_suffix(suffix or source.suffix)
+
+
+def restore_file(source: Path, target: Path, network: nn.Module, config: Config) -> None:
+    """Read, restore and write one image, and draw its figure."""
+    picture = read_picture(source)
+    degraded = picture.rgb()
+    height, width = degraded.shape[-2:]
+    restore = restorer(network, config.twins, seeded(source.name, config.seed), config.device)
+    tiles = tile_count(height, width, config.tile, config.overlap)
+    with tqdm(total=tiles, unit="tile", leave=False, disable=tiles == 1) as progress:
+        restored = restore_any_size(restore, degraded, config.tile, config.overlap, progress.update)
+    result = picture.with_rgb(restored)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(result, target)
+    if config.figure is not None:
+        draw(config.figure, source, config, degraded, result.rgb())
+
+
+def draw(folder: Path, source: Path, config: Config, degraded: Tensor, restored: Tensor) -> None:
+    """Write the figure of one image."""
+    name = source.relative_to(config.source if config.source.is_dir() else config.source.parent)
+    figure = side_by_side(degraded, restored, f"{name.as_posix()}: {config.network}{' with twin masks' * config.twins}")
+    target = folder / name.with_name(f"{name.name}.png")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=120)
+    plt.close(figure)
+
+
+def side_by_side(degraded: Float[Tensor, "3 h w"], restored: Float[Tensor, "3 h w"], title: str) -> Figure:
+    """Both images beside each other; below them, if they are large, the middle of each pixel by pixel."""
+    height, width = degraded.shape[-2:]
+    detailed = min(height, width) > 2 * DETAIL
+    ratios = [height / width, 1.0] if detailed else [height / width]
+    figure, panels = plt.subplots(
+        len(ratios), 2, figsize=(10, 5 * sum(ratios) + 0.8), height_ratios=ratios, squeeze=False, layout="constrained"
+    )
+    figure.suptitle(title)
+    for column, (heading, image) in enumerate({"input": degraded, "restored": restored}.items()):
+        panels[0, column].imshow(thumbnail(image), extent=(0, width, height, 0))
+        panels[0, column].set_title(heading)
+        if detailed:
+            corner = ((width - DETAIL) // 2, (height - DETAIL) // 2)
+            panels[0, column].add_patch(Rectangle(corner, DETAIL, DETAIL, fill=False, color="yellow"))
+            panels[1, column].imshow(center_crop(image, DETAIL).permute(1, 2, 0), interpolation="nearest")
+            panels[1, column].set_title(f"the middle {DETAIL} by {DETAIL} pixels")
+    for axes in panels.flat:
+        axes.set(xticks=[], yticks=[])
+    return figure
+
+
+def thumbnail(image: Float[Tensor, "3 h w"]) -> Image.Image:
+    """The image at no more than ``SHOWN`` pixels a side."""
+    shown = Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy())
+    shown.thumbnail((SHOWN, SHOWN))
+    return shown

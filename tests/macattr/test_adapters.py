@@ -1,0 +1,292 @@
+"""What peft makes of a selection is what was selected, counted from the network's own parameters."""
+
+import subprocess
+import sys
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import nn
+
+from macattr.layers import LayerTable
+from macattr.selection import SelectionRule, select
+from macattr.trainable import TrainableMask
+from ram_models import ram_swinir_tiny
+
+peft = pytest.importorskip("peft", reason="needs peft: pip install 'macattr[peft]'")
+
+from macattr.adapters import adapted_layers, lora_config, read_lora_config  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
+
+
+class Attention(nn.Module):
+    """Holds a table of its own beside two linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(3, 4))
+        self.qkv = nn.Linear(4, 12)
+        self.proj = nn.Linear(4, 4)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.depthwise = nn.Conv2d(4, 4, 3, groups=4)
+        self.attn = Attention()
+        self.outer = nn.ModuleDict({"norm": nn.LayerNorm(4), "conv": nn.Conv2d(4, 4, 1)})
+        self.norm = nn.LayerNorm(4)
+        self.mha = nn.MultiheadAttention(4, 2)
+
+
+def low_rank(weight: torch.Tensor, rank: int) -> int:
+    """Parameters of an adapter: rank x (rows + columns) of the weight as a matrix."""
+    return rank * (weight.shape[0] + weight[0].numel())
+
+
+def trained_by_peft(network: nn.Module, config) -> dict[str, int]:
+    """What a user's own get_peft_model trains, by the name of the parameter without peft's additions."""
+    adapted = peft.get_peft_model(network, config)
+    return {name: parameter.numel() for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+
+
+def test_linear_layers_and_convolutions_are_adapted_and_the_rest_is_trained_in_full():
+    network = Net()
+    config = lora_config(TrainableMask(("conv", "attn.qkv", "depthwise", "mha.out_proj")), network, rank=2)
+    found = adapted_layers(config, network)
+    assert found.adapted == {"conv": 2, "attn.qkv": 2}
+    assert found.saved == ("depthwise", "mha.out_proj")
+    own = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    full = sum(size for name, size in own.items() if name.startswith(found.saved))
+    adapters = low_rank(network.conv.weight, 2) + low_rank(network.attn.qkv.weight, 2)
+    assert (found.trained, found.total) == (adapters + full, sum(own.values()))
+    assert sum(trained_by_peft(network, config).values()) == found.trained
+
+
+def test_looking_at_a_configuration_leaves_the_network_alone():
+    network = Net()
+    before = OrderedDict((name, value.clone()) for name, value in network.state_dict().items())
+    modules = [type(module) for module in network.modules()]
+    lora_config(TrainableMask(("conv", "norm", "outer.norm")), network)
+    assert modules == [type(module) for module in network.modules()]
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("power", "expected"), [(0.0, [4, 4, 4]), (0.5, [6, 4, 2]), (1.0, [8, 3, 1])], ids=["equal", "root", "proportional"]
+)
+def test_ranks_follow_the_scores_with_the_given_mean(power, expected):
+    network = nn.ModuleDict({name: nn.Linear(20, 20) for name in "abc"})
+    config = lora_config(
+        TrainableMask(("a", "b", "c")), network, rank=4, scores={"a": 9.0, "b": 4.0, "c": 1.0}, power=power
+    )
+    assert list(adapted_layers(config, network).adapted.values()) == expected
+
+
+def test_every_adapter_has_the_scale_one():
+    network = nn.ModuleDict({name: nn.Linear(20, 20) for name in "ab"})
+    config = lora_config(TrainableMask(("a", "b")), network, rank=4, scores={"a": 9.0, "b": 1.0})
+    adapted = peft.get_peft_model(network, config)
+    scales = [m.scaling["default"] for m in adapted.modules() if isinstance(m, peft.tuners.lora.LoraLayer)]
+    assert scales == [1.0, 1.0]
+
+
+def test_no_rank_exceeds_that_of_the_weight():
+    network = nn.ModuleDict({"a": nn.Linear(3, 20), "b": nn.Conv2d(1, 30, 3)})
+    assert adapted_layers(lora_config(TrainableMask(("a", "b")), network, rank=50), network).adapted == {"a": 3, "b": 9}
+
+
+def test_a_name_is_matched_whole():
+    network = nn.ModuleDict({name: nn.Linear(3, 3) for name in ("fc", "fc2", "xfc")} | {"in": nn.ModuleDict()})
+    network["in"]["fc"] = nn.Linear(3, 3)
+    assert list(adapted_layers(lora_config(TrainableMask(("fc",)), network), network).adapted) == ["fc"]
+
+
+def test_full_copies_that_peft_would_make_of_other_layers_are_refused():
+    with pytest.raises(ValueError, match=r"takes names by their ends and would also train or leave out outer\.norm"):
+        lora_config(TrainableMask(("conv", "norm")), Net())
+    assert adapted_layers(lora_config(TrainableMask(("conv", "norm", "outer.norm")), Net()), Net()).saved == (
+        "outer.norm", "norm"
+    )  # fmt: skip
+
+
+def test_bare_parameters_beside_unselected_modules_are_refused_unless_told_what_to_do():
+    network, mask = Net(), TrainableMask(("conv", "attn", "attn.proj"))
+    with pytest.raises(ValueError, match="'attn' holds parameters of its own beside modules that are not selected"):
+        lora_config(mask, network)
+    whole = adapted_layers(lora_config(mask, network, bare="whole"), network)
+    assert (list(whole.adapted), whole.saved) == (["conv"], ("attn",))
+    skipped = adapted_layers(lora_config(mask, network, bare="skip"), network)
+    assert (list(skipped.adapted), skipped.saved) == (["conv", "attn.proj"], ())
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [TrainableMask(("conv", "attn"), whole_modules=True), TrainableMask(("conv", "attn", "attn.qkv", "attn.proj"))],
+)
+def test_a_module_that_is_selected_whole_is_trained_whole(mask):
+    network = Net()
+    found = adapted_layers(lora_config(mask, network, rank=2), network)
+    assert (list(found.adapted), found.saved) == (["conv"], ("attn",))
+
+
+def test_attention_of_torch_is_refused_in_part_and_trained_whole():
+    network = Net()
+    with pytest.raises(ValueError, match="'mha' holds parameters of its own"):
+        lora_config(TrainableMask(("conv", "mha")), network)
+    found = adapted_layers(lora_config(TrainableMask(("conv", "mha", "mha.out_proj")), network), network)
+    assert found.saved == ("mha",)
+    adapted = peft.get_peft_model(network, lora_config(TrainableMask(("conv", "mha.out_proj")), network))
+    attended, _ = adapted.base_model.model.mha(*[torch.rand(5, 2, 4)] * 3)
+    attended.sum().backward()
+    name = "base_model.model.mha.out_proj.modules_to_save.default.weight"
+    assert adapted.get_parameter(name).grad.abs().sum() > 0  # what is counted as trained does train
+
+
+def test_the_transformer_of_torch_warns_of_the_path_past_the_adapters():
+    network = nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2, enable_nested_tensor=False
+    )
+    table = LayerTable.of(network)
+    mask = TrainableMask(table.names)
+    with pytest.warns(UserWarning, match=r"weights of 4 layers like 'layers\.0\.linear1' past .*set_fastpath_enabled"):
+        config = lora_config(mask, network, rank=2)
+    found = adapted_layers(config, network)
+    assert list(found.adapted) == [f"layers.{i}.linear{j}" for i in (0, 1) for j in (1, 2)]
+    full = sum(p.numel() for n, p in network.named_parameters() if "linear" not in n)
+    assert found.trained == full + sum(low_rank(network.get_parameter(f"{name}.weight"), 2) for name in found.adapted)
+    assert sum(trained_by_peft(network, config).values()) == found.trained
+
+
+def test_the_warning_is_true_and_its_remedy_works():
+    network = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    config = peft.LoraConfig(target_modules="linear1", init_lora_weights=False)
+    inputs = torch.rand(2, 3, 8)
+    plain = network(inputs).detach()
+    adapted = peft.get_peft_model(network, config).base_model.model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(adapted(inputs), plain)
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            assert (adapted(inputs) - plain).abs().max() > 1e-2
+        finally:
+            torch.backends.mha.set_fastpath_enabled(True)
+
+
+@pytest.mark.filterwarnings("ignore:top .* at random:UserWarning")
+@pytest.mark.parametrize("by", ["layers", "parameters"])
+def test_ram_swinir_is_adapted_as_selected(by):
+    network = ram_swinir_tiny()
+    table = LayerTable.of(network)
+    ranking = [name for name in table.names if name.count(".") < 3 or name.endswith(("fc2", "norm2", "attn.proj"))]
+    chosen = select(ranking, table, SelectionRule(0.3, by=by))
+    own = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    config = lora_config(chosen.mask(), network, rank=4)
+    found = adapted_layers(config, network)
+    modules = dict(network.named_modules())
+    linear = [name for name in chosen.layers if isinstance(modules[name], nn.Linear | nn.Conv2d)]
+    assert sorted(found.adapted) == sorted(linear)
+    assert sorted(found.saved) == sorted(set(chosen.layers) - set(linear))
+    expected = sum(low_rank(network.get_parameter(f"{name}.weight"), rank) for name, rank in found.adapted.items())
+    expected += sum(size for name, size in own.items() if name.rpartition(".")[0] in found.saved)
+    assert (found.trained, found.total) == (expected, sum(own.values()))
+    assert sum(trained_by_peft(network, config).values()) == expected
+
+
+def llama():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=1, bos_token_id=0, eos_token_id=1,
+        )
+    )  # fmt: skip
+
+
+def gpt2():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    return GPT2LMHeadModel(
+        GPT2Config(vocab_size=32, n_positions=16, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "saved"),
+    [(llama, ("model.layers.0.input_layernorm", "model.norm")), (gpt2, ("transformer.h.0.ln_1", "transformer.ln_f"))],
+    ids=["llama", "gpt2, its linear layers transposed and its head tied"],
+)
+def test_transformers_are_adapted_as_selected(build, saved, tmp_path):
+    torch.manual_seed(0)
+    network = build()
+    table = LayerTable.of(network)
+    own = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    assert table.total == sum(own.values()) == table.count(table.names)
+    deep = [name for name in table.names if ".1." in name and "norm" not in name and "ln_" not in name]
+    mask = TrainableMask((*deep, *saved))
+    assert mask.apply(network).trained == table.count(mask.layers)
+    config = lora_config(mask, network, rank=3)
+    config.save_pretrained(str(tmp_path))
+    read = read_lora_config(tmp_path)
+    found = adapted_layers(read, network)
+    assert (set(found.adapted), found.saved) == (set(deep), saved)
+    expected = sum(low_rank(network.get_parameter(f"{name}.weight"), 3) for name in deep)
+    expected += sum(size for name, size in own.items() if name.rpartition(".")[0] in saved)
+    assert found.trained == expected == sum(trained_by_peft(network, read).values())
+
+
+@pytest.mark.parametrize(
+    ("layers", "options", "message"),
+    [
+        (("norm", "outer.norm"), {}, "no selected layer is a plain linear layer or convolution"),
+        (("module.conv",), {}, "no layer 'module.conv'; did you mean 'conv'"),
+        (("conv",), {"rank": 0}, "`rank` must be at least 1, got 0"),
+        (("conv", "attn.qkv"), {"scores": {"conv": 1.0}}, r"every adapted layer .* see 'attn\.qkv'"),
+        (("conv",), {"scores": {"conv": -1.0}}, "not be negative: see 'conv'"),
+        (("conv",), {"scores": {"conv": 0.0}}, "`scores` of all adapted layers are 0"),
+    ],
+    ids=["nothing to adapt", "unknown", "rank", "score missing", "score negative", "scores zero"],
+)
+def test_what_cannot_be_adapted_is_explained(layers, options, message):
+    with pytest.raises(ValueError, match=message):
+        lora_config(TrainableMask(layers), Net(), **options)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"target_modules": "conv", "rank_pattern": {"^gone": 2}}, r"names 1 layers that are not adapted: '\^gone'"),
+        ({"target_modules": "conv", "modules_to_save": ["gone"]}, "names 1 layers that are not adapted: 'gone'"),
+        ({"target_modules": "gone"}, "peft cannot apply this configuration to Net: "),
+        ({"target_modules": "depthwise", "r": 3}, "peft cannot apply this configuration to Net: .*groups=4"),
+    ],
+    ids=["rank", "copy", "nothing", "groups"],
+)
+def test_a_configuration_that_does_not_fit_the_network_is_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        adapted_layers(peft.LoraConfig(**config), Net())
+
+
+def test_a_folder_without_a_configuration_is_explained(tmp_path):
+    with pytest.raises(ValueError, match=r"there is no file '.*adapter_config\.json'"):
+        read_lora_config(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"adapter_config\.json' cannot be read as a configuration of peft"):
+        read_lora_config(tmp_path)
+
+
+def test_without_peft_the_way_to_install_it_is_named(monkeypatch):
+    monkeypatch.setattr("macattr.adapters.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"adapters need peft, which is not installed: pip install 'macattr\[peft\]'"):
+        lora_config(TrainableMask(("conv",)), Net())
+
+
+def test_importing_macattr_imports_neither_peft_nor_transformers():
+    code = "import sys, macattr, macattr.cli; print({'peft', 'transformers'} & set(sys.modules))"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "set()"

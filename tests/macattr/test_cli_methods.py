@@ -1,0 +1,156 @@
+"""The commands that rank by several methods, compare and check."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from macattr.cli import main
+from macattr.importance import LayerImportance
+from macattr.methods import METHODS
+
+NETWORK = """
+import torch
+from torch import nn
+
+def network():
+    torch.manual_seed(0)
+    first, middle, last = (nn.Conv2d(*channels, 3, padding=1) for channels in ((3, 4), (4, 4), (4, 3)))
+    return nn.Sequential(first, nn.Tanh(), middle, nn.Tanh(), last)
+
+def photos():
+    torch.manual_seed(1)
+    clean = torch.rand(4, 3, 8, 8)
+    return [
+        {"image": c + 0.1 * torch.randn(3, 8, 8), "clean": c, "name": str(i), "degradation": "noise"}
+        for i, c in enumerate(clean)
+    ]
+"""
+
+
+@pytest.fixture
+def model(tmp_path, request) -> str:
+    name = f"methods_network_{abs(hash(request.node.name))}"
+    (tmp_path / f"{name}.py").write_text(NETWORK)
+    return f"{tmp_path / name}.py:network"
+
+
+def rank(model, out, *options):
+    main(["rank", "--model", model, "--images", "photos", "--out", str(out), "--fraction", "0.4", *options])
+
+
+def refused(capsys, *arguments: str) -> str:
+    with pytest.raises(SystemExit, match="2"):
+        main(list(arguments))
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return error.splitlines()[-1]
+
+
+def test_all_methods_are_ranked_by_and_compared_in_one_run(model, tmp_path, capsys):
+    rank(model, tmp_path, "--method", "all", "--n-steps", "4")
+    printed = capsys.readouterr().out
+    for name in METHODS.keys() - {"faig"}:
+        assert LayerImportance.load(tmp_path / name / "importance.nc").dataset.attrs["method"] == name
+        assert f"\n{name}, top 40%" in printed
+    agreement = pd.read_csv(tmp_path / "agreement.csv")
+    assert len(agreement[agreement["measure"] == "spearman"]) == 18 * 17 // 2
+    assert (tmp_path / "agreement.png").stat().st_size > 10_000
+    assert (
+        "sharing passes saves 32 evaluations" in printed
+    )  # drift, patching, gradient x output, output: 2 each, 4 images
+
+
+def test_an_interrupted_run_continues_and_leaves_no_parts(model, tmp_path):
+    out = tmp_path / "out"
+    rank(model, out, "--n-steps", "4")
+    assert sorted(file.name for file in out.iterdir()) == ["heatmap.png", "importance.nc", "ranking.csv"]
+
+
+def test_weights_of_another_checkpoint_start_the_path_in_weight_space(model, tmp_path):
+    shapes = {"0.weight": (4, 3, 3, 3), "0.bias": (4,), "2.weight": (4, 4, 3, 3), "2.bias": (4,)}
+    shapes |= {"4.weight": (3, 4, 3, 3), "4.bias": (3,)}
+    torch.save({name: torch.zeros(shape) for name, shape in shapes.items()}, tmp_path / "start.pth")
+    rank(model, tmp_path / "out", "--method", "faig", "--n-steps", "4", "--start-weights", str(tmp_path / "start.pth"))
+    assert (LayerImportance.load(tmp_path / "out" / "importance.nc").scores() > 0).any()
+
+
+def test_a_stable_run_says_what_it_saved(model, tmp_path, capsys):
+    file = tmp_path / "many.py"
+    file.write_text("import torch\ntorch.manual_seed(0)\nphotos = list(torch.rand(30, 3, 8, 8))\n")
+    options = ["--images", f"{file}:photos", "--n-steps", "4", "--until-stable"]
+    main(["rank", "--model", model, "--out", str(tmp_path / "out"), "--fraction", "0.4", *options])
+    assert "of 30 images x 1 orders:" in capsys.readouterr().out
+
+
+def test_methods_are_explained_with_cost_and_source(capsys):
+    main(["methods"])
+    printed = capsys.readouterr().out
+    for method in METHODS.values():
+        assert (
+            f"{method.name}\n    {method.summary}\n    evaluations: {method.price}; source: {method.source}" in printed
+        )
+
+
+def test_rankings_are_compared_from_files_and_official_lists(model, tmp_path, capsys):
+    for seed in ("0", "1"):
+        rank(model, tmp_path / seed, "--n-steps", "4", "--seed", seed)
+    official = tmp_path / "official"
+    official.mkdir()
+    for part, words in {"name": "4 0 2", "cond": "3.0 2.0 1.0", "index": "2 0 1"}.items():
+        (official / f"filter_{part}.txt").write_text("\n".join(words.split()))
+    capsys.readouterr()
+    files = [str(tmp_path / seed / "importance.nc") for seed in ("0", "1")]
+    main(["compare", *files, str(official), "--out", str(tmp_path / "c"), "--fraction", "0.4"])
+    table = pd.read_csv(tmp_path / "c" / "agreement.csv", dtype={"a": str, "b": str})
+    pairs = table[table["measure"] == "spearman"]
+    assert pairs[["a", "b"]].to_numpy().tolist() == [["0", "1"], ["0", "official"], ["1", "official"]]
+    assert pairs["low"].notna().all()  # the images of a ranking are resampled, also against a list without
+    for figure in ("agreement.png", "rank_flow.png", "overlap.png"):
+        assert (tmp_path / "c" / figure).stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        (["a/importance.nc"], "a comparison needs at least two rankings, got 1"),
+        (["a/importance.nc", "a/importance.nc"], "a ranking is given twice"),
+        (["a/importance.nc", "nowhere.nc"], "'{}/nowhere.nc' cannot be read as a ranking"),
+        (["a/importance.nc", "broken.nc"], "'{}/broken.nc' cannot be read as a ranking"),
+        (["a/importance.nc", "some"], "the rankings cover different layers, 2 are common"),
+    ],
+    ids=["one", "twice", "missing", "broken", "layers"],
+)
+def test_what_cannot_be_compared_is_explained(model, tmp_path, capsys, sources, message):
+    rank(model, tmp_path / "a", "--n-steps", "4")
+    (tmp_path / "broken.nc").write_bytes((tmp_path / "a" / "importance.nc").read_bytes()[:3000])
+    (tmp_path / "some").mkdir()
+    for part, words in {"name": "4 0", "cond": "3.0 2.0", "index": "1 0"}.items():
+        (tmp_path / "some" / f"filter_{part}.txt").write_text("\n".join(words.split()))
+    paths = [str(tmp_path / source) for source in sources]
+    assert message.format(tmp_path) in refused(capsys, "compare", *paths, "--out", str(tmp_path / "c"))
+
+
+def test_a_check_randomises_and_names_what_is_suspect(model, tmp_path, capsys):
+    options = ["--images", "photos", "--method", "magnitude", "--steps", "2", "--fraction", "0.4"]
+    main(["check", "--model", model, "--out", str(tmp_path / "check"), *options])
+    printed = capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "check" / "cascading.csv")
+    np.testing.assert_allclose(table["share"], [1 / 3, 1.0])
+    assert "all parameters random: Spearman" in printed
+    assert "dependence on size" in printed
+    assert (tmp_path / "check" / "randomisation.png").stat().st_size > 10_000
+
+
+def test_torchrun_starts_processes_that_share_the_work(model, tmp_path):
+    rank(model, tmp_path / "alone", "--n-steps", "4")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "macattr", "rank"]
+    arguments = ["--model", model, "--images", "photos", "--n-steps", "4", "--out", str(tmp_path / "shared")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, *arguments], env=environment, check=True, capture_output=True, timeout=120)
+    one, two = ((tmp_path / name / "importance.nc").read_bytes() for name in ("alone", "shared"))
+    assert one == two

@@ -1,0 +1,346 @@
+"""Every way to score layers, against its definition."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import LayerIntegratedGradients
+from torch import nn
+
+from macattr.measuring import estimate_evaluations, plan_sweeps
+from macattr.methods import METHODS, JointMethod, SampleMethod, find_methods, register_method
+from macattr.objectives import Distance, HiddenDistance, OutputSum
+from macattr.paths import LinearPath, MaskAttributePath, order_by_score, random_order
+from macattr.presets import OFFICIAL, RANKING
+from macattr.rank import rank_layers, rank_methods
+from macattr.reductions import REDUCTIONS
+from macattr.setup import Setup
+
+LAYERS = ["first", "norm", "last"]
+
+
+class Net(nn.Module):
+    """Three layers in a row, each a cut."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(2, 3, 3, padding=1)
+        self.norm = nn.GroupNorm(1, 3)
+        self.last = nn.Conv2d(3, 2, 3, padding=1)
+
+    def forward(self, image):
+        return self.last(self.norm(self.first(image)).tanh())
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return Net().double().eval()
+
+
+@pytest.fixture
+def pairs():
+    """Three degraded images with their clean ones."""
+    generator = torch.Generator().manual_seed(1)
+    clean = torch.rand(3, 2, 6, 6, generator=generator, dtype=torch.float64)
+    noise = torch.randn(clean.shape, generator=generator, dtype=torch.float64)
+    return [{"image": clean[i] + 0.1 * noise[i], "clean": clean[i], "name": str(i)} for i in range(3)]
+
+
+def scores(network, inputs, method, **options):
+    """Scores by layer, mean over images."""
+    found = rank_layers(network, inputs, method, **options).scores()
+    return dict(zip(found["layer"].values.tolist(), found.values.tolist(), strict=True))
+
+
+def outputs(network, image):
+    """What every layer returns."""
+    kept = {}
+    hooks = [
+        getattr(network, name).register_forward_hook(lambda _, __, out, name=name: kept.update({name: out.detach()}))
+        for name in LAYERS
+    ]
+    network(image[None])
+    for hook in hooks:
+        hook.remove()
+    return kept
+
+
+def gradients(network, pair):
+    """Gradient of the mean absolute error, one vector a layer."""
+    network.zero_grad()
+    (network(pair["image"][None]) - pair["clean"]).abs().mean().backward()
+    found = {name: torch.cat([p.grad.flatten() for p in getattr(network, name).parameters()]) for name in LAYERS}
+    network.zero_grad(set_to_none=True)
+    return found
+
+
+def masked(image, order, r=0.5):
+    """The image at the start of the mask path."""
+    path = MaskAttributePath(image[None], order, torch.zeros_like(image)[None], r)
+    return path.at(torch.tensor([1 - r]))[0][0]
+
+
+def test_activation_is_the_mean_absolute_output(network, pairs):
+    found = scores(network, pairs[:1], "activation")
+    expected = {name: float(out.abs().mean()) for name, out in outputs(network, pairs[0]["image"]).items()}
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_drift_is_the_relative_change_of_the_output(network, pairs):
+    image, order = pairs[0]["image"], random_order(36, seed=5)
+    whole, hidden = outputs(network, image), outputs(network, masked(image, order))
+    expected = {name: float((whole[name] - hidden[name]).norm() / hidden[name].norm()) for name in LAYERS}
+    assert scores(network, pairs[:1], "drift", orders=order[None]) == pytest.approx(expected, rel=1e-12)
+
+
+def test_attribution_patching_of_a_linear_network_is_the_change_of_the_objective(pairs):
+    torch.manual_seed(0)
+    linear = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv2d(3, 1, 3)).double().eval()
+    image, order = pairs[0]["image"], random_order(36, seed=5)
+    change = float((linear(image[None]) - linear(masked(image, order)[None])).sum().detach())
+    found = scores(linear, pairs[:1], "attribution_patching", orders=order[None], objective=OutputSum())
+    assert found == pytest.approx({"0": abs(change), "1": abs(change)}, rel=1e-10)
+
+
+def test_mac_loss_allocates_the_loss_change_on_the_hidden_pixels(network, pairs):
+    image, clean, order = pairs[0]["image"], pairs[0]["clean"], random_order(36, seed=5)
+    found = scores(network, pairs[:1], "mac_loss", orders=order[None], n_steps=200)
+    changes = []
+    for twin in (order, order.flip(0)):
+        path = MaskAttributePath(image[None], twin, torch.zeros_like(image)[None])
+        loss = HiddenDistance(clean[None], path.hidden())
+        start, end = path.at(torch.tensor([0.5, 1.0]))[0][:, None]
+        changes.append(float(loss(network(end)) - loss(network(start))))
+    # Every layer is a cut; the loss has kinks, at which the sum converges to first order.
+    assert found == pytest.approx(dict.fromkeys(LAYERS, sum(changes) / 2), rel=5e-3)
+
+
+def test_twin_masks_hide_what_the_other_shows():
+    path = MaskAttributePath(torch.ones(1, 1, 4, 4), random_order(16, seed=0), torch.zeros(1, 1, 4, 4))
+    torch.testing.assert_close(path.hidden() + path.reversed().hidden(), torch.ones(1, 4, 4))
+    assert path.hidden().sum() == 8
+
+
+def test_grad_x_activation_reads_the_whole_image_also_from_a_shared_sweep(network, pairs):
+    alone = scores(network, pairs, "grad_x_activation")
+    shared = rank_methods(network, pairs, ["mac", "grad_x_activation"])["grad_x_activation"].scores().values
+    np.testing.assert_allclose(shared, list(alone.values()), rtol=1e-12)
+
+
+def test_layer_ig_equals_captums_layer_by_layer(network, pairs):
+    image = pairs[0]["image"][None]
+    found = scores(network, pairs[:1], "layer_ig", n_steps=100, objective=OutputSum())
+    for name in LAYERS:
+        captum = LayerIntegratedGradients(lambda x: network(x).flatten(1).sum(1), getattr(network, name))
+        expected = captum.attribute(image, n_steps=50).abs().mean()
+        assert found[name] == pytest.approx(float(expected), rel=1e-4)  # Gauss against trapezoid of 100 steps
+
+
+def test_fisher_sums_squared_gradients(network, pairs):
+    expected = {name: float(h.square().sum()) for name, h in gradients(network, pairs[0]).items()}
+    assert scores(network, pairs[:1], "fisher") == pytest.approx(expected, rel=1e-12)
+
+
+def test_rgn_divides_the_gradients_norm_by_the_weights(network, pairs):
+    sizes = {name: torch.cat([p.flatten() for p in getattr(network, name).parameters()]).norm() for name in LAYERS}
+    expected = {name: float(h.norm() / sizes[name]) for name, h in gradients(network, pairs[0]).items()}
+    assert scores(network, pairs[:1], "rgn") == pytest.approx(expected, rel=1e-10)
+
+
+def test_snr_divides_the_squared_mean_gradient_by_its_variance(network, pairs):
+    stacked = {name: torch.stack([gradients(network, pair)[name] for pair in pairs]) for name in LAYERS}
+    expected = {name: float((h.mean(0).square() / (h.var(0) + 1e-12)).mean()) for name, h in stacked.items()}
+    assert scores(network, pairs, "snr") == pytest.approx(expected, rel=1e-8)
+
+
+def test_adam_gain_is_the_mean_gradient_times_adams_first_step(network, pairs):
+    stacked = {name: torch.stack([gradients(network, pair)[name] for pair in pairs]) for name in LAYERS}
+    expected = {
+        name: float((h.mean(0).square() / (h.square().mean(0).sqrt() + 1e-12)).sum()) for name, h in stacked.items()
+    }
+    assert scores(network, pairs, "adam_gain") == pytest.approx(expected, rel=1e-10)
+
+
+def test_lca_adds_up_to_the_decrease_of_the_loss(network, pairs):
+    copied = Net().double().eval()
+    copied.load_state_dict(network.state_dict())
+    optimiser = torch.optim.Adam(copied.parameters(), 1e-4)
+
+    def loss():
+        return torch.stack([(copied(p["image"][None]) - p["clean"]).abs().mean() for p in pairs]).mean()
+
+    before = float(loss())
+    for _ in range(20):
+        optimiser.zero_grad()
+        loss().backward()
+        optimiser.step()
+    found = scores(network, pairs, "lca")
+    assert sum(found.values()) == pytest.approx(before - float(loss()), rel=1e-3)  # kinks of the absolute value
+
+
+def test_faig_of_one_layer_is_the_change_of_the_loss(pairs):
+    torch.manual_seed(0)
+    one = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1)).double().eval()
+    start = {name: torch.zeros_like(p) for name, p in one.named_parameters()}
+    before, after = (float((out - pairs[0]["clean"]).square().mean()) for out in (0.0, one(pairs[0]["image"][None])))
+    loss = Distance(pairs[0]["clean"][None], "l2")
+    found = scores(one, [pairs[0]["image"]], "faig", start_weights=start, loss=loss)
+    assert found["0"] == pytest.approx(abs(after - before), rel=1e-10)  # quadratic: exact
+
+
+def test_magnitude_is_the_mean_absolute_weight(network, pairs):
+    expected = {
+        n: float(torch.cat([p.flatten() for p in getattr(network, n).parameters()]).abs().mean()) for n in LAYERS
+    }
+    assert scores(network, pairs, "magnitude") == pytest.approx(expected, rel=1e-12)
+
+
+def test_controls_rank_by_depth_chance_or_not_at_all(network, pairs):
+    found = rank_methods(network, pairs, ["depth", "uniform", "random"], seed=3)
+    assert found["depth"].ranking()["layer"].tolist() == LAYERS
+    assert found["uniform"].ranking()["layer"].tolist() == LAYERS
+    assert set(found["uniform"].scores().values) == {1.0}
+    other = rank_layers(network, pairs, "random", seed=4).scores().values
+    assert not np.array_equal(found["random"].scores().values, other)
+
+
+def test_methods_together_give_what_each_gives_alone(network, pairs):
+    names = [
+        "mac",
+        "conductance",
+        "internal_influence",
+        "activation",
+        "drift",
+        "attribution_patching",
+        "mac_loss",
+        "rgn",
+    ]
+    together = rank_methods(network, pairs, names, n_steps=10, orders=2)
+    for name in names:
+        options = {"n_steps": 10, "orders": 2}
+        effective = METHODS[name].arguments(Setup(network, {}, RANKING, orders=2))
+        alone = rank_layers(network, pairs, name, **{k: v for k, v in options.items() if k in effective})
+        np.testing.assert_allclose(together[name].values, alone.values, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "sweeps"),
+    [
+        (["mac", "drift", "attribution_patching", "activation", "grad_x_activation"], {}, 1),
+        (["mac", "conductance", "internal_influence"], {}, 3),
+        (["mac", "conductance", "internal_influence"], {"walk": "mask"}, 1),
+        (["mac", "mac_loss"], {}, 3),
+        (["mac", "activation"], {"options": OFFICIAL}, 2),
+    ],
+    ids=["ends", "paths", "one path", "losses", "an end that is not whole"],
+)
+def test_methods_on_one_path_share_its_sweep(network, names, options, sweeps):
+    setup = Setup(network, {"first": network.first}, **({"options": RANKING} | options))
+    assert len(plan_sweeps(find_methods(names), setup)) == sweeps
+
+
+def test_the_estimate_is_what_a_run_evaluates(network, pairs):
+    names = ["mac", "mac_loss", "conductance", "drift", "internal_influence", "activation"]
+    rows = []
+    network.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
+    rank_methods(network, pairs, names, n_steps=10, orders=2)
+    layers = {name: getattr(network, name) for name in LAYERS}
+    setup = Setup(network, layers, RANKING.override(n_steps=10), orders=2)
+    expected, saved = estimate_evaluations(find_methods(names), setup, len(pairs))
+    surveys = 1 + len(pairs) * (2 * 3 + 2)  # one for the run, one for every sweep: 3 of each order, 2 without
+    assert sum(rows) == expected + surveys
+    assert saved == len(pairs) * (2 * 2 + 2)  # drift in MAC's sweep, the activation in one that ends at the image
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mean_abs", 2.0), ("sum_abs", 8.0), ("abs_sum", 4.0), ("sum", -4.0), ("rms", math.sqrt(6)),
+        ("norm", math.sqrt(24)), ("per_parameter", 8 / 20), ("per_unit", 2.0), ("per_activation", 0.5),
+    ],
+)  # fmt: skip
+def test_reductions_have_closed_forms(name, expected):
+    neurons, output = torch.tensor([2.0, -4.0, 0.0, -2.0]), torch.full((4,), -4.0)
+    assert float(REDUCTIONS[name].function(neurons, output, 20, 4)) == pytest.approx(expected)
+
+
+def test_a_path_can_be_chosen_for_all_methods(network, pairs):
+    mac, conductance = scores(network, pairs, "mac", path="line"), scores(network, pairs, "conductance")
+    assert mac == pytest.approx(conductance, rel=1e-12)
+
+
+def test_the_path_restore_runs_from_the_degraded_to_the_clean_image(network, pairs):
+    found = scores(network, pairs[:1], "conductance", path="restore")
+    ends = (pairs[0]["clean"][None],), (pairs[0]["image"][None],)
+    assert found == pytest.approx(scores(network, pairs[:1], "conductance", path=lambda image: LinearPath(*ends)))
+
+
+def test_a_score_of_pixels_can_order_them(network, pairs):
+    def by_brightness(image):
+        return order_by_score(image[0].mean(0))
+
+    found = rank_layers(network, pairs, orders=by_brightness, n_steps=4).values
+    orders = [by_brightness(pair["image"][None])[None] for pair in pairs]
+    each = [rank_layers(network, [p], orders=o, n_steps=4).values for p, o in zip(pairs, orders, strict=True)]
+    np.testing.assert_allclose(found, np.concatenate(each), rtol=1e-12)
+
+
+def test_the_step_error_estimates_the_distance_to_the_limit(network, pairs):
+    smooth = {"objective": OutputSum()}  # a gradient magnitude has kinks
+    importance = rank_layers(network, pairs[:1], "conductance", n_steps=20, step_error=True, **smooth)
+    limit = rank_layers(network, pairs[:1], "conductance", n_steps=160, **smooth).values
+    estimated, true = importance.dataset["step_error"].values, np.abs(importance.values - limit)
+    np.testing.assert_allclose(estimated, true, rtol=0.1)  # the next order of the trapezoid
+
+
+def test_a_tolerance_chooses_the_steps(network, pairs):
+    smooth = {"objective": OutputSum()}
+    loose, tight = (
+        rank_layers(network, pairs[:1], "conductance", tolerance=t, **smooth).dataset.attrs for t in (1e-2, 1e-5)
+    )
+    assert loose["n_steps"] < tight["n_steps"]
+    checked = rank_layers(network, pairs[:1], "conductance", n_steps=tight["n_steps"], step_error=True, **smooth)
+    assert (checked.dataset["step_error"] / checked.dataset["score"] < 1e-5).all()
+
+
+def test_a_function_of_ones_own_can_be_ranked_by(network, pairs):
+    def brightness(setup, sample):
+        return [float(sample.image.mean()) * depth for depth, _ in enumerate(setup.layers)]
+
+    register_method(SampleMethod("mine", "nonsense", "ours", brightness))
+    try:
+        found = rank_layers(network, pairs, "mine")
+    finally:
+        del METHODS["mine"]
+    assert found.ranking()["layer"].tolist() == LAYERS[::-1]
+    assert found.dataset.sizes["sample"] == 3
+
+
+def test_a_name_is_given_once():
+    with pytest.raises(ValueError, match="there is a method 'mac' already"):
+        register_method(JointMethod("mac", "nonsense", "ours", lambda setup, samples: []))
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("fischer", {}, "no method 'fischer'; did you mean fisher"),
+        ("fisher", {}, "'image 0' has no clean image, which the method 'fisher' needs: give a mapping with `clean`"),
+        ("mac_loss", {}, "'image 0' has no clean image, which the loss on hidden pixels needs"),
+        ("mac_loss", {"path": "blur"}, "'mac_loss' reads hidden pixels, so it walks the mask path only"),
+        ("faig", {"loss": OutputSum()}, "'faig' needs `start_weights`"),
+        ("snr", {"loss": OutputSum()}, "'snr' needs at least 2 images"),
+        ("fisher", {"loss": OutputSum(), "n_steps": 3}, "`n_steps` = 3 has no effect on the ranking by 'fisher'"),
+        ("mac", {"loss": OutputSum()}, "`loss` = .* has no effect on the ranking by 'mac'"),
+        ("drift", {"reduction": "rms"}, "`reduction` = rms has no effect on the ranking by 'drift'"),
+        ("mac", {"tolerance": 0.1, "n_steps": 4}, "`tolerance` and `n_steps` exclude each other"),
+        ("mac", {"step_error": True, "n_steps": 5}, "cannot be halved: choose an even `n_steps`"),
+        ("layer_ig", {"reduction": "per_activation"}, "'per_activation' is not available for the method 'layer_ig'"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_cannot_be_measured_is_explained(network, method, options, message):
+    with pytest.raises(ValueError, match=message):
+        rank_layers(network, torch.rand(1, 2, 6, 6), method, **options)

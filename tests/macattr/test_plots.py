@@ -1,0 +1,108 @@
+"""Figures of rankings: what is drawn is what the tables say, also for hundreds of layers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from macattr.comparison import overlap_curve
+from macattr.plots import TOP_HEIGHT, plot_intervals, plot_overlap, plot_rank_flow, plot_stability
+from macattr.ranking import bootstrap, probability_in_top, ranks, stability_curve
+
+LAYERS, K = 263, 26
+
+
+@pytest.fixture
+def generator() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def scores(generator) -> np.ndarray:
+    """(images, orders, layers)."""
+    return np.exp(generator.normal(size=LAYERS) + 0.3 * generator.normal(size=(8, 1, LAYERS)))
+
+
+@pytest.fixture
+def flow(scores, generator) -> pd.DataFrame:
+    other = scores.mean(axis=(0, 1)) * np.exp(0.2 * generator.normal(size=LAYERS))
+    columns = {"ours": ranks(scores.mean(axis=(0, 1))), "theirs": ranks(other)}
+    return pd.DataFrame(columns, index=[f"layer{i}" for i in range(LAYERS)]).astype(int)
+
+
+def labels(axis) -> list[str]:
+    """What stands at the ticks."""
+    return [text.get_text() for text in axis.get_ticklabels()]
+
+
+def test_the_flow_names_the_top_layers_of_both_ends_in_their_order(flow):
+    axes = plot_rank_flow(flow, K, "two").axes[0]
+    left, right = labels(axes.yaxis), labels(axes.child_axes[0].yaxis)
+    assert [text.split()[0] for text in left] == flow["ours"].nsmallest(K).index.tolist()
+    assert [text.split()[-1] for text in right] == flow["theirs"].nsmallest(K).index.tolist()
+    assert [text.split()[-1] for text in left] == [str(i) for i in range(1, K + 1)]
+
+
+def test_the_flow_draws_every_layer_once_in_the_order_of_its_ranks(flow):
+    axes = plot_rank_flow(flow, K, "two").axes[0]
+    lines = [line for line in axes.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 2]
+    assert len(lines) == LAYERS
+    drawn = np.sort([line.get_ydata()[0] for line in lines])
+    assert (np.diff(drawn) > 0).all()
+    assert drawn[K - 1] < TOP_HEIGHT < drawn[K]
+
+
+def test_the_flow_counts_who_stays_leaves_and_enters(flow):
+    figure = plot_rank_flow(flow, K, "two")
+    shared = int(((flow["ours"] <= K) & (flow["theirs"] <= K)).sum())
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == [
+        f"in every ({shared})",
+        f"in that of ours, not in every ({K - shared})",
+        f"in another, not in that of ours ({K - shared})",
+        f"in none ({LAYERS - 2 * K + shared})",
+    ]
+
+
+def test_a_flow_of_all_layers_has_no_others(flow):
+    figure = plot_rank_flow(flow.head(5).rank().astype(int), 5, "all")
+    assert figure.axes[0].get_ylim() == (1, 0)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["in every (5)", "in none (0)"]
+
+
+def test_the_overlap_figure_states_the_overlap_at_k(flow):
+    curve = overlap_curve(-flow["ours"].to_numpy(float), -flow["theirs"].to_numpy(float))
+    figure = plot_overlap({"ours - theirs": curve}, K, "two")
+    expected = f"ours - theirs: {curve.loc[K - 1, 'overlap']:.0%} at {K}"
+    assert figure.legends[0].get_texts()[0].get_text() == expected
+
+
+def test_the_stability_figure_shows_near_sets_only_with_a_tolerance(scores, generator):
+    curve = stability_curve(scores, K, generator, n_resamples=20, may_differ=3)
+    exact, near = (plot_stability(curve, K, may_differ, "curve", stopped=4) for may_differ in (0, 3))
+    assert len(exact.axes[0].lines) + 1 == len(near.axes[0].lines)
+    assert "P(at most 3 of 26 differ)" in [text.get_text() for text in near.legends[0].get_texts()]
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(0.0, "log"), (-5.0, "linear")], ids=["positive", "signed"])
+def test_intervals_of_the_highest_layers_are_drawn_on_a_scale_that_can_show_them(scores, generator, shift, scale):
+    table = bootstrap(scores + shift, generator, n_resamples=50)
+    table["probability"] = probability_in_top(scores + shift, K, generator, 50)
+    table.index = [f"layer{i}" for i in range(LAYERS)]
+    figure = plot_intervals(table, K, "top", "mean |C|")
+    axes = figure.axes[0]
+    assert axes.get_xscale() == scale
+    assert labels(axes.yaxis) == table.nsmallest(39, "rank").index.tolist()
+    spans = labels(axes.child_axes[0].yaxis)
+    best = table.nsmallest(1, "rank").iloc[0]
+    assert spans[0].split(" - ")[-1] == str(int(best["rank_high"]))
+
+
+def test_figures_leave_nothing_open(flow, tmp_path):
+    import matplotlib.pyplot as plt
+
+    before = plt.get_fignums()
+    figure = plot_rank_flow(flow, K, "two")
+    assert isinstance(figure, Figure)
+    figure.savefig(tmp_path / "flow.png")
+    assert plt.get_fignums() == before

@@ -1,0 +1,201 @@
+"""The command `ram`: finds recipes, teaches, and answers bad input with one line."""
+
+import importlib
+import subprocess
+import sys
+import types
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from ram_models import cli
+from ram_models.cli import COMMANDS, Command, main
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """Optimiser.
+
+    Args:
+        lr: Learning rate.
+        use_ema: Whether to average.
+    """
+
+    lr: float = 1e-3
+    use_ema: bool = False
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is tried.
+
+    Args:
+        source: Where from.
+        out: Where to.
+        max_steps: How many.
+        twins: Whether twice.
+        optim: How.
+    """
+
+    source: Path
+    out: Path
+    max_steps: int = 3
+    twins: bool = False
+    optim: Optimiser = field(default_factory=Optimiser)
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    """A recipe that keeps its configurations, under the commands `try` (positional) and `data try` (not)."""
+    module = types.ModuleType("tried_recipe")
+    module.Config, module.calls = Config, []
+    module.main = lambda config: module.calls.append(config)
+    monkeypatch.setitem(sys.modules, "tried_recipe", module)
+    commands = {
+        "try": Command("tried_recipe", "try a thing", "ram try IN OUT"),
+        "data try": Command("tried_recipe", "try it otherwise", "ram data try --source IN --out OUT", False),
+    }
+    monkeypatch.setattr(cli, "COMMANDS", commands)
+    return module
+
+
+def refused(capsys, *arguments: str) -> str:
+    assert main(arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_fields_without_default_are_given_by_place(recipe):
+    assert main(["try", "in", "out", "--max-steps", "7"]) == 0
+    assert recipe.calls == [Config(Path("in"), Path("out"), 7)]
+
+
+def test_or_as_options_where_the_command_says_so(recipe):
+    assert main(["data", "try", "--out", "out", "--source", "in"]) == 0
+    assert recipe.calls == [Config(Path("in"), Path("out"))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "twins", "ema"),
+    [
+        (["--twins"], True, False),
+        (["--twins", "--optim.use-ema"], True, True),
+        (["--twins", "false", "--optim.use_ema", "true"], False, True),
+        (["--twins=true"], True, False),
+    ],
+)
+def test_flags_need_no_value(recipe, arguments, twins, ema):
+    assert main(["try", *arguments, "in", "out"]) == 0
+    assert (recipe.calls[0].twins, recipe.calls[0].optim.use_ema) == (twins, ema)
+
+
+def test_options_come_from_a_file_and_the_command_line_wins(recipe, tmp_path):
+    (tmp_path / "a.yaml").write_text("max_steps: 5\noptim:\n  lr: 0.5\n")
+    assert main(["try", "in", "out", "--config", str(tmp_path / "a.yaml"), "--max_steps", "6"]) == 0
+    assert recipe.calls == [Config(Path("in"), Path("out"), 6, optim=Optimiser(0.5))]
+
+
+def test_the_exit_code_is_that_of_the_recipe(recipe):
+    recipe.main = lambda config: 1
+    assert main(["try", "in", "out"]) == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("`r` is odd:\n  got 3."), OSError("`r` is odd:   got 3.")])
+def test_errors_of_a_recipe_become_one_line(recipe, capsys, error):
+    def fail(config):
+        raise error
+
+    recipe.main = fail
+    assert refused(capsys, "try", "in", "out") == "ram try: error: `r` is odd: got 3."
+
+
+def test_an_interruption_ends_with_130(recipe, capsys):
+    def stop(config):
+        raise KeyboardInterrupt
+
+    recipe.main = stop
+    assert main(["try", "in", "out"]) == 130
+    assert capsys.readouterr().err == "ram try: error: interrupted; what was finished is kept\n"
+
+
+@pytest.mark.parametrize("where", ["import", "run"])
+def test_a_missing_extra_names_the_command_that_installs_it(recipe, capsys, monkeypatch, where):
+    def miss(*_):
+        raise ModuleNotFoundError("No module named 'accelerate'", name="accelerate.utils")
+
+    if where == "import":
+        monkeypatch.setattr(importlib, "import_module", miss)
+    recipe.main = miss
+    expected = "ram try: error: needs accelerate.utils, which is not installed: pip install 'macattr[train]'"
+    assert refused(capsys, "try", "in", "out") == expected
+
+
+def test_a_broken_import_is_not_taken_for_a_missing_extra(recipe):
+    def miss(config):
+        raise ModuleNotFoundError("No module named 'nowhere'", name="nowhere")
+
+    recipe.main = miss
+    with pytest.raises(ModuleNotFoundError, match="nowhere"):
+        main(["try", "in", "out"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["try", "in"], "the following arguments are required: out"),
+        (["try", "in", "out", "--max-steps", "many"], "Parser key \"max_steps\": Expected a <class 'int'>"),
+        (["try", "in", "out", "--max-step", "3"], "unrecognized arguments: --max_step"),
+        (["try", "in", "out", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["tri"], "no command 'tri': did you mean `ram try`?"),
+        (["data", "fly"], "no command 'data fly': did you mean `ram data try`?"),
+        (["xyz"], "no command 'xyz': `ram --help` lists them."),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_answered_with_one_line(recipe, capsys, arguments, message):
+    assert message in refused(capsys, *arguments)
+
+
+def test_a_wrong_key_in_a_file_is_refused(recipe, capsys, tmp_path):
+    (tmp_path / "a.yaml").write_text("max_step: 5\n")
+    assert "max_step" in refused(capsys, "try", "in", "out", "--config", str(tmp_path / "a.yaml"))
+    assert recipe.calls == []
+
+
+def test_help_lists_every_command_with_an_example(capsys):
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    for name, command in COMMANDS.items():
+        assert name in printed
+        assert command.summary in printed
+        assert command.example in printed
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_every_command_explains_its_options(capsys, name):
+    with pytest.raises(SystemExit, match="0"):
+        main([*name.split(), "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert COMMANDS[name].example in printed
+    assert "(required, type: " in printed
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_field_of_every_command_is_documented(name):
+    module = importlib.import_module(COMMANDS[name].module)
+    undocumented = [
+        field for field in module.Config.__dataclass_fields__ if f"\n        {field}: " not in module.Config.__doc__
+    ]
+    assert undocumented == []
+
+
+def test_help_does_not_wait_for_torch():
+    """Nor for anything else that is slow to import."""
+    script = (
+        "import sys; from ram_models.cli import main; main(['--help']); "
+        "print(sorted({'torch', 'numpy', 'jsonargparse', 'matplotlib'} & set(sys.modules)))"
+    )
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines()[-1] == "[]"
