@@ -227,10 +227,13 @@ def start(compute: Compute, seed: int) -> Accelerator:
     Raises:
         ValueError: If the device cannot compute in this precision.
     """
+    cpu = compute.cpu or not torch.accelerator.is_available()
+    if cpu and compute.precision == "fp16":  # without the scaling of the loss, which exists on GPUs, it underflows
+        raise ValueError("`compute.precision` fp16 needs a GPU, and there is none (or `compute.cpu`): choose bf16.")
     AcceleratorState._reset_state()  # the precision belongs to a run, not to the process
     accelerator = Accelerator(
         # without this, processes of torchrun on a machine without GPU would not know of each other
-        cpu=compute.cpu or not torch.accelerator.is_available(),
+        cpu=cpu,
         mixed_precision="no" if compute.precision == "fp32" else compute.precision,
         gradient_accumulation_steps=compute.accumulate,
         # the mask token of RAM networks never gets a gradient: the mean colour is passed in its place

@@ -25,6 +25,7 @@ from ram_models.training import (
     learning_rate,
     masked_l1,
     read,
+    start,
     stop_requests,
     training_crops,
     validate,
@@ -174,6 +175,11 @@ def test_validation_is_the_mean_psnr_of_the_clipped_images_beside_a_picture():
             torch.testing.assert_close(framed[:, :4, :4], image)
             assert (framed[:, 4:] == 1).all()
             assert (framed[:, :, 4:] == 1).all()
+
+
+def test_fp16_on_a_cpu_is_refused():
+    with pytest.raises(ValueError, match=r"fp16 needs a GPU, .* choose bf16"):
+        start(Compute("fp16", cpu=True), 0)
 
 
 def test_stop_requests_are_noted_and_the_handlers_come_back():
