@@ -254,7 +254,8 @@ def _check_effects(methods: Sequence[Method], setup: Setup, options: RankingOpti
     effective |= {"tolerance", "step_error"} if "n_steps" in effective else set()
     always = {"preset", "additional_forward_args", "internal_batch_size", "memory_budget", "until", "parts"}
     for name, value in options.items():
-        given = value is not None and (name not in defaults or value is not defaults[name])
+        usual = isinstance(value, int | str) and value == defaults.get(name)
+        given = value is not None and not usual
         if given and name not in effective | always | {"show_progress"}:
             names = ", ".join(repr(method.name) for method in methods)
             raise ValueError(f"`{name}` = {str(value)[:40]} has no effect on the ranking by {names}: leave it out.")

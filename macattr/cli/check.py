@@ -33,8 +33,8 @@ def check(
     """Check a ranking; for example macattr check --model ram_models:ram_swinir_tiny --images sample --limit 4.
 
     Randomises the network's parameters step by step, from the output to the input and group by group, and ranks again;
-    compares images, pixel orders and chance; and tells how far scores follow the size of layers. Writes
-    randomisation.csv and randomisation.png.
+    compares with other pixel orders, between images and with chance; and tells how far scores follow the size of
+    layers. Writes cascading.csv, independent.csv and randomisation.png.
 
     Args:
         model: Where the network comes from: MODULE:NAME or FILE.py:NAME.
@@ -69,26 +69,31 @@ def check(
         print(table.round(3).to_string(index=False))
     figure = plot_randomisation(tables, f"{model}: {method} after randomising parameters")
     figure.savefig(out / "randomisation.png", dpi=150)
+    k = top_count(fraction, importance.dataset.sizes["layer"])
     last = float(tables["cascading"]["spearman"].iloc[-1])
-    verdict = (
-        "SUSPECT: architecture and size alone give nearly this ranking" if last > SUSPECT else "it depends on them"
-    )
+    suspect = "SUSPECT: architecture and size alone give nearly this ranking"
+    verdict = suspect if last > SUSPECT else "it depends on what was learned"
     print(f"\nall parameters random: Spearman {last:.3f} with the trained network's ranking; {verdict}")
-    _print_controls(importance, found["activation"], fraction, seed)
+    if "gate" in importance.dataset.attrs:  # it walks a mask path
+        other: RankingOptions = {**options, "seed": seed + 1}
+        _print_agreement("other pixel orders", importance, rank_methods(network, inputs, [method], **other)[method], k)
+    _print_controls(importance, found["activation"], k, seed)
     print(f"\nwritten: {', '.join(str(out / f) for f in ('cascading.csv', 'independent.csv', 'randomisation.png'))}")
 
 
-def _print_controls(importance: LayerImportance, activation: LayerImportance, fraction: float, seed: int) -> None:
+def _print_agreement(what: str, first: LayerImportance, second: LayerImportance, k: int) -> None:
+    """How far two rankings agree."""
+    a, b = first.scores().values, second.scores().values
+    print(f"{what}: Spearman {spearman(a, b):.3f}, overlap of the top {k} {overlap_at(a, b, k):.0%}")
+
+
+def _print_controls(importance: LayerImportance, activation: LayerImportance, k: int, seed: int) -> None:
     """Agreement between images, with chance, and dependence on size."""
     scores, values = importance.scores().values, importance.values
-    k = top_count(fraction, len(scores))
     random = np.random.default_rng(seed).random(len(scores))
     if len(values) > 1:
-        halves = [values[start::2].mean(axis=(0, 1)) for start in (0, 1)]
-        print(
-            f"odd against even images: Spearman {spearman(halves[0], halves[1]):.3f}, "
-            f"overlap of the top {k} {overlap_at(halves[0], halves[1], k):.0%}"
-        )
+        halves = [LayerImportance(importance.dataset.isel(sample=slice(start, None, 2))) for start in (0, 1)]
+        _print_agreement("odd against even images", halves[0], halves[1], k)
     print(f"a random ranking: Spearman {spearman(scores, random):.3f}, overlap {overlap_at(scores, random, k):.0%}")
     sizes = {
         "parameters": importance.dataset["parameters"].values.astype(float),

@@ -1,7 +1,8 @@
 """Fine-tuning of the layers that a ranking selects: whole images in, all other layers frozen.
 
-``ram finetune --config ram_models/configs/tiny-finetune.yaml --data.clean IMAGES --selection.ranking importance.nc
---out RUN``; every field of :class:`Config` is also an option. A run continues from the last checkpoint of its folder.
+``ram finetune --config ram_models/configs/tiny-swinir-finetune.yaml --data.clean IMAGES
+--selection.ranking importance.nc --out RUN``; every field of :class:`Config` is also an option. A run continues from
+the last checkpoint of its folder.
 """
 
 __all__ = ["Config", "Selection", "Start", "main", "select"]
