@@ -92,8 +92,28 @@ class PathMethod:
         return found if isinstance(setup.orders, int) else found - {"seed"}
 
 
+class _WithoutPath:
+    """What methods share that walk no path of inputs."""
+
+    summary: str
+    evaluations: Callable[[Setup], int]
+    options: frozenset[str]
+
+    def cost(self, setup: Setup) -> int:
+        """Evaluations for one image."""
+        return self.evaluations(setup)
+
+    def unit(self, setup: Setup) -> str:
+        """What the score is."""
+        return self.summary
+
+    def arguments(self, setup: Setup) -> set[str]:
+        """Options that have an effect on the score."""
+        return set(self.options)
+
+
 @dataclass(frozen=True)
-class SampleMethod:
+class SampleMethod(_WithoutPath):
     """A method that scores the layers on one image at a time.
 
     Args:
@@ -114,21 +134,9 @@ class SampleMethod:
     price: str = "1 an image"
     options: frozenset[str] = frozenset()
 
-    def cost(self, setup: Setup) -> int:
-        """Evaluations for one image."""
-        return self.evaluations(setup)
-
-    def unit(self, setup: Setup) -> str:
-        """What the score is."""
-        return self.summary
-
-    def arguments(self, setup: Setup) -> set[str]:
-        """Options that have an effect on the score."""
-        return set(self.options)
-
 
 @dataclass(frozen=True)
-class JointMethod:
+class JointMethod(_WithoutPath):
     """A method that scores the layers once, on all images together or on none.
 
     Args:
@@ -148,18 +156,6 @@ class JointMethod:
     evaluations: Callable[[Setup], int] = lambda setup: 0
     price: str = "nothing"
     options: frozenset[str] = frozenset()
-
-    def cost(self, setup: Setup) -> int:
-        """Evaluations for one image."""
-        return self.evaluations(setup)
-
-    def unit(self, setup: Setup) -> str:
-        """What the score is."""
-        return self.summary
-
-    def arguments(self, setup: Setup) -> set[str]:
-        """Options that have an effect on the score."""
-        return set(self.options)
 
 
 Method = PathMethod | SampleMethod | JointMethod
