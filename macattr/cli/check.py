@@ -72,7 +72,7 @@ def check(
     k = top_count(fraction, importance.dataset.sizes["layer"])
     last = float(tables["cascading"]["spearman"].iloc[-1])
     suspect = "SUSPECT: architecture and size alone give nearly this ranking"
-    verdict = suspect if last > SUSPECT else "it depends on what was learned"
+    verdict = suspect if last > SUSPECT else f"up to {SUSPECT} it is not architecture and size alone"
     print(f"\nall parameters random: Spearman {last:.3f} with the trained network's ranking; {verdict}")
     if "gate" in importance.dataset.attrs:  # it walks a mask path
         other: RankingOptions = {**options, "seed": seed + 1}
