@@ -14,6 +14,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from torch import nn
 
+from macattr.files import write_atomically
 from macattr.layers import LayerDescription, LayerTable, describe_layers
 from macattr.measuring import Reading
 from macattr.methods import JointMethod, Method, PathMethod, walks_of
@@ -21,6 +22,7 @@ from macattr.plots import plot_heatmap
 from macattr.ranking import IntervalMethod, bootstrap, probability_in_top, top_count, variance_components
 from macattr.run import Finished, Record
 from macattr.selection import Selection, SelectionRule, select
+from macattr.setup import describe
 from macattr.trainable import TrainableMask
 
 PER_LAYER = ("score", "signed_sum", "step_error")
@@ -117,9 +119,8 @@ class LayerImportance:
 
     def save(self, path: Path | str) -> None:
         """Write NetCDF, all at once: an interrupted write leaves no broken file."""
-        temporary = Path(f"{path}.part")
-        self.dataset.to_netcdf(temporary, engine="h5netcdf")
-        temporary.replace(path)
+        content = self.dataset.to_netcdf(engine="h5netcdf")
+        write_atomically(Path(path), lambda file: file.write(content))
 
     @classmethod
     def load(cls, path: Path | str) -> "LayerImportance":
@@ -272,7 +273,7 @@ def _attributes(finished: Finished, method: Method) -> dict[str, str | int | flo
     attributes |= {"source": method.source}
     attributes |= {name: value for name, value in known.items() if name in relevant}
     if isinstance(method, PathMethod):
-        attributes |= {"path": ", ".join(str(walk) for walk in walks_of(method, setup))}
+        attributes |= {"path": ", ".join(map(describe, walks_of(method, setup)))}
         attributes |= {"reduction": method.reduction or setup.reduction}
     if finished.stability is not None and method is finished.methods[0]:
         attributes["stability"] = finished.stability.report(

@@ -92,12 +92,17 @@ class PathMethod:
         return found if isinstance(setup.orders, int) else found - {"seed"}
 
 
+@dataclass(frozen=True)
 class _WithoutPath:
-    """What methods share that walk no path of inputs."""
+    """What methods share that walk no path of inputs; :class:`SampleMethod` explains the fields."""
 
+    name: str
     summary: str
-    evaluations: Callable[[Setup], int]
-    options: frozenset[str]
+    source: str
+    score: Callable[..., Sequence[float]]
+    evaluations: Callable[[Setup], int] = lambda setup: 1
+    price: str = "1 an image"
+    options: frozenset[str] = frozenset()
 
     def cost(self, setup: Setup) -> int:
         """Evaluations for one image."""
@@ -126,36 +131,20 @@ class SampleMethod(_WithoutPath):
         options: Names of the arguments of :func:`macattr.rank_layers` that have an effect on it.
     """
 
-    name: str
-    summary: str
-    source: str
     score: Callable[[Setup, Sample], Sequence[float]]
-    evaluations: Callable[[Setup], int] = lambda setup: 1
-    price: str = "1 an image"
-    options: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class JointMethod(_WithoutPath):
-    """A method that scores the layers once, on all images together or on none.
+    """A method that scores the layers once, on all images together or on none; arguments as :class:`SampleMethod`.
 
     Args:
-        name: How it is called.
-        summary: What the score is, in a line.
-        source: Where it comes from.
         score: From setup and all images to the score of every layer, in the setup's order.
-        evaluations: From setup to the evaluations for one image.
-        price: The same in words.
-        options: Names of the arguments of :func:`macattr.rank_layers` that have an effect on it.
     """
 
-    name: str
-    summary: str
-    source: str
     score: Callable[[Setup, Sequence[Sample]], Sequence[float]]
     evaluations: Callable[[Setup], int] = lambda setup: 0
     price: str = "nothing"
-    options: frozenset[str] = frozenset()
 
 
 Method = PathMethod | SampleMethod | JointMethod

@@ -2,9 +2,7 @@
 
 __all__ = ["Finished", "Journal", "Stopped", "World", "run"]
 
-import hashlib
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,10 +13,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from macattr.engine import survey
+from macattr.files import write_atomically
 from macattr.measuring import Reading, measure
 from macattr.methods import JointMethod, Method, PathMethod, SampleMethod, is_ordered
 from macattr.samples import Item, Sample, count_samples, iterate_samples
-from macattr.setup import Setup
+from macattr.setup import Setup, describe, hash_tensors
 from macattr.stopping import Stability, StableTop
 
 Unit = tuple[int, int]
@@ -34,7 +33,7 @@ class Record:
         degradation: What was done to it.
         height: Its rows in pixels.
         width: Its columns in pixels.
-        sha256: Of its bytes, first 16 digits.
+        sha256: Of it, its clean image, the given pixel order and its arguments, first 16 digits.
         readings: By name of the method.
     """
 
@@ -133,7 +132,7 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         file, text = folder / "settings.json", json.dumps(settings, indent=1, sort_keys=True)
         if not file.exists():
-            write_atomically(file, text)
+            write_atomically(file, lambda opened: opened.write(text.encode()))
         stored = json.loads(file.read_text())
         wanted = json.loads(text)
         if changed := sorted(name for name in stored | wanted if stored.get(name) != wanted.get(name)):
@@ -145,7 +144,7 @@ class Journal:
 
     def read(self, unit: Unit) -> Record | None:
         """What was kept of a unit."""
-        if self.folder is None or not (file := self._file(unit)).exists():
+        if self.folder is None or not (file := _part(self.folder, unit)).exists():
             return None
         try:
             fields = json.loads(file.read_text())
@@ -156,22 +155,13 @@ class Journal:
     def write(self, unit: Unit, record: Record) -> None:
         """Keep a unit."""
         if self.folder is not None:
-            write_atomically(self._file(unit), json.dumps(asdict(record)))
-
-    def _file(self, unit: Unit) -> Path:
-        """Where a unit is kept."""
-        assert self.folder is not None
-        return self.folder / f"{unit[0]:06d}-{unit[1]:04d}.json"
+            text = json.dumps(asdict(record))
+            write_atomically(_part(self.folder, unit), lambda opened: opened.write(text.encode()))
 
 
-def write_atomically(file: Path, text: str) -> None:
-    """Write a text so that a crash leaves all of it or nothing; processes do not disturb each other."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.part")
-    with temporary.open("w") as opened:
-        opened.write(text)
-        opened.flush()
-        os.fsync(opened.fileno())
-    temporary.replace(file)
+def _part(folder: Path, unit: Unit) -> Path:
+    """Where a unit is kept."""
+    return folder / f"{unit[0]:06d}-{unit[1]:04d}.json"
 
 
 def run(
@@ -218,18 +208,18 @@ def run(
             state.visit(number, sample)
             if state.look(number + 1):
                 break
+        if not state.visited:
+            raise ValueError("`inputs` holds no image.")
+        state.records = world.gather(state.records)
+        if until is not None and state.visited > 1 and not until.is_look(state.visited):
+            state.judge(state.visited, until)  # a last look, now that the images have run out
+        return state.finish(state.visited, state.score_jointly())
     except (Exception, KeyboardInterrupt) as error:
         complete = state.complete_images()
-        if not complete or world.size > 1:
+        if not complete or world.size > 1 or not state.each:
             raise
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-        raise Stopped(f"stopped after {complete} finished images: {reason}", state.finish(complete)) from error
-    if not state.visited:
-        raise ValueError("`inputs` holds no image.")
-    state.records = world.gather(state.records)
-    if until is not None and state.visited > 1 and not until.is_look(state.visited):
-        state.judge(state.visited)  # a last look, now that the images have run out
-    return state.finish(state.visited)
+        raise Stopped(f"stopped after {complete} finished images: {reason}", state.finish(complete, {})) from error
 
 
 class _Run:
@@ -268,9 +258,12 @@ class _Run:
             "methods": [method.name for method in self.methods],
             "layers": list(self.setup.layers),
             "reduction": self.setup.reduction,
-            "path": str(self.setup.walk),
+            "path": describe(self.setup.walk),
             "orders": self.setup.order_count,
             "step_error": self.step_error,
+            "loss": describe(self.setup.loss),
+            "start_weights": hash_tensors(*(self.setup.start_weights or {}).values()),
+            "forward_args": hash_tensors(*self.setup.forward_args),
         }
         self.journal = Journal(parts, settings)
 
@@ -279,12 +272,12 @@ class _Run:
         self.visited += 1
         if any(isinstance(method, JointMethod) for method in self.methods):
             self.samples.append(sample)
-        digest = hashlib.sha256(sample.image.detach().cpu().float().numpy().tobytes()).hexdigest()[:16]
         count = self.setup.order_count
         for index in range(count):
             unit = number, index
             if not self.world.owns(number * count + index):
                 continue
+            digest = hash_tensors(sample.image, sample.clean, self.setup.order(sample, index), *sample.forward_args)
             record = self.journal.read(unit)
             if record is None:
                 height, width = sample.image.shape[-2:]
@@ -293,8 +286,8 @@ class _Run:
                 self.journal.write(unit, record)
             elif (record.name, record.sha256) != (sample.name, digest):
                 raise ValueError(
-                    f"image {number} is {sample.name!r}, but {str(self.journal.folder)!r} holds another image of that "
-                    f"number, {record.name!r}: give the same images in the same order, or another folder."
+                    f"image {number} is {sample.name!r}, but {str(self.journal.folder)!r} holds other data of that "
+                    f"number, {record.name!r}: give the same images and orders, or another folder."
                 )
             self.records[unit] = record
 
@@ -316,13 +309,12 @@ class _Run:
         if self.until is None or not self.until.is_look(images):
             return False
         self.records = self.world.gather(self.records)
-        return self.judge(images).stable
+        return self.judge(images, self.until).stable
 
-    def judge(self, images: int) -> Stability:
+    def judge(self, images: int, until: StableTop) -> Stability:
         """What the scores of the first so many images say about the top."""
-        assert self.until is not None
         scores = [[self._first_score((image, index)) for index in self._orders()] for image in range(images)]
-        self.stability = self.until.check(np.array(scores))
+        self.stability = until.check(np.array(scores))
         return self.stability
 
     def _orders(self) -> Iterator[int]:
@@ -340,17 +332,27 @@ class _Run:
             count += 1
         return count
 
-    def finish(self, images: int) -> Finished:
-        """The result over the first so many images."""
-        joint = {}
+    @property
+    def each(self) -> tuple[Method, ...]:
+        """The methods that score one image at a time."""
+        return tuple(method for method in self.methods if not isinstance(method, JointMethod))
+
+    def score_jointly(self) -> dict[str, list[float]]:
+        """Scores of the methods that look at all images together."""
+        found = {}
         for method in self.methods:
             if isinstance(method, JointMethod):
-                joint[method.name] = [float(score) for score in method.score(self.setup, self.samples[:images])]
-                self.advance(images * method.cost(self.setup))
+                found[method.name] = [float(score) for score in method.score(self.setup, self.samples)]
+                self.advance(len(self.samples) * method.cost(self.setup))
+        return found
+
+    def finish(self, images: int, joint: Mapping[str, list[float]]) -> Finished:
+        """The result over the first so many images; without ``joint``, of the other methods alone."""
         records = tuple(
             tuple(self.records[image, index] for index in range(self.setup.order_count)) for image in range(images)
         )
-        return Finished(self.setup, self.methods, records, joint, self.alias_of, self.stability, self.available)
+        methods = self.methods if joint else self.each
+        return Finished(self.setup, methods, records, joint, self.alias_of, self.stability, self.available)
 
 
 def _ignore(_: float | int) -> None:

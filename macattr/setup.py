@@ -1,12 +1,12 @@
 """What layers are ranked by: the network, its layers and every option, the same for all images and methods."""
 
-__all__ = ["PathLike", "Setup", "hash_parameters"]
+__all__ = ["PathLike", "Setup", "describe", "hash_parameters", "hash_tensors"]
 
 import hashlib
 import importlib.metadata
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -21,6 +21,9 @@ WalkName = Literal["mask", "twin", "line", "tail", "blur", "restore"]
 PathName = Literal["mask", "line", "tail", "blur", "restore"]
 PathLike = PathName | Callable[[Tensor], Path]
 Orders = int | Tensor | Callable[[Tensor], Tensor]
+
+LISTED = 16
+"""Numbers of a tensor that provenance lists; longer ones are told by a hash."""
 
 BLUR_SIGMA = 1.2
 """Width in pixels at the start of the blur path: that of LAM (Gu & Dong 2021)."""
@@ -65,9 +68,9 @@ class Setup:
     @property
     def order_count(self) -> int:
         """Pixel orders for every image."""
-        return (
-            self.orders if isinstance(self.orders, int) else len(self.orders) if isinstance(self.orders, Tensor) else 1
-        )
+        if isinstance(self.orders, int):
+            return self.orders
+        return len(self.orders) if isinstance(self.orders, Tensor) else 1
 
     def order(self, sample: Sample, index: int) -> Tensor | None:
         """Pixel order number ``index`` of an image; None: a random one."""
@@ -147,18 +150,17 @@ class Setup:
         return Distance(self.clean(sample, user))
 
     def provenance(self) -> dict[str, str | int | float]:
-        """How it was measured, as plain attributes; what belongs to the mask path is left out where none is walked."""
+        """How it was measured, as plain attributes, but for the mask path."""
         parameter = next(self.model.parameters(), torch.empty(0))
         low = torch.is_autocast_enabled(parameter.device.type)
-        reference = self.reference
         return {
             "preset": self.options.name,
             "n_steps": self.options.n_steps,
             "quadrature": self.options.method,
             "include_end": int(self.options.include_end),
-            "objective": repr(self.options.objective),
+            "objective": describe(self.options.objective),
             "across_images": self.options.across_images,
-            "baselines": str(reference.tolist()) if isinstance(reference, Tensor) else repr(reference),
+            "baselines": describe(self.reference),
             "model": type(self.model).__name__,
             "model_sha256": hash_parameters(self.model),
             "dtype": str(torch.get_autocast_dtype(parameter.device.type) if low else parameter.dtype),
@@ -179,6 +181,38 @@ class Setup:
             "patch_size": self.patch_size,
             "seed": self.seed if isinstance(self.orders, int) else "orders were given",
         }
+
+
+def describe(value: object) -> str:
+    """A setting in words that are the same in every process: functions by name, tensors by their values.
+
+    Example:
+        >>> describe(torch.ones(2)), describe(0.5), describe(describe)
+        ('[1.0, 1.0]', '0.5', 'macattr.setup.describe')
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Tensor):
+        return str(value.tolist()) if value.numel() <= LISTED else f"{tuple(value.shape)}, sha256 {hash_tensors(value)}"
+    if is_dataclass(value) and not isinstance(value, type):
+        inner = ", ".join(f"{field.name}={describe(getattr(value, field.name))}" for field in fields(value))
+        return f"{type(value).__name__}({inner})"
+    name = getattr(value, "__qualname__", None)
+    if name is None and callable(value):
+        return f"{type(value).__module__}.{type(value).__qualname__}"
+    return repr(value) if name is None else f"{getattr(value, '__module__', '')}.{name}"
+
+
+def hash_tensors(*values: object) -> str:
+    """SHA-256 of some values, tensors by their bytes, first 16 digits."""
+    digest = hashlib.sha256()
+    for value in values:
+        if isinstance(value, Tensor):
+            digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        else:
+            digest.update(describe(value).encode())
+    return digest.hexdigest()[:16]
 
 
 def hash_parameters(model: nn.Module) -> str:

@@ -3,7 +3,6 @@
 __all__ = ["Picture", "read_picture", "write_picture"]
 
 import io
-import os
 import struct
 import warnings
 import zlib
@@ -23,6 +22,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
+
+from macattr.files import write_atomically
 
 Array = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -121,16 +122,7 @@ def write_picture(picture: Picture, path: Path) -> None:
         ValueError: If the format is unknown, or cannot hold the picture's alpha or 16 bits.
         OSError: If the file cannot be written.
     """
-    encode = _encoder(picture, path)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            encode(file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_atomically(path, _encoder(picture, path))
 
 
 def _refuse_unusual(image: Image.Image) -> None:

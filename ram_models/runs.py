@@ -17,15 +17,14 @@ import csv
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import random
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,40 +34,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from macattr.files import sync_folder, write_atomically
+
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 CHECKPOINTS = "step-*.pt"
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Fill a file so that a crash leaves either the old or the new one, whole.
-
-    Raises:
-        OSError: If it cannot be written (a full disk, for one); the old file is then as it was.
-    """
-    temporary = path.with_name(f"{path.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch.save reports a failed write as a RuntimeError
-        temporary.unlink(missing_ok=True)
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        raise OSError(f"{str(path)!r} could not be written: {reason}. What was saved before is intact.") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, where folders can be opened (not on Windows)."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _digest(file: Path) -> str:
@@ -95,7 +66,7 @@ def save_checkpoint(state: Mapping[str, object], folder: Path, step: int, keep: 
     unnamed = folder / "new.pt"
     write_atomically(unnamed, lambda file: torch.save(dict(state), file))
     path = unnamed.replace(folder / f"step-{step:08d}-{_digest(unnamed)}.pt")
-    _sync_folder(folder)
+    sync_folder(folder)
     for old in sorted(folder.glob(CHECKPOINTS))[:-keep]:
         old.unlink()
     return path
