@@ -7,6 +7,8 @@ import importlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from itertools import pairwise
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 
 
@@ -56,6 +58,11 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "write degraded versions of clean images",
             "ram degrade PHOTOS NOISY --task noise",
         ),
+        "reproduce": Command(
+            "ram_models.recipes.reproduce",
+            "measure a table or figure of the paper again",
+            "ram reproduce table5 --config tiny --data DATA",
+        ),
         "data check": Command(
             "ram_models.recipes.check",
             "look for what is wrong with data sets on disk",
@@ -64,6 +71,9 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
     }
 )
 """All commands, in the order of the work."""
+
+CONFIGS = Path(__file__).parent / "configs"
+"""Configurations that come with the package."""
 
 EXTRAS = MappingProxyType({"accelerate": "train", "tensorboard": "train", "huggingface_hub": "hub", "peft": "peft"})
 """Which extra of the package brings a module that the core does without."""
@@ -102,14 +112,35 @@ def _run(name: str, arguments: list[str]) -> int:
         exit_on_error=False,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
+    parser.add_argument(
+        "--config",
+        action="config",
+        help=f"YAML file with any of the options below, or the name of one that comes along: {_configs()}.",
+    )
     parser.add_class_arguments(recipe.Config, as_positional=command.positional)
     try:
-        options = parser.instantiate(parser.parse_args(_spell(arguments, recipe.Config)))
+        options = parser.instantiate(parser.parse_args(_spell(_find_configs(arguments), recipe.Config)))
     except ArgumentError as error:
         raise ValueError(f"{error} (see `ram {name} --help`)") from error
     given = {field.name: options[field.name] for field in fields(recipe.Config)}
     return int(recipe.main(recipe.Config(**given)) or 0)
+
+
+def _configs() -> str:
+    """Names of the configurations that come with the package."""
+    return ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
+
+
+def _find_configs(arguments: Sequence[str]) -> list[str]:
+    """The file of the package in place of every ``--config NAME`` that is no file itself."""
+    found = []
+    for before, argument in pairwise(["", *arguments]):
+        option = "--config=" if argument.startswith("--config=") else ""
+        name = argument.removeprefix(option)
+        file = CONFIGS / f"{name}.yaml"
+        wanted = (option or before == "--config") and not Path(name).is_file() and file.is_file()
+        found.append(f"{option}{file}" if wanted else argument)
+    return found
 
 
 def _spell(arguments: Sequence[str], config: type) -> list[str]:

@@ -5,7 +5,7 @@
 the last checkpoint of its folder.
 """
 
-__all__ = ["Config", "Selection", "Start", "main", "select"]
+__all__ = ["Config", "Selection", "Start", "main", "pretrained", "select", "tune"]
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,15 +158,29 @@ def refuse_other_layers(mask: TrainableMask, file: Path) -> None:
     file.write_text(text)
 
 
-def main(config: Config) -> None:
-    """Train, or continue."""
+def tune(config: Config, mask: TrainableMask) -> None:
+    """Train these layers on whole images, or continue; ``config.selection`` has been made and is not looked at.
+
+    Raises:
+        ValueError: If the run in ``config.out`` trains other layers, or as :func:`ram_models.training.fit`.
+    """
     accelerator = start(config.compute, config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
     crops, held_out = training_crops(config.data, config.optim, config.compute, config.seed)
     network = pretrained(config.network).to(accelerator.device)
-    mask = select(network, config.selection, crops, config.out)
     with accelerator.main_process_first():  # it keeps the list that the others compare with
         refuse_other_layers(mask, config.out / "layers.txt")
-    accelerator.print(mask.apply(network))
+    mask.apply(network)
     validation = Validation(held_out, ("input", "whole"), whole_views)
     fit(network, crops, whole_l1, validation, config, accelerator, fingerprint(crops))
+
+
+def main(config: Config) -> None:
+    """Select, then train, or continue."""
+    accelerator = start(config.compute, config.seed)
+    config.out.mkdir(parents=True, exist_ok=True)
+    crops, _ = training_crops(config.data, config.optim, config.compute, config.seed)
+    network = pretrained(config.network).to(accelerator.device)
+    mask = select(network, config.selection, crops, config.out)
+    accelerator.print(mask.apply(network))
+    tune(config, mask)

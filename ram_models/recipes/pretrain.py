@@ -5,7 +5,7 @@
 ``torchrun --nproc-per-node 2 -m ram_models.cli pretrain`` with the same options, or ``accelerate launch -m``.
 """
 
-__all__ = ["Config", "Masks", "Network", "main"]
+__all__ = ["Config", "Masks", "Network", "main", "masked_loss", "masked_views"]
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,0 +1,1 @@
+"""The paper's ablations as paired experiments: ``ram reproduce``."""

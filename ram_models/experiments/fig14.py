@@ -1,0 +1,56 @@
+"""Fig. 14: the heat map of layer importance, MAC against the paper's "IG", for every pre-training."""
+
+__all__ = ["main"]
+
+from functools import partial
+from itertools import combinations
+
+import pandas as pd
+
+from macattr.comparison import overlap_at, spearman
+from macattr.importance import LayerImportance
+from macattr.ranking import top_count
+from ram_models.experiments.blocks import prepare
+from ram_models.experiments.networks import rank_all
+from ram_models.experiments.parallel import in_parallel
+from ram_models.experiments.study import Study
+
+TOP = 0.1
+"""Share of the layers whose agreement is told."""
+
+
+def main(study: Study) -> None:
+    """Write fig14.csv, a row a layer of every ranking, and fig14-agreement.csv, a row a pair of rankings."""
+    prepare(study, study.masked(), study.results)
+    found = dict(in_parallel(partial(rank_all, study), study.masked(), study.processes, "ranking"))
+    rankings = {
+        (network.name, method): of
+        for network, ranked in found.items()
+        for method, of in {"MAC": ranked.mac, "IG": ranked.influence, "MAC (authors' script)": ranked.official}.items()
+    }
+    tables = [described(of).assign(pretrained=name, method=method) for (name, method), of in rankings.items()]
+    pd.concat(tables).to_csv(study.results / "fig14.csv", index=False, float_format="%.6g")
+    agreement = pd.DataFrame([agree(a, b, rankings[a], rankings[b]) for a, b in combinations(rankings, 2)])
+    agreement.to_csv(study.results / "fig14-agreement.csv", index=False, float_format="%.4f")
+    print(agreement.round(3).to_string(index=False))
+
+
+def described(importance: LayerImportance) -> pd.DataFrame:
+    """Every layer with its score, interval, rank, and how often it is in the top over resamples of the images."""
+    data = importance.dataset
+    names = ("type", "block", "role", "depth", "parameters")
+    table = pd.DataFrame({"layer": data["layer"].values} | {name: data[name].values for name in names})
+    table = table.merge(importance.intervals(), on="layer", sort=False)
+    return table.merge(importance.probability_in_top(TOP).rename_axis("layer").reset_index(), on="layer", sort=False)
+
+
+def agree(
+    a: tuple[str, str], b: tuple[str, str], first: LayerImportance, second: LayerImportance
+) -> dict[str, str | float]:
+    """Agreement of two rankings."""
+    scores = first.scores().values, second.scores().values
+    k = top_count(TOP, len(scores[0]))
+    return {
+        "pretrained_a": a[0], "method_a": a[1], "pretrained_b": b[0], "method_b": b[1],
+        "spearman": spearman(*scores), "overlap": overlap_at(*scores, k),
+    }  # fmt: skip

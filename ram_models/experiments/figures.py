@@ -1,0 +1,169 @@
+"""Figures of the experiments, drawn from the tables in ``results`` alone."""
+
+__all__ = ["FIGURES", "draw"]
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from macattr.plots import plot_heatmap
+from ram_models.experiments.store import UNTUNED, Store
+from ram_models.experiments.summary import ID, NOISE, by_network
+from ram_models.experiments.table6 import RATIOS
+from ram_models.experiments.tuning import FULL
+
+VIEWS = ("input", "whole", "twins")
+LABELS = {"input": "degraded input", "whole": "answer to the whole input", "twins": "answer with twin masks"}
+COLOURS = dict(zip((*VIEWS, "clean"), ("0.6", "#d55e00", "#0072b2", "0.15"), strict=True))
+SHOWN = ("noise", "lowlight", "blur")
+"""Tasks whose colours are drawn."""
+
+
+def _points(results: Path) -> pd.DataFrame:
+    """Every scored network, a row each."""
+    return by_network(Store(results).scores()).reset_index()
+
+
+def integrity_gap(results: Path) -> Figure:
+    """PSNR and colours of whole input and twin masks, by task; Fig. 4."""
+    points = _points(results)
+    views = points[(points["seed"] == UNTUNED) & points["arm"].isin(VIEWS)]
+    tasks = [name for name in pd.read_csv(results / "fig4.csv")["task"].unique()]
+    figure = Figure(figsize=(11, 6.4), layout="constrained")
+    grid = figure.add_gridspec(2, 1, height_ratios=(1.1, 1))
+    above, below = (figure.add_subfigure(grid[part]) for part in (0, 1))
+    axes = above.subplots()
+    places = np.arange(len(tasks) + 1)
+    for number, view in enumerate(VIEWS):
+        of = views[views["arm"] == view]
+        heights = of[[*tasks, ID]].mean()
+        offset = (number - 1) * 0.27
+        axes.bar(places + offset, heights, 0.25, color=COLOURS[view], label=LABELS[view])
+        if view != "input":
+            for _, network in of.iterrows():
+                axes.plot(places + offset, network[[*tasks, ID]], ".", color="black", markersize=4)
+    axes.set_xticks(places, [*(task.replace("_", " ") for task in tasks), "mean"])
+    axes.set(ylabel="PSNR, dB", title="before fine-tuning (dots: pre-training seeds)")
+    axes.legend(frameon=False, ncols=3, loc="upper center", fontsize=9)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.15)
+    sns.despine(ax=axes)
+    colours = pd.read_csv(results / "fig4-colours.csv").groupby(["task", "view", "level"], sort=False)["share"].mean()
+    for panel, task in zip(below.subplots(1, len(SHOWN), sharey=True), SHOWN, strict=True):
+        for view in (*VIEWS, "clean"):
+            of = colours.loc[task, view]
+            label = LABELS.get(view, "clean image")
+            panel.plot(of.index, of, color=COLOURS[view], label=label, linewidth=2.2 if view == "clean" else 1.5)
+        panel.set(title=task, xlabel="value of a channel")
+        sns.despine(ax=panel)
+    below.axes[0].set_ylabel("share of the pixels")
+    below.axes[-1].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def heat_map(results: Path, method: str) -> Figure:
+    """Layer importance by one method, mean over pre-trainings; Fig. 14."""
+    table = pd.read_csv(results / "fig14.csv", keep_default_na=False)
+    of = table[table["method"] == method]
+    score = of.groupby("layer", sort=False)["score"].agg(lambda values: np.exp(np.log(values).mean()))
+    first = of.drop_duplicates("layer").drop(columns="score").merge(score.reset_index(), on="layer")
+    networks = of["pretrained"].nunique()
+    return plot_heatmap(first, f"layer importance by {method}, {networks} pre-trainings (geometric mean)", method)
+
+
+def arms(results: Path) -> Figure:
+    """Quality in distribution of every arm, block by block; Table 5."""
+    points, table = _points(results), pd.read_csv(results / "table5.csv")
+    table = table[table["blocks"] > 0].drop_duplicates("run_as")
+    table = table[~table["arm"].isin(["whole", "input"])].sort_values(ID, ignore_index=True)
+    figure = Figure(figsize=(8.5, 1.6 + 0.36 * len(table)), layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(table.itertuples()):
+        of = points[(points["arm"] == row.run_as) & points["progress"].isin([0.0, 1.0])]
+        floor = (of["seed"] == UNTUNED).all() or row.arm in ("ends", FULL)
+        axes.plot(of[ID], np.full(len(of), place), "o", color="0.65" if floor else "#0072b2", markersize=5, alpha=0.6)
+        axes.plot(of[ID].mean(), place, "|", color="black", markersize=16, markeredgewidth=2)
+    names = [_label(row.arm, row.parameters) for row in table.itertuples()]
+    axes.set_yticks(range(len(table)), names, fontsize=9)
+    axes.set(xlabel="PSNR in distribution, dB (mean over seven tasks)", ylim=(-0.6, len(table) - 0.4))
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="0.92")
+    axes.set_axisbelow(True)
+    axes.set_title("what is fine-tuned: one dot a block, bar: mean; grey: floors and ceilings")
+    sns.despine(ax=axes, left=True)
+    return figure
+
+
+def _label(arm: str, parameters: float) -> str:
+    """An arm with the number of parameters that it trains."""
+    known = {"colours": "none; one map of colours", "twins": "none; twin masks", FULL: "all layers"}
+    return f"{known.get(arm, arm)}  ({parameters / 1000:,.0f} k)" if parameters == parameters else known.get(arm, arm)
+
+
+def trade_off(results: Path) -> Figure:
+    """Quality on unseen noise against quality in distribution; Table 6."""
+    points = _points(results)
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    for axes, column in zip(figure.subplots(1, 2), (NOISE, "pepper"), strict=True):
+        _draw_trade_off(axes, points, column)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return figure
+
+
+def _draw_trade_off(axes: Axes, points: pd.DataFrame, column: str) -> None:
+    """Means over blocks with their standard errors; the two ways to full fine-tuning as lines."""
+    ends = points[(points["progress"] == 1.0) & (points["seed"] != UNTUNED)]
+    start = points[(points["arm"] == "whole")][[ID, column]].mean()
+    for way, style in ((FULL, "-"), (f"{FULL}, interpolated", "--")):
+        of = points[(points["arm"] == way)].groupby("progress")[[ID, column]].mean()
+        last = ends[ends["arm"] == FULL][[ID, column]].mean()
+        line = np.vstack([start.to_numpy(), of.to_numpy(), *([] if way == FULL else [last.to_numpy()])])
+        label = "full fine-tuning, on its way" if way == FULL else "start and end interpolated"
+        axes.plot(line[:, 0], line[:, 1], style, color="0.6", label=label, zorder=1)
+    names = {arm: arm.replace("MAC 20", "20").replace("MAC 50", "50") for arm in ("ends", *RATIOS)}
+    names |= {"random": "random 10 %", "MAC": "MAC 10 %", FULL: "100 %"}
+    for colour, (arm, label) in zip(sns.color_palette("colorblind", len(names)), names.items(), strict=True):
+        of = ends[ends["arm"] == arm][[ID, column]]
+        if len(of):
+            (x, y), errors = of.mean(), of.sem().fillna(0.0)
+            axes.errorbar(x, y, errors[column], errors[ID], fmt="o", color=colour, label=label, zorder=2)
+    degraded = points[points["arm"] == "input"][column].mean()
+    axes.axhline(degraded, color="0.4", linestyle=":", linewidth=1, label="degraded input")
+    low = ends[ID].min()
+    axes.set(xlabel="PSNR in distribution, dB", ylabel=f"PSNR on {column}, dB", title=column)
+    axes.set_xlim(low - 1.5, ends[ID].max() + 0.4)
+    heights = [*ends.loc[ends["arm"].isin(names), column], degraded]
+    axes.set_ylim(min(heights) - 0.6, max(heights) + 0.6)
+    sns.despine(ax=axes)
+
+
+FIGURES: Mapping[str, Callable[[Path], Figure]] = MappingProxyType(
+    {
+        "fig4": integrity_gap,
+        "fig14-mac": lambda results: heat_map(results, "MAC"),
+        "fig14-ig": lambda results: heat_map(results, "IG"),
+        "table5": arms,
+        "table6": trade_off,
+    }
+)
+"""Every figure by the name of its file."""
+
+
+def draw(results: Path, folder: Path) -> list[Path]:
+    """Draw every figure whose tables are there, as ``reproduction-NAME.png``; the files written."""
+    written = []
+    for name, figure in FIGURES.items():
+        try:
+            drawn = figure(results)
+        except FileNotFoundError:
+            continue
+        file = folder / f"reproduction-{name}.png"
+        drawn.savefig(file, dpi=110)
+        written.append(file)
+    return written

@@ -1,0 +1,126 @@
+"""How networks are judged in a study: PSNR and SSIM on fixed crops of every task and every unseen noise."""
+
+__all__ = ["SCORES", "Affine", "Judge", "fit_affine"]
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ram_models.experiments.study import Study, Tested
+from ram_models.inference import Restorer, restore_any_size, restorer, seeded
+from ram_models.layouts import Pair, read_sets
+from ram_models.metrics import psnr, ssim
+from ram_models.protocols import PROTOCOLS, Test
+from ram_models.training import Crops
+
+SCORES = ("kind", "task", "setting", "image", "psnr_db", "ssim", "kept_db")
+"""Columns of the scores of a network: ``kind`` is "trained" or "unseen"; ``kept_db`` is the PSNR of the output against
+the degraded input, which is high where a network does little."""
+
+
+class Judge:
+    """The fixed tests of a study.
+
+    Args:
+        study: Its ``data`` and ``tested`` say what is tested.
+
+    Raises:
+        ValueError: If a setting is unknown, or its images are missing.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self.tested: Tested = study.tested
+        sets = read_sets(study.folder("test"))
+        found = {test.setting.name: test for name in ("sets", "paper") for test in PROTOCOLS[name](sets).tests}
+        self.tests: list[tuple[str, str, Test]] = []
+        for kind, by_task in (("trained", self.tested.tasks), ("unseen", self.tested.unseen)):
+            for task, settings in by_task.items():
+                for name in settings:
+                    if name not in found:
+                        raise ValueError(f"no images to test {name!r} on; there are {', '.join(found)}.")
+                    self.tests.append((kind, task, found[name]))
+
+    @cached_property
+    def items(self) -> list[tuple[str, str, str, str, Tensor, Tensor]]:
+        """Kind, task, setting, name, degraded and clean crop of every image."""
+        return [
+            (kind, task, test.setting.name, pair.name, *test.read(pair, self.tested.seed, self.tested.crop))
+            for kind, task, test in self.tests
+            for pair in _spread(test.pairs, self.tested.images)
+        ]
+
+    def score(self, network: nn.Module, twins: bool = False) -> pd.DataFrame:
+        """One row an image, columns :data:`SCORES`.
+
+        Args:
+            network: In eval mode.
+            twins: Whether every pixel is predicted while it is hidden.
+        """
+        rows = []
+        for kind, task, setting, name, degraded, clean, restored in self.restorations(network, twins):
+            rows.append(
+                (kind, task, setting, name, psnr(restored, clean), ssim(restored, clean), psnr(restored, degraded))
+            )
+        return pd.DataFrame(rows, columns=list(SCORES))
+
+    def restorations(
+        self, network: nn.Module, twins: bool = False
+    ) -> Iterator[tuple[str, str, str, str, Tensor, Tensor, Tensor]]:
+        """Every item, followed by its restoration, clipped to [0, 1]."""
+        device = next(network.parameters(), torch.empty(0)).device
+        for kind, task, setting, name, degraded, clean in self.items:
+            masks = seeded(f"twin masks of {setting}/{name}", self.tested.seed)
+            restore: Restorer = restorer(network, twins, masks, device)
+            yield kind, task, setting, name, degraded, clean, restore_any_size(restore, degraded)
+
+
+def _spread(pairs: tuple[Pair, ...], count: int | None) -> list[Pair]:
+    """So many of the pairs, from the whole list."""
+    if count is None or len(pairs) <= count:
+        return list(pairs)
+    return [pairs[index * len(pairs) // count] for index in range(count)]
+
+
+class Affine(nn.Module):
+    """A network followed by one affine map of colours: twelve numbers.
+
+    Args:
+        network: Called as ``network(image)``.
+        matrix: From (r, g, b, 1) to each output channel.
+    """
+
+    def __init__(self, network: Callable[[Tensor], Tensor], matrix: Float[Tensor, "3 4"]) -> None:
+        super().__init__()
+        self.network, self.matrix = network, nn.Parameter(matrix, requires_grad=False)
+
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Restored images."""
+        restored = self.network(image)
+        mapped = torch.einsum("oc,bchw->bohw", self.matrix[:, :3], restored)
+        return mapped + self.matrix[:, 3, None, None]
+
+
+@torch.no_grad()
+def fit_affine(network: nn.Module, crops: Crops, count: int) -> Affine:
+    """The network with the map of colours that brings its answer to whole inputs closest to the clean crops.
+
+    Args:
+        network: In eval mode.
+        crops: Training crops (degraded, clean).
+        count: Number of crops, from the first.
+
+    Returns:
+        Least squares over all pixels of these crops.
+    """
+    outputs, targets = [], []
+    for number in range(count):
+        degraded, clean = crops[number]
+        outputs.append(network(degraded[None])[0].flatten(1))
+        targets.append(clean.flatten(1))
+    inputs = torch.cat([torch.cat(outputs, 1), torch.ones(1, sum(part.shape[1] for part in outputs))])
+    solution = torch.linalg.lstsq(inputs.T, torch.cat(targets, 1).T).solution
+    return Affine(network, solution.T.contiguous())

@@ -1,0 +1,123 @@
+"""The pre-trained networks of a study: their weights, their rankings, and their scores before any fine-tuning."""
+
+__all__ = ["Ranking", "load", "pretrain", "rank", "rank_all", "ranking_crops", "score_untuned", "weights_file"]
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import pandas as pd
+from torch import Tensor, nn
+
+from macattr.importance import LayerImportance
+from macattr.presets import OFFICIAL
+from macattr.rank import rank_layers
+from ram_models.checkpoints import BUNDLED, build
+from ram_models.experiments.arms import Rankings
+from ram_models.experiments.judge import Judge, fit_affine
+from ram_models.experiments.store import UNTUNED, keyed
+from ram_models.experiments.study import Pretrained, Study
+from ram_models.recipes import pretrain as recipe
+from ram_models.training import Log, training_crops
+
+Ranking = Literal["mac", "official", "influence"]
+
+SUPERVISED = 0.5
+"""Share of the pixels that RAM's masked loss is on; the pair-wise one is on all, so it gets this share of the steps."""
+
+
+def weights_file(study: Study, pretrained: Pretrained) -> Path:
+    """Where the weights of a network are, or will be."""
+    bundled = BUNDLED / f"{study.network}-{pretrained.name}.safetensors"
+    if pretrained == Pretrained(0):  # the network's own
+        bundled = BUNDLED / f"{study.network}.safetensors"
+    if study.bundled and bundled.is_file():
+        return bundled
+    return study.out / "pretrain" / pretrained.name / "weights.safetensors"
+
+
+def load(study: Study, pretrained: Pretrained) -> nn.Module:
+    """The network, in eval mode.
+
+    Raises:
+        ValueError: If it was not trained yet.
+    """
+    return build(study.network, weights_file(study, pretrained))
+
+
+def pretrain(study: Study, pretrained: Pretrained) -> None:
+    """Train the network, or continue; nothing if its weights are there."""
+    if weights_file(study, pretrained).is_file():
+        return
+    optim = study.short_pretrain if pretrained.short else study.pretrain
+    if pretrained.ratio is None:
+        optim = replace(optim, steps=round(optim.steps * SUPERVISED))
+    config = recipe.Config(
+        data=study.training_data(pretrained.target),
+        out=study.out / "pretrain" / pretrained.name,
+        network=recipe.Network(study.network),
+        masks=recipe.Masks(pretrained.ratio, pretrained.patch_size),
+        optim=optim,
+        compute=study.compute,
+        log=Log(max(1, optim.steps // 48), max(1, optim.steps // 4), max(1, optim.steps // 12), tensorboard=False),
+        seed=pretrained.seed,
+    )
+    recipe.main(config)
+
+
+def ranking_crops(study: Study, count: int) -> list[dict[str, Tensor | str]]:
+    """Training crops to rank on, as many of every task."""
+    data = replace(study.training_data(), crop=study.ranked.size)
+    optim = replace(study.finetune, steps=count, batch_size=1)
+    crops, _ = training_crops(data, optim, study.compute, study.ranked.seed)
+    items = ((number, *crops[number]) for number in range(count))
+    return [
+        {"image": degraded, "clean": clean, "name": f"crop {number}", "degradation": crops.task(number)}
+        for number, degraded, clean in items
+    ]
+
+
+def rank(study: Study, pretrained: Pretrained, name: Ranking) -> LayerImportance:
+    """A ranking of a network, read if it stands in the results.
+
+    Args:
+        study: How.
+        pretrained: What is ranked.
+        name: ``mac``; ``official``, MAC as the authors' scripts have it; or ``influence``, the "IG" of Table 5.
+    """
+    file = study.results / "rankings" / pretrained.name / f"{name}.nc"
+    if not file.is_file():
+        network = load(study, pretrained)
+        if name == "official":
+            found = rank_layers(network, ranking_crops(study, study.ranked.official_crops), preset=OFFICIAL)
+        else:
+            method = "mac" if name == "mac" else "internal_influence"
+            found = rank_layers(network, ranking_crops(study, study.ranked.crops), method)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        found.save(file)
+    return LayerImportance.load(file)
+
+
+def rank_all(study: Study, pretrained: Pretrained) -> Rankings:
+    """All rankings of a network."""
+    return Rankings(*(rank(study, pretrained, name) for name in get_args(Ranking)))
+
+
+def score_untuned(study: Study, pretrained: Pretrained) -> pd.DataFrame:
+    """Scores without fine-tuning, by arm.
+
+    Of a masked network: ``input``, the degraded images; ``whole``, its answer to them; ``colours``, that after one map
+    of colours; ``twins``. Of the pair-wise baseline its answer, as ``pairwise``.
+    """
+    judge, network = Judge(study), load(study, pretrained)
+    if pretrained.ratio is None:
+        scores = {"pairwise": judge.score(network)}
+    else:
+        crops, _ = training_crops(study.training_data(), study.finetune, study.compute, study.ranked.seed)
+        scores = {
+            "input": judge.score(nn.Identity()),
+            "whole": judge.score(network),
+            "colours": judge.score(fit_affine(network, crops, study.ranked.crops)),
+            "twins": judge.score(network, twins=True),
+        }
+    return pd.concat([keyed(of, pretrained.name, UNTUNED, arm, 0.0) for arm, of in scores.items()])

@@ -1,0 +1,221 @@
+"""The page ``docs/reproduction.md``: every number of the paper that was measured again, and what came out."""
+
+__all__ = ["SECTIONS", "main", "write_page"]
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+
+from ram_models.experiments.figures import draw
+from ram_models.experiments.store import UNTUNED, Store
+from ram_models.experiments.study import Study
+from ram_models.experiments.summary import ID, NOISE, by_network
+from ram_models.tables import grid
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table or figure on the page.
+
+    Args:
+        name: Name in ``ram reproduce``, and of its files.
+        title: Heading.
+        question: What is asked.
+        columns: Columns of its table that are shown, in the order of the page.
+        figures: Names of its figures.
+        note: What a reader must know.
+    """
+
+    name: str
+    title: str
+    question: str
+    columns: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()
+    note: str = ""
+
+
+SECTIONS = (
+    Section(
+        "fig4", "Fig. 4: the gap of input integrity",
+        "Does the network, pre-trained on masked images, fail on whole ones because they are whole?",
+        figures=("fig4",),
+    ),
+    Section(
+        "fig14", "Fig. 14: which layers matter",
+        "Does MAC see other layers than the paper's IG, and do pre-trainings agree?",
+        figures=("fig14-mac", "fig14-ig"),
+        note="Rankings over training crops; every score with its interval is in `results/fig14.csv`.",
+    ),
+    Section(
+        "table5", "Table 5: which layers to fine-tune",
+        "Is 10 % of the layers by MAC better than by IG or at random, and is it attribution that makes the difference?",
+        ("arm", "parameters", "blocks", ID, "sd", "ssim"), ("table5",),
+        "*Equal parameters* are those of MAC's selection. Where a row names another arm under *run as*, both train "
+        "nearly the same parameters (90 % or more) in every block, and one run stands for both.",
+    ),
+    Section(
+        "table6", "Table 6: how many layers to fine-tune",
+        "Do fewer layers generalise better to noise that was never trained with, or do they only move less?",
+        ("arm", "blocks", "poisson", "pepper", "speckle", NOISE, ID), ("table6",),
+        "Pepper noise destroys isolated pixels, as the masks of the pre-training do; Poisson and speckle noise do not. "
+        "The degraded input stands beside, because an arm that does nothing would reach it.",
+    ),
+    Section("table4", "Table 4: what is predicted in pre-training", "Are pairs better than clean images alone?",
+            ("arm", "blocks", ID, "sd", "ssim")),
+    Section("table3", "Table 3: the share of hidden pixels", "Is half the best?",
+            ("arm", "blocks", ID, "sd", "ssim")),
+    Section("fig3", "Fig. 3: the size of the hidden blocks", "Are single pixels the best?",
+            ("arm", "blocks", ID, "sd", "ssim")),
+)  # fmt: skip
+
+HEADINGS = {
+    "arm": "trained",
+    ID: "PSNR, dB",
+    "sd": "sd over blocks",
+    "ssim": "SSIM",
+    "run_as": "run as",
+}
+
+NAMES = {
+    "input": "(degraded input)",
+    "whole": "nothing",
+    "colours": "nothing, one map of colours (12 numbers)",
+    "twins": "nothing, twin masks",
+    "all": "all layers",
+    "masked, all": "all layers, masked pre-training continued, twin masks",
+    "pairwise": "all layers, from scratch without masks (baseline)",
+}
+
+
+def main(study: Study) -> None:
+    """Draw the figures and write the page from what is in ``results``."""
+    mpl.use("Agg")
+    page, images = study.docs / "reproduction.md", study.docs / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    written = [file.name for file in draw(study.results, images)]
+    page.write_text(write_page(study.results, written))
+    print(f"written: {page}, {', '.join(str(images / name) for name in written)}")
+
+
+def write_page(results: Path, figures: Sequence[str]) -> str:
+    """The page in Markdown.
+
+    Args:
+        results: Folder of the tables.
+        figures: Files that were drawn.
+    """
+    parts = [INTRODUCTION]
+    for section in SECTIONS:
+        parts.append(f"## {section.title}\n\n**{section.question}**\n")
+        table, claims = results / f"{section.name}.csv", results / f"{section.name}-claims.csv"
+        if not table.exists():
+            parts.append(f"Not measured yet: `ram reproduce {section.name} --config tiny --data DATA`.\n")
+            continue
+        if claims.exists():
+            parts.append(_claims(pd.read_csv(claims)))
+        if section.name == "fig4":
+            parts.append(_gap(results))
+        if section.name == "fig14":
+            parts.append(_agreement(pd.read_csv(results / "fig14-agreement.csv")))
+        for name in section.figures:
+            if (file := f"reproduction-{name}.png") in figures:
+                parts.append(f"![{section.title}](images/{file})\n")
+        if section.columns:
+            parts.append(_table(pd.read_csv(table), section.columns))
+        if section.note:
+            parts.append(f"{section.note}\n")
+    return "\n".join(parts)
+
+
+def _claims(claims: pd.DataFrame) -> str:
+    """Every claim: the paper's difference, ours with its interval, and the verdict."""
+    rows = []
+    for row in claims.itertuples():
+        where = "" if row.column == ID or row.column in row.claim else f" ({row.column})"
+        measured = np.isfinite(row.mean_db)
+        interval = f"{row.low_db:+.2f} … {row.high_db:+.2f}" if measured and np.isfinite(row.low_db) else "-"
+        verdict = f"{row.verdict}; equivalent" if measured and row.equivalent is True else row.verdict
+        paper = "-" if pd.isna(getattr(row, "paper_db", np.nan)) else f"{row.paper_db:+.2f}"
+        blocks = f"{row.blocks:.0f}" if measured else "-"
+        ours = f"{row.mean_db:+.2f}" if measured else "-"
+        rows.append((row.claim + where, [paper, ours, interval, blocks, f"**{verdict}**"]))
+    return grid(["claim", "paper, dB", "ours, dB", "95 % interval", "blocks", "verdict"], rows)
+
+
+def _table(table: pd.DataFrame, columns: Sequence[str]) -> str:
+    """The means of all arms."""
+    shown = [*columns, "run_as"] if "run_as" in table and (table["run_as"] != table["arm"]).any() else list(columns)
+    rows = []
+    for _, row in table.iterrows():
+        cells = []
+        for name in shown[1:]:
+            value = row[name]
+            if name == "run_as":
+                cells.append("" if value == row["arm"] else str(value))
+            elif pd.isna(value):
+                cells.append("-")
+            else:
+                digits = {"parameters": ",.0f", "blocks": ".0f", "ssim": ".4f"}.get(name, ".2f")
+                cells.append(format(value, digits))
+        rows.append((NAMES.get(row["arm"], row["arm"]), cells))
+    return grid([HEADINGS.get(name, name) for name in shown], rows)
+
+
+def _gap(results: Path) -> str:
+    """PSNR and distance of colours before fine-tuning, by task."""
+    table = by_network(Store(results).scores()).xs(UNTUNED, level="seed").groupby("arm").mean()
+    distances = pd.read_csv(results / "fig4.csv").groupby(["task", "view"])["distance_255"].mean().unstack()
+    tasks = list(pd.read_csv(results / "fig4.csv")["task"].unique())
+    views = ("input", "whole", "twins")
+    rows = [
+        (task, [*(f"{table.loc[view, task]:.2f}" for view in views),
+                *(f"{distances.loc[task, view]:.1f}" for view in views)])
+        for task in tasks
+    ]  # fmt: skip
+    rows.append(("mean", [*(f"{table.loc[view, ID]:.2f}" for view in views),
+                          *(f"{distances[view].mean():.1f}" for view in views)]))  # fmt: skip
+    header = ["task", *(f"{view}, dB" for view in views), *(f"{view}, colours" for view in views)]
+    text = (
+        "PSNR, and how far the colours are from the clean image's (Wasserstein's distance of the values of a channel, "
+        "of 255; mean over pre-trainings and images).\n\n"
+    )
+    return text + grid(header, rows)
+
+
+def _agreement(pairs: pd.DataFrame) -> str:
+    """Agreement of rankings: between methods on one network, and of each method between networks."""
+    same = pairs[pairs["pretrained_a"] == pairs["pretrained_b"]]
+    across = pairs[(pairs["pretrained_a"] != pairs["pretrained_b"]) & (pairs["method_a"] == pairs["method_b"])]
+    rows = []
+    for (a, b), of in same.groupby(["method_a", "method_b"], sort=False):
+        rows.append((f"{a} and {b}, same network", _mean_agreement(of)))
+    for method, of in across.groupby("method_a", sort=False):
+        rows.append((f"{method}, two pre-trainings", _mean_agreement(of)))
+    return grid(["rankings", "pairs", "Spearman", "top 10 % in both"], rows)
+
+
+def _mean_agreement(pairs: pd.DataFrame) -> list[str]:
+    """Number of pairs, mean correlation and mean overlap."""
+    return [f"{len(pairs)}", f"{pairs['spearman'].mean():.3f}", f"{pairs['overlap'].mean():.0%}"]
+
+
+INTRODUCTION = """# Reproduction
+
+What the paper says, measured again at a size that two processor cores answer in hours: a RAM-SwinIR of 92 layers and
+335,427 parameters, pre-trained on 366 photographs and 27 real pairs for seven tasks ([its
+card](../ram_models/weights/README.md)). `ram reproduce page` writes this page and its figures from the files in
+`results/`; `ram reproduce NAME --config tiny --data DATA` measures one of them again; `--config paper` is the same at
+the paper's size.
+
+**How it is judged.** A *block* is one pre-trained network and one seed of fine-tuning; all arms of a block see the same
+crops with the same degradations in the same order, from the same weights. PSNR is the mean over tasks of the mean over
+images (RGB, 8 bits). Intervals are Student's over blocks, of paired differences. A claim *holds* if its interval lies
+above 0; it is *falsified* if the interval lies below the difference that would matter (0.05 dB in distribution, 0.2 dB
+on unseen noise); otherwise it is *undecided*, and with one block it always is. *Equivalent* says that two one-sided
+tests at 5 % put the difference within that margin. Learning rates were chosen for each class of budgets on held-out
+training images (`results/rates.csv`), as many for each; nothing was chosen on a test image.
+"""

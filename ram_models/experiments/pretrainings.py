@@ -1,0 +1,89 @@
+"""Tables 3 and 4 and Fig. 3: pre-trainings that differ in one thing, each followed by the same fine-tuning."""
+
+__all__ = ["compare", "fig3", "table3", "table4"]
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import pandas as pd
+
+from ram_models.experiments.blocks import Plan, prepare, run_blocks
+from ram_models.experiments.networks import rank
+from ram_models.experiments.parallel import in_parallel
+from ram_models.experiments.store import UNTUNED
+from ram_models.experiments.study import Block, Pretrained, Study
+from ram_models.experiments.summary import ID, Claim, by_arm, by_network, check_claims
+
+ARM = "MAC"
+FRACTION = 0.1
+"""What is fine-tuned: the top tenth of the layers of each network's own ranking by MAC."""
+
+RATIOS = (0.2, 0.4, 0.5, 0.6, 0.8)
+PATCHES = (1, 4, 8)
+
+
+def table3(study: Study) -> None:
+    """Write table3.csv and table3-claims.csv: the share of hidden pixels."""
+    variants = {f"{ratio:.0%} hidden": Pretrained(0, ratio, short=True) for ratio in RATIOS}
+    claims = [
+        Claim("50 % hidden is better than 80 %", "50% hidden", "80% hidden", ID, 0.20),
+        Claim("50 % hidden is better than 20 %", "50% hidden", "20% hidden", ID, 0.0),
+        Claim("50 % hidden is better than 40 %", "50% hidden", "40% hidden", ID, 0.07),
+        Claim("50 % hidden is better than 60 %", "50% hidden", "60% hidden", ID, 0.02),
+    ]
+    compare(study, variants, claims)
+
+
+def table4(study: Study) -> None:
+    """Write table4.csv and table4-claims.csv: degraded and clean pairs, or clean images alone."""
+    variants = {
+        "paired": Pretrained(0, short=True),
+        "ground truth only": Pretrained(0, target="ground_truth", short=True),
+    }
+    claim = Claim("pairs are better than clean images alone", "paired", "ground truth only", ID, 0.66)
+    compare(study, variants, [claim])
+
+
+def fig3(study: Study) -> None:
+    """Write fig3.csv and fig3-claims.csv: the side of the hidden blocks."""
+    variants = {f"{side}x{side}": Pretrained(0, patch_size=side, short=True) for side in PATCHES}
+    claims = [Claim(f"1x1 is better than {side}", "1x1", side, ID) for side in ("4x4", "8x8")]
+    compare(study, variants, claims)
+
+
+def compare(study: Study, variants: Mapping[str, Pretrained], claims: Sequence[Claim]) -> None:
+    """Pre-train every variant with every seed, fine-tune each, and write what came out.
+
+    Args:
+        study: How.
+        variants: By label; their seeds are replaced.
+        claims: About the labels.
+    """
+    networks = {replace(variant, seed=seed): label for seed in study.seeds for label, variant in variants.items()}
+    store = prepare(study, list(networks), study.results / "short")
+    blocks = [Block(network, study.finetune_seeds[0]) for network in networks][: study.blocks]
+    ranked = in_parallel(partial(rank, study, name="mac"), list(networks), study.processes, "ranking")
+    tops = {network: of.top(FRACTION).layers for network, of in ranked}
+    run_blocks(study, store, Plan({block: {ARM: tops[block.pretrained]} for block in blocks}, {}), [ARM])
+    scores = _by_variant(store.scores(), networks)
+    table = by_arm(by_network(scores[scores["stage"] == "fine-tuned"].drop(columns="stage")), list(variants), {})
+    before = by_network(scores[scores["stage"] == "twins"].drop(columns="stage").assign(progress=1.0))
+    table[f"{ID}, twin masks before"] = by_arm(before, list(variants), {})[ID]
+    table.to_csv(study.results / f"{study.what}.csv", index=False, float_format="%.4f")
+    tuned = scores[scores["stage"] == "fine-tuned"].drop(columns="stage")
+    checked = check_claims(tuned, claims, {}, {ID: study.margin})
+    checked.to_csv(study.results / f"{study.what}-claims.csv", index=False, float_format="%.4f")
+    print(table[["arm", "blocks", ID, f"{ID}, twin masks before"]].round(3).to_string(index=False))
+    print(checked[["claim", "blocks", "mean_db", "low_db", "high_db", "verdict"]].round(3).to_string(index=False))
+
+
+def _by_variant(scores: pd.DataFrame, networks: Mapping[Pretrained, str]) -> pd.DataFrame:
+    """Scores with the variant as the arm, and the seed alone as what was pre-trained."""
+    labels = {network.name: label for network, label in networks.items()}
+    seeds = {network.name: network.seed for network in networks}
+    known = scores[scores["pretrained"].isin(labels)]
+    stage = known["arm"].where(known["seed"] == UNTUNED, "fine-tuned")
+    return known.assign(
+        stage=stage, arm=known["pretrained"].map(labels), pretrained=known["pretrained"].map(seeds), seed=0
+    )

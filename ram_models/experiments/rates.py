@@ -1,0 +1,38 @@
+"""Which learning rate suits which budget: a fifth of the steps, on a block that is not used otherwise."""
+
+__all__ = ["ARMS", "FACTORS", "main"]
+
+from functools import partial
+
+import pandas as pd
+
+from ram_models.experiments.blocks import plan_arms, prepare
+from ram_models.experiments.parallel import in_parallel
+from ram_models.experiments.study import Block, Study
+from ram_models.experiments.tuning import FULL, Job, validate
+
+ARMS = ("ends", "MAC", FULL)
+"""One arm of every class of budgets."""
+
+FACTORS = (1 / 3, 1.0, 3.0)
+"""What the learning rate of the class is multiplied with; as many values for every class."""
+
+SHORTENED = 5
+"""Divisor of the steps."""
+
+SEED = 99
+"""Seed of the block's crops."""
+
+
+def main(study: Study) -> None:
+    """Write rates.csv: by arm and learning rate the PSNR on held-out training images; nothing of the tests is seen."""
+    block = Block(study.masked()[0], SEED)
+    prepare(study, [block.pretrained], study.results)
+    layers = plan_arms(study, [block]).layers[block]
+    jobs = [Job(block, arm, layers[arm], factor, SHORTENED) for arm in ARMS for factor in FACTORS]
+    found = [(job.arm, *values) for job, values in in_parallel(partial(validate, study), jobs, study.processes, "run")]
+    table = pd.DataFrame(found, columns=["arm", "lr", "psnr_db"]).sort_values(["arm", "lr"], ignore_index=True)
+    table["best"] = table["psnr_db"] == table.groupby("arm")["psnr_db"].transform("max")
+    study.results.mkdir(parents=True, exist_ok=True)
+    table.to_csv(study.results / "rates.csv", index=False, float_format="%.6g")
+    print(table.to_string(index=False))

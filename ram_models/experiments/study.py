@@ -1,0 +1,193 @@
+"""What a study is: networks, runs, tests and margins; the configuration of ``ram reproduce``."""
+
+__all__ = ["Block", "Pretrained", "Ranked", "Rate", "Study", "Tested"]
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from ram_models.training import Compute, Data, Optim
+
+What = Literal["fig3", "fig4", "fig14", "page", "rates", "table3", "table4", "table5", "table6"]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What networks are judged by: the same crops with the same noise for all.
+
+    Args:
+        tasks: Trained tasks, and the settings of :mod:`ram_models.protocols` that test each.
+        unseen: Degradations that are never trained with, likewise.
+        crop: The middle of every image, at most this many pixels a side; null for whole images.
+        images: Images of every setting, spread over its sorted files; null for all.
+        seed: Seed of synthesised degradations and twin masks, together with the name of each image.
+    """
+
+    tasks: dict[str, list[str]] = field(default_factory=dict)
+    unseen: dict[str, list[str]] = field(default_factory=dict)
+    crop: int | None = None
+    images: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What layers are ranked on: training crops, in equal numbers of every task.
+
+    Args:
+        crops: Number of crops.
+        size: Side of the crops in pixels.
+        official_crops: Number of crops of the authors' procedure, which takes seven times the steps.
+        seed: Seed of the crops; one that no training run has.
+    """
+
+    crops: int = 28
+    size: int = 32
+    official_crops: int = 7
+    seed: int = 1000
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Learning rate of a class of budgets.
+
+    Args:
+        up_to: Largest share of the network's parameters in the class, in (0, 1].
+        lr: Peak learning rate.
+    """
+
+    up_to: float
+    lr: float
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A pre-trained network of a study.
+
+    Args:
+        seed: Seed of its pre-training.
+        ratio: Share of hidden pixels; None hides none, the pair-wise baseline.
+        patch_size: Side of the hidden blocks in pixels.
+        target: What is predicted: the clean image of a pair, or a clean image from itself.
+        short: Whether it has the optimiser of the short pre-trainings.
+    """
+
+    seed: int
+    ratio: float | None = 0.5
+    patch_size: int = 1
+    target: Literal["paired", "ground_truth"] = "paired"
+    short: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name in results and folders: what differs from RAM's own pre-training, and the seed."""
+        if self.ratio is None:
+            return f"pairwise-{self.seed}"
+        parts = ["short"] if self.short else []
+        parts += [f"ratio{self.ratio:g}"] if self.ratio != 0.5 else []
+        parts += [f"patch{self.patch_size}"] if self.patch_size != 1 else []
+        parts += ["ground-truth"] if self.target == "ground_truth" else []
+        return "-".join([*(parts or ["masked"]), str(self.seed)])
+
+
+@dataclass(frozen=True)
+class Block:
+    """One pre-trained network and one seed of fine-tuning; all arms of a block see the same crops in the same order.
+
+    Args:
+        pretrained: What is fine-tuned.
+        seed: Seed of the crops.
+    """
+
+    pretrained: Pretrained
+    seed: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """One table or figure of the paper, measured again.
+
+    Args:
+        what: Which one; rates compares learning rates on one block, at a fifth of the steps; page draws the figures
+            and writes reproduction.md from the results that are there.
+        data: Folder with the data sets, in train/ and test/.
+        out: Folder for runs; what is in it is continued.
+        results: Folder for tables; runs that stand there are never measured twice.
+        docs: Folder of the page and, in images/, of its figures.
+        network: Name of the network, see :func:`ram_models.checkpoints.build`.
+        bundled: Take the pre-trained weights that come with the package where there are some.
+        seeds: Seeds of the pre-trainings.
+        finetune_seeds: Seeds of the fine-tunings; every pair of both is a block.
+        blocks: Stop after this many blocks; null goes through all.
+        crops: Training data of both stages, but for its folders.
+        pretrain: Optimiser of the pre-training.
+        short_pretrain: Optimiser of the pre-trainings of table3, table4 and fig3.
+        finetune: Optimiser of the fine-tuning, but for its learning rate.
+        rates: Learning rates by budget, the smallest budget first.
+        ranked: What layers are ranked on.
+        tested: What networks are judged by.
+        margin: Largest difference in dB in distribution that would not matter.
+        margin_unseen: The same on unseen noise.
+        compute: Use of the machine.
+        processes: Runs at the same time, with one thread each; 1 gives one run all threads.
+    """
+
+    what: What
+    data: Path | None = None
+    out: Path = Path("runs/reproduce")
+    results: Path = Path("results")
+    docs: Path = Path("docs")
+    network: str = "ram-swinir-tiny"
+    bundled: bool = True
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    finetune_seeds: list[int] = field(default_factory=lambda: [10, 11])
+    blocks: int | None = None
+    crops: Data = field(default_factory=Data)
+    pretrain: Optim = field(default_factory=Optim)
+    short_pretrain: Optim = field(default_factory=Optim)
+    finetune: Optim = field(default_factory=Optim)
+    rates: list[Rate] = field(default_factory=lambda: [Rate(1.0, 2e-4)])
+    ranked: Ranked = field(default_factory=Ranked)
+    tested: Tested = field(default_factory=Tested)
+    margin: float = 0.05
+    margin_unseen: float = 0.2
+    compute: Compute = field(default_factory=Compute)
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.rates or self.rates[-1].up_to != 1.0:
+            raise ValueError("`rates` must end with `up_to: 1.0`, the class of full fine-tuning.")
+        if self.processes < 1:
+            raise ValueError(f"`processes` must be at least 1, got {self.processes}.")
+        if set(self.seeds) & set(self.finetune_seeds):
+            raise ValueError(
+                f"`seeds` {self.seeds} and `finetune_seeds` {self.finetune_seeds} must differ: a fine-tuning with the "
+                "seed of a pre-training would see its crops again."
+            )
+
+    def folder(self, split: Literal["train", "test"]) -> Path:
+        """Where the data sets for training or testing are.
+
+        Raises:
+            ValueError: If there is no such folder.
+        """
+        if self.data is None or not (self.data / split).is_dir():
+            raise ValueError(f"`data` must be a folder with train/ and test/ in it, got {self.data}.")
+        return self.data / split
+
+    def training_data(self, target: Literal["paired", "ground_truth"] = "paired") -> Data:
+        """Training data of a run."""
+        return replace(self.crops, folders=self.folder("train"), target=target)
+
+    def masked(self) -> list[Pretrained]:
+        """RAM's own pre-training, once for every seed."""
+        return [Pretrained(seed) for seed in self.seeds]
+
+    def all_blocks(self) -> list[Block]:
+        """Pairs of a pre-trained network and a seed: every network once before any comes again."""
+        pairs = [Block(network, seed) for seed in self.finetune_seeds for network in self.masked()]
+        return pairs[: self.blocks]
+
+    def lr(self, share: float) -> float:
+        """Learning rate for a share of trained parameters."""
+        return next(rate.lr for rate in self.rates if share <= rate.up_to)

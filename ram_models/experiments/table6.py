@@ -1,0 +1,68 @@
+"""Table 6: does fine-tuning fewer layers generalise better to unseen noise, or does it only move less?"""
+
+__all__ = ["ARMS", "CLAIMS", "RATIOS", "main", "write"]
+
+import pandas as pd
+
+from ram_models.experiments.blocks import plan_arms, prepare, run_blocks
+from ram_models.experiments.statistics import contrast, judge
+from ram_models.experiments.store import Store
+from ram_models.experiments.study import Pretrained, Study
+from ram_models.experiments.summary import ID, NOISE, Claim, above_frontier, by_arm, by_network, check_claims
+from ram_models.experiments.tuning import FULL, MASKED
+
+RATIOS = ("MAC", "MAC 20 %", "MAC 50 %", FULL)
+"""10, 20, 50 and 100 % of the layers."""
+
+ARMS = ("input", "whole", "twins", MASKED, "pairwise", "ends", "random", *RATIOS)
+
+CLAIMS = (
+    Claim("10 % is better than all on Poisson noise", "MAC", FULL, "poisson", 1.20),
+    Claim("10 % is better than all on speckle noise", "MAC", FULL, "speckle", 1.06),
+    Claim("10 % is better than all on pepper noise, which resembles the masks", "MAC", FULL, "pepper", 3.92),
+    Claim("10 % is better than all on Poisson and speckle noise together", "MAC", FULL, NOISE, 1.13),
+    Claim("all is better than 10 % in distribution", FULL, "MAC", ID, 0.26),
+    Claim("10 % by MAC is better than 10 % at random on Poisson and speckle noise", "MAC", "random", NOISE),
+)
+
+EQUAL_QUALITY = "10 % is better than full fine-tuning stopped, or drawn back, where both are as good in distribution"
+
+
+def main(study: Study) -> None:
+    """Run what is missing and write table6.csv and table6-claims.csv."""
+    store = prepare(study, [*study.masked(), Pretrained(study.seeds[0], ratio=None)], study.results)
+    plan = plan_arms(study, study.all_blocks())
+    run_blocks(study, store, plan, ("ends", "random", *RATIOS, MASKED))
+    write(study, store, dict(plan.stands))
+
+
+def write(study: Study, store: Store, stands: dict[str, str]) -> None:
+    """The tables from the finished runs."""
+    scores = store.scores()
+    table = by_network(scores)
+    by_arm(table, ARMS, stands).to_csv(study.results / "table6.csv", index=False, float_format="%.4f")
+    columns = ("poisson", "pepper", "speckle", NOISE)
+    margins = {ID: study.margin} | dict.fromkeys(columns, study.margin_unseen)
+    claims = pd.concat(
+        [check_claims(scores, CLAIMS, stands, margins), _equal_quality(table, stands, study.margin_unseen)],
+        ignore_index=True,
+    )
+    claims.to_csv(study.results / "table6-claims.csv", index=False, float_format="%.4f")
+    with pd.option_context("display.width", 200):
+        shown = ["arm", "blocks", *columns, ID]
+        print(by_arm(table, ARMS, stands)[shown].round(2).to_string(index=False))
+        print(claims[["claim", "blocks", "mean_db", "low_db", "high_db", "verdict"]].round(3).to_string(index=False))
+
+
+def _equal_quality(table: pd.DataFrame, stands: dict[str, str], margin: float) -> pd.DataFrame:
+    """The claim at equal quality in distribution, on each noise; blocks off the frontier's end do not count."""
+    rows = []
+    for column in ("pepper", NOISE):
+        heights = above_frontier(table, stands.get("MAC", "MAC"), column).dropna()
+        row: dict[str, object] = {"claim": EQUAL_QUALITY, "a": "MAC", "b": f"{FULL}, equal quality", "column": column}
+        found = contrast(heights.to_numpy(), margin) if len(heights) else None
+        if found is not None:
+            row |= {"blocks": found.blocks, "mean_db": found.mean, "low_db": found.low, "high_db": found.high}
+            row |= {"p_sign_flip": found.p_sign_flip, "equivalent": found.equivalent}
+        rows.append(row | {"verdict": judge(found, margin)})
+    return pd.DataFrame(rows)

@@ -1,0 +1,174 @@
+"""One run of the fine-tuning experiments: an arm of a block, trained and scored."""
+
+__all__ = ["FULL", "MASKED", "Job", "Trained", "interpolate", "train", "tune", "validate"]
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import nn
+
+from macattr.trainable import TrainableMask
+from ram_models.checkpoints import build, create, load_weights
+from ram_models.experiments.judge import Judge
+from ram_models.experiments.networks import load, weights_file
+from ram_models.experiments.store import RUN_COLUMNS, keyed
+from ram_models.experiments.study import Block, Study
+from ram_models.recipes import finetune
+from ram_models.recipes.pretrain import masked_loss, masked_views
+from ram_models.training import Log, MaskedCrops, Validation, fingerprint, fit, start, training_crops
+
+FULL = "all"
+"""The arm that trains every layer; it is also scored on its way, and on the straight line to it."""
+
+MASKED = "masked, all"
+"""The arm that goes on with the pre-training, pixels hidden, for as many steps; scored with twin masks. It tells what
+more training does from what closing the gap does."""
+
+ON_THE_WAY = 10
+"""Checkpoints that are kept of a run."""
+
+PROGRESS = (0.1, 0.2, 0.5, 0.8)
+"""Shares of the steps after which the full arm is scored too."""
+
+INTERPOLATED = (0.1, 0.2, 0.5, 0.8)
+"""Shares of the straight way from the pre-trained to the fully fine-tuned weights that are scored (WiSE-FT)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run.
+
+    Args:
+        block: What is fine-tuned, and with which crops.
+        arm: Name of the arm.
+        layers: What it trains.
+        factor: Factor of the learning rate of its class.
+        shortened: Divisor of the steps.
+    """
+
+    block: Block
+    arm: str
+    layers: tuple[str, ...]
+    factor: float = 1.0
+    shortened: int = 1
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """Pre-training, seed and arm."""
+        return self.block.pretrained.name, self.block.seed, self.arm
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run.
+
+    Args:
+        config: How it was made.
+        parameters: Number of parameters that were trained.
+        share: Their share in the network's.
+        sha256: Of the pre-trained weights, first 16 digits.
+        seconds: Wall-clock time; of what was left to do, if it was continued.
+    """
+
+    config: finetune.Config
+    parameters: int
+    share: float
+    sha256: str
+    seconds: float
+
+    @property
+    def weights(self) -> Path:
+        """File of the fine-tuned weights."""
+        return self.config.out / "weights.safetensors"
+
+
+def train(study: Study, job: Job) -> Trained:
+    """Fine-tune, or continue; nothing is done again that is finished."""
+    began = time.monotonic()
+    start_file = weights_file(study, job.block.pretrained)
+    network, mask = create(study.network), TrainableMask(job.layers)
+    sha256 = load_weights(network, start_file).sha256[:16]
+    counted = mask.apply(network)
+    share = counted.trained / counted.total
+    steps = study.finetune.steps // job.shortened
+    often = max(1, steps // ON_THE_WAY)
+    pretrained, seed, arm = job.key
+    folder = arm.replace("/", " ") + (f" x{job.factor:g}" if job.factor != 1 else "")
+    config = finetune.Config(
+        data=study.training_data(),
+        out=study.out / f"finetune-{steps}" / f"{pretrained}-{seed}" / folder,
+        network=finetune.Start(study.network, str(start_file)),
+        optim=replace(study.finetune, steps=steps, lr=study.lr(share) * job.factor),
+        compute=study.compute,
+        log=Log(often, steps, often, keep=ON_THE_WAY, tensorboard=False),
+        seed=seed,
+    )
+    trained = Trained(config, counted.trained, share, sha256, 0.0)
+    if not trained.weights.is_file():
+        (continue_masked if arm == MASKED else finetune.tune)(config, mask)
+    return replace(trained, seconds=time.monotonic() - began)
+
+
+def validate(study: Study, job: Job) -> tuple[float, float]:
+    """Learning rate of a run, and its PSNR in dB on held-out training images."""
+    trained = train(study, job)
+    metrics = pd.read_csv(trained.config.out / "metrics.csv")
+    return trained.config.optim.lr, float(metrics["psnr_whole"].iloc[-1])
+
+
+def tune(study: Study, job: Job) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Train and score a run.
+
+    Returns:
+        Its scores, and the row that says how it was made.
+    """
+    trained, judge = train(study, job), Judge(study)
+    optim = trained.config.optim
+    layers = "every" if job.arm in (FULL, MASKED) else " ".join(job.layers)
+    values = (trained.parameters, trained.share, optim.lr, optim.steps, round(trained.seconds), trained.sha256, layers)
+    run = pd.DataFrame([(*job.key, *values)], columns=list(RUN_COLUMNS))
+    scores = [keyed(judge.score(build(study.network, trained.weights), twins=job.arm == MASKED), *job.key, 1.0)]
+    if job.arm == FULL:
+        scores += _frontier(study, job, trained, judge)
+    return pd.concat(scores), run
+
+
+def continue_masked(config: finetune.Config, mask: TrainableMask) -> None:
+    """Go on with masked pre-training instead: the same crops, half of their pixels hidden, the loss on these."""
+    accelerator = start(config.compute, config.seed)
+    crops, held_out = training_crops(config.data, config.optim, config.compute, config.seed)
+    network = finetune.pretrained(config.network)
+    mask.apply(network)
+    hidden, hidden_held_out = MaskedCrops(crops, config.seed), MaskedCrops(held_out, config.seed)
+    validation = Validation(hidden_held_out, ("input", "whole", "twins"), masked_views)
+    fit(network, hidden, masked_loss, validation, config, accelerator, fingerprint(crops))
+
+
+def _frontier(study: Study, job: Job, trained: Trained, judge: Judge) -> Iterator[pd.DataFrame]:
+    """Scores of full fine-tuning on its way, and of points on the straight line from its start to its end."""
+    pretrained, seed, arm = job.key
+    saved = sorted((trained.config.out / "checkpoints").glob("step-*.pt"))
+    for progress in PROGRESS:
+        network = build(study.network, saved[round(progress * ON_THE_WAY) - 1])
+        yield keyed(judge.score(network), pretrained, seed, arm, progress)
+    for weight in INTERPOLATED:
+        mixed = interpolate(load(study, job.block.pretrained), trained.weights, weight)
+        yield keyed(judge.score(mixed), pretrained, seed, f"{arm}, interpolated", weight)
+
+
+def interpolate(network: nn.Module, end: Path, weight: float) -> nn.Module:
+    """The network with every parameter moved this share of the way to that of a weights file.
+
+    Source:
+        Wortsman et al. 2022 (WiSE-FT).
+    """
+    start = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    load_weights(network, end)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(torch.lerp(start[name], parameter, weight))
+    return network
