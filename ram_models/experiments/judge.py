@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ram_models.experiments.study import Study, Tested
+from ram_models.experiments.study import Judged, Study
 from ram_models.inference import Restorer, restore_any_size, restorer, seeded
 from ram_models.layouts import Pair, read_sets
 from ram_models.metrics import psnr, ssim
@@ -26,18 +26,18 @@ class Judge:
     """The fixed tests of a study.
 
     Args:
-        study: Its ``data`` and ``tested`` say what is tested.
+        study: Its ``data`` and ``judged`` say what is tested.
 
     Raises:
         ValueError: If a setting is unknown, or its images are missing.
     """
 
     def __init__(self, study: Study) -> None:
-        self.tested: Tested = study.tested
+        self.judged: Judged = study.judged
         sets = read_sets(study.folder("test"))
         found = {test.setting.name: test for name in ("sets", "paper") for test in PROTOCOLS[name](sets).tests}
         self.tests: list[tuple[str, str, Test]] = []
-        for kind, by_task in (("trained", self.tested.tasks), ("unseen", self.tested.unseen)):
+        for kind, by_task in (("trained", self.judged.tasks), ("unseen", self.judged.unseen)):
             for task, settings in by_task.items():
                 for name in settings:
                     if name not in found:
@@ -48,9 +48,9 @@ class Judge:
     def items(self) -> list[tuple[str, str, str, str, Tensor, Tensor]]:
         """Kind, task, setting, name, degraded and clean crop of every image."""
         return [
-            (kind, task, test.setting.name, pair.name, *test.read(pair, self.tested.seed, self.tested.crop))
+            (kind, task, test.setting.name, pair.name, *test.read(pair, self.judged.seed, self.judged.crop))
             for kind, task, test in self.tests
-            for pair in _spread(test.pairs, self.tested.images)
+            for pair in _spread(test.pairs, self.judged.images)
         ]
 
     def score(self, network: nn.Module, twins: bool = False) -> pd.DataFrame:
@@ -73,7 +73,7 @@ class Judge:
         """Every item, followed by its restoration, clipped to [0, 1]."""
         device = next(network.parameters(), torch.empty(0)).device
         for kind, task, setting, name, degraded, clean in self.items:
-            masks = seeded(f"twin masks of {setting}/{name}", self.tested.seed)
+            masks = seeded(f"twin masks of {setting}/{name}", self.judged.seed)
             restore: Restorer = restorer(network, twins, masks, device)
             yield kind, task, setting, name, degraded, clean, restore_any_size(restore, degraded)
 

@@ -52,12 +52,14 @@ def block_interval(differences: Float[Array, " blocks"], confidence: float = 0.9
 
 
 def sign_flip_p(differences: Float[Array, " blocks"]) -> float:
-    """Exact two-sided p-value: how often random signs give a mean as far from 0; 2 / 2^n at least.
+    """Exact two-sided p-value: how often random signs give a mean as far from 0; 2 / 2^n at least, so 1 for one block.
 
     Example:
         >>> sign_flip_p(np.array([0.1, 0.2, 0.3, 0.1, 0.2, 0.1]))
         0.03125
     """
+    if len(differences) < 2:
+        return 1.0
     result = stats.permutation_test(
         (np.asarray(differences, dtype=float),), np.mean, permutation_type="samples", n_resamples=np.inf
     )

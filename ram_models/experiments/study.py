@@ -1,6 +1,6 @@
 """What a study is: networks, runs, tests and margins; the configuration of ``ram reproduce``."""
 
-__all__ = ["Block", "Pretrained", "Ranked", "Rate", "Study", "Tested"]
+__all__ = ["Block", "Judged", "Pretrained", "Ranked", "Rate", "Study"]
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ What = Literal["fig3", "fig4", "fig14", "page", "rates", "table3", "table4", "ta
 
 
 @dataclass(frozen=True)
-class Tested:
+class Judged:
     """What networks are judged by: the same crops with the same noise for all.
 
     Args:
@@ -125,7 +125,7 @@ class Study:
         finetune: Optimiser of the fine-tuning, but for its learning rate.
         rates: Learning rates by budget, the smallest budget first.
         ranked: What layers are ranked on.
-        tested: What networks are judged by.
+        judged: What networks are judged by.
         margin: Largest difference in dB in distribution that would not matter.
         margin_unseen: The same on unseen noise.
         compute: Use of the machine.
@@ -148,7 +148,7 @@ class Study:
     finetune: Optim = field(default_factory=Optim)
     rates: list[Rate] = field(default_factory=lambda: [Rate(1.0, 2e-4)])
     ranked: Ranked = field(default_factory=Ranked)
-    tested: Tested = field(default_factory=Tested)
+    judged: Judged = field(default_factory=Judged)
     margin: float = 0.05
     margin_unseen: float = 0.2
     compute: Compute = field(default_factory=Compute)

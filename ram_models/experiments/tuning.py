@@ -31,10 +31,10 @@ more training does from what closing the gap does."""
 ON_THE_WAY = 10
 """Checkpoints that are kept of a run."""
 
-PROGRESS = (0.1, 0.2, 0.5, 0.8)
+PROGRESS = (0.1, 0.3, 0.6)
 """Shares of the steps after which the full arm is scored too."""
 
-INTERPOLATED = (0.1, 0.2, 0.5, 0.8)
+INTERPOLATED = (0.4, 0.6, 0.8)
 """Shares of the straight way from the pre-trained to the fully fine-tuned weights that are scored (WiSE-FT)."""
 
 

@@ -1,16 +1,19 @@
 """The configurations that are shipped: they parse, hold the paper's settings, and refuse what they do not know."""
 
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-from jsonargparse import auto_cli
+from jsonargparse import ArgumentParser, auto_cli
 
+from ram_models.experiments.study import Study
 from ram_models.recipes import finetune, pretrain
 from ram_models.training import learning_rate
 
 CONFIGS = Path(pretrain.__file__).parents[1] / "configs"
 OVERLAYS = {"ground-truth", "pairwise"}
-NAMES = sorted(file.stem for file in CONFIGS.glob("*.yaml") if file.stem not in OVERLAYS)
+STUDIES = {"tiny", "paper"}
+NAMES = sorted(file.stem for file in CONFIGS.glob("*.yaml") if file.stem not in OVERLAYS | STUDIES)
 TASKS = {"haze", "rain", "lowlight", "motion_blur", "noise", "blur", "jpeg"}
 
 
@@ -59,7 +62,37 @@ def test_a_second_configuration_changes_what_it_names_and_nothing_else():
 def test_options_go_before_the_file():
     config = parse("tiny-swinir", options=["--optim.lr=2e-4", "--masks.ratio=0.8", "--masks.patch_size=8"])
     assert (config.optim.lr, config.masks.ratio, config.masks.patch_size) == (2e-4, 0.8, 8)
-    assert config.optim.steps == 6000
+    assert config.optim.steps == 2400
+
+
+def study(name):
+    parser = ArgumentParser()
+    parser.add_argument("--config", action="config")
+    parser.add_class_arguments(Study, as_positional=False)
+    given = parser.instantiate(parser.parse_args(["--config", str(CONFIGS / f"{name}.yaml"), "--what=table5"]))
+    return Study(**{field.name: given[field.name] for field in fields(Study)})
+
+
+def test_the_study_of_the_papers_size_trains_as_its_recipes_do():
+    full, before, after = study("paper"), parse("swinir-pretrain"), parse("swinir-finetune")
+    assert full.network == before.network.name
+    assert full.pretrain == before.optim
+    assert replace(full.finetune, lr=after.optim.lr) == after.optim
+    assert {rate.lr for rate in full.rates} == {after.optim.lr}
+    assert full.ranked.crops == after.selection.crops
+
+
+def test_the_small_study_pre_trains_as_its_recipe_does():
+    small, recipe = study("tiny"), parse("tiny-swinir")
+    assert small.pretrain == recipe.optim
+    assert replace(small.crops, folders=[]) == replace(recipe.data, folders=[])
+
+
+@pytest.mark.parametrize("name", sorted(STUDIES))
+def test_a_study_tests_every_task_and_every_unseen_noise(name):
+    tested = study(name).judged
+    assert set(tested.tasks) == TASKS
+    assert set(tested.unseen) == {"poisson", "pepper", "speckle"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,29 @@
+"""Arms: as large as they claim, and one where two could not be told apart."""
+
+import pytest
+from torch import nn
+
+from macattr.layers import LayerTable
+from ram_models.experiments.arms import MERGED, merge, overlap
+
+TABLE = LayerTable.of(nn.Sequential(nn.Linear(9, 10), nn.Linear(9, 1), nn.Linear(9, 10)))  # 100, 10, 100 parameters
+
+
+def test_overlap_counts_parameters_not_layers():
+    assert overlap(("0", "1"), ("0",), TABLE) == pytest.approx(100 / 110)
+    assert overlap(("0", "1"), ("1",), TABLE) == pytest.approx(10 / 110)
+
+
+def test_arms_that_train_nearly_the_same_in_every_block_are_run_once():
+    blocks = [{"a": ("0", "1"), "b": ("0",), "c": ("2",)}, {"a": ("2",), "b": ("2", "1"), "c": ("0",)}]
+    assert overlap(("0", "1"), ("0",), TABLE) > MERGED
+    assert merge(blocks, TABLE) == {"a": "a", "b": "a", "c": "c"}
+
+
+def test_arms_that_differ_in_one_block_are_run_in_all():
+    blocks = [{"a": ("0",), "b": ("0",)}, {"a": ("0",), "b": ("2",)}]
+    assert merge(blocks, TABLE) == {"a": "a", "b": "b"}
+
+
+def test_an_arm_that_some_blocks_do_not_have_stands_for_itself():
+    assert merge([{"a": ("0",), "b": ("0",)}, {"a": ("0",)}], TABLE) == {"a": "a", "b": "b"}

@@ -1,0 +1,139 @@
+"""``ram reproduce`` from end to end on a few small pictures: what it writes, and that it never measures twice."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from ram_models.cli import main
+from ram_models.experiments import blocks
+
+SMALL = """
+seeds: [0]
+finetune_seeds: [10]
+bundled: false
+crops: {crop: 16, tasks: [lowlight, noise], held_out: 1}
+pretrain: {steps: 2, batch_size: 2, warmup: 0}
+short_pretrain: {steps: 2, batch_size: 2, warmup: 0}
+finetune: {steps: 10, batch_size: 2, warmup: 0}
+ranked: {crops: 2, size: 16, official_crops: 2}
+judged:
+  tasks: {lowlight: [LOL], noise: [CBSD68 sigma=25]}
+  unseen: {poisson: [BSD68 poisson], pepper: [BSD68 pepper], speckle: [BSD68 speckle]}
+  crop: 16
+  images: 1
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Data, and the configuration of a study that takes seconds."""
+    folder = tmp_path_factory.mktemp("study")
+    for split, name in (("train", "our485"), ("test", "eval15")):
+        for side, factor in (("high", 1.0), ("low", 0.5)):
+            (folder / "data" / split / "LOL" / name / side).mkdir(parents=True)
+            for number in range(4):
+                save(folder / f"data/{split}/LOL/{name}/{side}/{number}.png", number, factor)
+    (folder / "data/test/CBSD68").mkdir()
+    save(folder / "data/test/CBSD68/0.png", 9)
+    (folder / "small.yaml").write_text(SMALL)
+    return folder
+
+
+def save(path, seed, factor=1.0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (20, 24, 3)) * factor
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def reproduce(what, folder, *options):
+    places = [f"--{name}={folder / name}" for name in ("data", "out", "results", "docs")]
+    return main(["reproduce", what, "--config", str(folder / "small.yaml"), *places, *options])
+
+
+@pytest.fixture(scope="module")
+def measured(folder):
+    """Everything but the learning rates, and the page."""
+    for what in ("fig4", "fig14", "table5", "table6", "table4", "page"):
+        assert reproduce(what, folder) == 0
+    return folder
+
+
+def test_every_arm_of_table_5_has_its_row(measured):
+    table = pd.read_csv(measured / "results/table5.csv").set_index("arm")
+    assert (table["blocks"] == 1).all()
+    assert table.loc["MAC", "parameters"] < table.loc["all", "parameters"]
+    assert table.loc["random, equal parameters", "parameters"] == pytest.approx(
+        table.loc["MAC", "parameters"], rel=0.05
+    )
+
+
+def test_one_block_decides_nothing(measured):
+    for name in ("table5", "table6", "table4"):
+        verdicts = pd.read_csv(measured / f"results/{name}-claims.csv")["verdict"]
+        assert set(verdicts) <= {"undecided", "the same layers", "not tested"}
+
+
+def test_full_fine_tuning_is_scored_on_its_way(measured):
+    scores = pd.read_csv(measured / "results/scores.csv")
+    points = scores.groupby("arm")["progress"].unique()
+    assert sorted(points["all"]) == [0.1, 0.3, 0.6, 1.0]
+    assert sorted(points["all, interpolated"]) == [0.4, 0.6, 0.8]
+
+
+def test_the_pairwise_baseline_has_as_many_supervised_pixels(measured):
+    last = pd.read_csv(measured / "out/pretrain/pairwise-0/metrics.csv")["step"].iloc[-1]
+    assert last == 1  # half of the steps, each with a loss on all pixels instead of half of them
+
+
+def test_the_page_shows_every_claim_and_every_figure(measured):
+    page = (measured / "docs/reproduction.md").read_text()
+    claims = pd.concat([pd.read_csv(file) for file in (measured / "results").glob("*-claims.csv")])
+    assert all(claim in page for claim in claims["claim"])
+    figures = {file.name for file in (measured / "docs/images").glob("*.png")}
+    assert figures == {f"reproduction-{name}.png" for name in ("fig4", "fig14-mac", "fig14-ig", "table5", "table6")}
+    assert all(f"images/{name}" in page for name in figures)
+    assert "Not measured yet: `ram reproduce table3" in page
+
+
+def test_what_stands_in_the_results_is_not_measured_again(measured, monkeypatch):
+    def forbidden(*_):
+        raise AssertionError("measured twice")
+
+    for name in ("pretrain", "score_untuned", "tune"):
+        monkeypatch.setattr(blocks, name, forbidden)
+    monkeypatch.setattr(blocks, "in_parallel", _strict(blocks.in_parallel))
+    before = (measured / "results/table5.csv").read_text()
+    assert reproduce("table5", measured) == 0
+    assert (measured / "results/table5.csv").read_text() == before
+
+
+def _strict(in_parallel):
+    """Pre-training looks itself whether its weights are there; all others must not be asked at all."""
+
+    def run(work, tasks, processes, unit):
+        return in_parallel(work, [] if unit == "pre-training" else tasks, processes, unit)
+
+    return run
+
+
+def test_learning_rates_are_compared_on_held_out_training_images(folder, measured):
+    assert reproduce("rates", folder, "--finetune.steps=5") == 0
+    table = pd.read_csv(folder / "results/rates.csv")
+    assert table.groupby("arm")["lr"].nunique().eq(3).all()
+    assert table.groupby("arm")["best"].sum().eq(1).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seeds=[10]"], r"`seeds` \[10\] and `finetune_seeds` \[10\] must differ"),
+        (["--rates=[{up_to: 0.5, lr: 0.1}]"], "`rates` must end with `up_to: 1.0`"),
+        (["--processes=0"], "`processes` must be at least 1, got 0"),
+    ],
+    ids=["seeds", "rates", "processes"],
+)
+def test_a_study_that_cannot_be_meant_is_refused(folder, capsys, options, message):
+    assert reproduce("table5", folder, *options) == 2
+    assert re.search(message, capsys.readouterr().err)
