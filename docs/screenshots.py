@@ -1,4 +1,4 @@
-"""Screenshots of the report for the documentation, by hand: ``python docs/screenshots.py`` (two minutes)."""
+"""Screenshots of the report for the documentation, made by hand: ``python docs/screenshots.py``."""
 
 import argparse
 import shutil
