@@ -32,6 +32,7 @@ __all__ = [
     "rank_methods",
     "read_official_ranking",
     "select",
+    "write_report",
 ]
 
 from macattr.attribution import (
@@ -47,5 +48,6 @@ from macattr.objectives import Distance, GradientMagnitude, OutputMean, OutputSu
 from macattr.paths import BlurPath, LinearPath, MaskAttributePath, order_by_score
 from macattr.presets import DEFAULT, OFFICIAL, PAPER, RANKING, Preset, read_official_ranking
 from macattr.rank import RankingInterrupted, RankingOptions, rank_layers, rank_methods
+from macattr.report import write_report
 from macattr.selection import Selection, SelectionRule, select
 from macattr.trainable import TrainableMask

@@ -1,6 +1,6 @@
 """Selections as files of other tools, each read back and held against the selection and the network."""
 
-__all__ = ["Format", "export", "match_parameters", "read_csv", "read_json", "read_patterns"]
+__all__ = ["Format", "export", "match_parameters", "pattern_lines", "read_csv", "read_json", "read_patterns"]
 
 import csv
 import json
@@ -172,12 +172,19 @@ def _not_empty(mask: TrainableMask, path: Path | str) -> TrainableMask:
     return mask
 
 
-def _write_spectrum(selection: Selection, path: Path) -> None:
-    """One anchored expression a layer; dots stand in brackets, because some readers escape bare ones once more."""
+def pattern_lines(selection: Selection) -> list[str]:
+    """Lines of a YAML list of anchored expressions, one a selected layer.
+
+    Dots stand in brackets, because some readers escape bare ones once more.
+    """
     inside = ".+" if selection.table.whole_modules else "[^.]+"
     escaped = [re.escape(name).replace("\\.", "[.]") for name in selection.layers]
-    patterns = [f"^{name}[.]{inside}$" for name in escaped]
-    path.write_text(f"# {selection}\n" + yaml.safe_dump({"unfrozen_parameters": patterns}, width=1000))
+    return [yaml.safe_dump([f"^{name}[.]{inside}$"], width=1000) for name in escaped]
+
+
+def _write_spectrum(selection: Selection, path: Path) -> None:
+    """The list under its name, below the selection in words."""
+    path.write_text(f"# {selection}\nunfrozen_parameters:\n{''.join(pattern_lines(selection))}")
 
 
 def read_patterns(path: Path | str) -> tuple[str, ...]:

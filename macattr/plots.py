@@ -1,6 +1,8 @@
 """Figures of rankings."""
 
 __all__ = [
+    "BlockGrid",
+    "block_grid",
     "plot_agreement",
     "plot_heatmap",
     "plot_intervals",
@@ -11,6 +13,7 @@ __all__ = [
 ]
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,6 +31,43 @@ TOP_HEIGHT = 0.7
 """Share of the rank flow's height that the top k take, however many layers follow."""
 
 
+@dataclass(frozen=True)
+class BlockGrid:
+    """Where layers stand by role and block.
+
+    Args:
+        roles: What the rows are; a role has two rows if its layers would cover one another.
+        blocks: Names of the columns: the innermost repeated units, in order of depth.
+        places: Row, first column and number of columns of every layer that is inside a block.
+    """
+
+    roles: tuple[str, ...]
+    blocks: tuple[str, ...]
+    places: Mapping[str, tuple[int, int, int]]
+
+
+def block_grid(table: pd.DataFrame) -> BlockGrid:
+    """Rows and columns of a heat map; a layer of a group of blocks spans the group's columns.
+
+    Args:
+        table: One row a layer, in order of depth: ``layer``, ``block``, ``role``.
+    """
+    blocks = _blocks(table)
+    roles: list[str] = []
+    filled: list[set[int]] = []
+    places = {}
+    for layer in table[table["block"] != ""].itertuples():
+        spanned = [i for i, name in enumerate(blocks) if f"{name}.".startswith(f"{layer.block}.")]
+        free = [row for row, role in enumerate(roles) if role == layer.role and filled[row].isdisjoint(spanned)]
+        if not free:
+            free = [len(roles)]
+            roles.append(layer.role)
+            filled.append(set())
+        filled[free[0]].update(spanned)
+        places[layer.layer] = (free[0], spanned[0], len(spanned))
+    return BlockGrid(tuple(roles), tuple(blocks), places)
+
+
 def plot_heatmap(table: pd.DataFrame, title: str, unit: str) -> Figure:
     """Scores of all layers: role by block above, in order of depth below, on logarithmic scales.
 
@@ -43,15 +83,15 @@ def plot_heatmap(table: pd.DataFrame, title: str, unit: str) -> Figure:
         Qin et al. 2024 (RAM), Fig. 14.
     """
     table = table.sort_values("depth", ignore_index=True)
-    blocks = _blocks(table)
-    columns = max(len(blocks), 8)
+    grid = block_grid(table)
+    columns = max(len(grid.blocks), 8)
     figure, (above, below) = plt.subplots(
         2, 1, figsize=(min(24.0, 4.5 + 0.42 * columns), 8), height_ratios=(1.25, 1), layout="constrained"
     )
     positive = table.loc[table["score"] > 0, "score"]
     low, high = (positive.min(), positive.max()) if len(positive) else (0.1, 1.0)
     norm = LogNorm(low, high if high > low else low * 10)
-    _draw_blocks(above, table, blocks, norm)
+    _draw_blocks(above, table, grid, norm)
     _draw_depth(below, table, norm, unit)
     figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=(above, below), label=unit, fraction=0.03)
     figure.suptitle(title)
@@ -223,21 +263,21 @@ def _blocks(table: pd.DataFrame) -> list[str]:
     return [name for name in names if not any(other.startswith(f"{name}.") for other in names)]
 
 
-def _draw_blocks(axes: Axes, table: pd.DataFrame, blocks: list[str], norm: LogNorm) -> None:
+def _draw_blocks(axes: Axes, table: pd.DataFrame, grid: BlockGrid, norm: LogNorm) -> None:
     """Role by block, one rectangle a layer."""
+    blocks = list(grid.blocks)
     if not blocks:
         axes.text(0.5, 0.5, "no repeated blocks", ha="center", va="center", transform=axes.transAxes)
         axes.set_axis_off()
         return
-    rows = list(dict.fromkeys(table.loc[table["block"] != "", "role"]))
     colours = plt.get_cmap("viridis")
-    for layer in table[table["block"] != ""].itertuples():
-        spanned = [i for i, name in enumerate(blocks) if name == layer.block or name.startswith(f"{layer.block}.")]
-        colour = colours(norm(layer.score)) if layer.score > 0 else "white"
-        corner = (spanned[0] - 0.5, rows.index(layer.role) - 0.5)
-        axes.add_patch(Rectangle(corner, len(spanned), 1, facecolor=colour, edgecolor="white", linewidth=0.8))
-    axes.set(xlim=(-0.5, len(blocks) - 0.5), ylim=(len(rows) - 0.5, -0.5), xlabel="block, in order of depth")
-    axes.set_yticks(range(len(rows)), rows)
+    scores = table.set_index("layer")["score"]
+    for layer, (row, column, width) in grid.places.items():
+        colour = colours(norm(scores[layer])) if scores[layer] > 0 else "white"
+        corner = (column - 0.5, row - 0.5)
+        axes.add_patch(Rectangle(corner, width, 1, facecolor=colour, edgecolor="white", linewidth=0.8))
+    axes.set(xlim=(-0.5, len(blocks) - 0.5), ylim=(len(grid.roles) - 0.5, -0.5), xlabel="block, in order of depth")
+    axes.set_yticks(range(len(grid.roles)), grid.roles)
     shared = len(_common_prefix(blocks))
     axes.set_xticks(
         range(len(blocks)), [_short(name[shared:]) for name in blocks], rotation=90 if len(blocks) > 16 else 0

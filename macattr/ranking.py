@@ -10,6 +10,7 @@ __all__ = [
     "resample_means",
     "stability_curve",
     "top_count",
+    "top_probabilities",
     "variance_components",
 ]
 
@@ -165,7 +166,22 @@ def probability_in_top(
         ValueError: If ``k`` is not in 1 ... number of layers, or as :func:`resample_means`.
     """
     check_count(k, scores.shape[-1])
-    return np.asarray((ranks(resample_means(scores, generator, n_resamples)) <= k).mean(axis=0))
+    return np.asarray(top_probabilities(scores, generator, n_resamples)[:, k - 1])
+
+
+def top_probabilities(
+    scores: Float[Array, "images orders layers"], generator: np.random.Generator, n_resamples: int = 1000
+) -> Float[Array, "layers tops"]:
+    """:func:`probability_in_top` for every k from the same resamples: column k - 1 is that of the top k.
+
+    Raises:
+        ValueError: As :func:`resample_means`.
+    """
+    drawn = ranks(resample_means(scores, generator, n_resamples)).astype(int)
+    layers = drawn.shape[1]
+    cells = (drawn - 1 + layers * np.arange(layers)).ravel()
+    counts = np.bincount(cells, minlength=layers * layers).reshape(layers, layers)
+    return np.asarray(counts.cumsum(axis=1) / n_resamples)
 
 
 def stability_curve(

@@ -1,4 +1,4 @@
-"""The command line: ``macattr rank | compare | select | methods | check``."""
+"""The command line: ``macattr rank | report | compare | select | methods | check``."""
 
 __all__ = ["main"]
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from jsonargparse import auto_cli
 
-COMMANDS = ("rank", "compare", "select", "methods", "check")
+COMMANDS = ("rank", "report", "compare", "select", "methods", "check")
 """Every command is the function of its name in the module of its name."""
 
 

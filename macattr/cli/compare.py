@@ -2,7 +2,7 @@
 
 __all__ = ["compare", "compare_rankings"]
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from macattr import comparison
-from macattr.cli.loading import load_ranking
+from macattr.cli.loading import load_ranking, short_names
 from macattr.importance import LayerImportance
 from macattr.plots import plot_agreement, plot_overlap, plot_rank_flow
 from macattr.ranking import ranks, top_count
@@ -44,7 +44,7 @@ def compare(
     mpl.use("Agg")
     if len(rankings) < 2:
         raise ValueError(f"a comparison needs at least two rankings, got {len(rankings)}.")
-    loaded = {name: load_ranking(source) for name, source in zip(_names(rankings), rankings, strict=True)}
+    loaded = {name: load_ranking(source) for name, source in zip(short_names(rankings), rankings, strict=True)}
     print(compare_rankings(loaded, out, fraction, only_common, confidence, seed))
 
 
@@ -109,17 +109,6 @@ def _matrix(table: pd.DataFrame, names: list[str], measure: str) -> pd.DataFrame
     for row in table[table["measure"] == measure].itertuples():
         matrix.loc[row.a, row.b] = matrix.loc[row.b, row.a] = row.value
     return matrix
-
-
-def _names(sources: Sequence[str]) -> list[str]:
-    """Short names that tell the sources apart: their last part that differs."""
-    paths = [Path(source).with_suffix("") for source in sources]
-    parts = [path.parent.parts if path.name == "importance" and path.parent.name else path.parts for path in paths]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    raise ValueError(f"a ranking is given twice: {', '.join(sources)}.")
 
 
 def _layers(ranking: LayerImportance | dict[str, float]) -> list[str]:

@@ -1,6 +1,15 @@
 """From what was typed to networks, images, weights and rankings."""
 
-__all__ = ["ImageFiles", "load_images", "load_network", "load_object", "load_ranking", "load_weights", "shuffled"]
+__all__ = [
+    "ImageFiles",
+    "load_images",
+    "load_network",
+    "load_object",
+    "load_ranking",
+    "load_weights",
+    "short_names",
+    "shuffled",
+]
 
 import importlib
 import random
@@ -164,3 +173,18 @@ def load_ranking(source: str) -> LayerImportance | dict[str, float]:
     from macattr.presets import read_official_ranking
 
     return read_official_ranking(source) if Path(source).is_dir() else LayerImportance.load(source)
+
+
+def short_names(sources: Sequence[str]) -> list[str]:
+    """Short names that tell files of rankings apart: the last parts of their paths that differ.
+
+    Raises:
+        ValueError: If one is given twice.
+    """
+    paths = [Path(source).with_suffix("") for source in sources]
+    parts = [path.parent.parts if path.name == "importance" and path.parent.name else path.parts for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError(f"a ranking is given twice: {', '.join(sources)}.")

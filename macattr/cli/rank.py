@@ -16,6 +16,7 @@ import matplotlib as mpl
 import pandas as pd
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from macattr import presets
 from macattr.cli.compare import compare_rankings
@@ -27,6 +28,7 @@ from macattr.methods import Method, find_methods
 from macattr.paths import Gate
 from macattr.presets import Preset
 from macattr.rank import RankingInterrupted, RankingOptions, rank_methods
+from macattr.report import write_report
 from macattr.samples import Item
 from macattr.setup import PathName, Setup
 from macattr.stopping import StableTop
@@ -62,10 +64,10 @@ def rank(
     memory_budget_gib: float | None = None,
     dry_run: bool = False,
 ) -> None:
-    """Rank every layer of a network on images; write importance.nc, ranking.csv and heatmap.png.
+    """Rank every layer of a network on images; write importance.nc, ranking.csv, heatmap.png and report.html.
 
-    With several methods there is a folder for each, and a table and figures of how they agree. A run that was stopped
-    continues where it was if started again. Under torchrun, processes share the images and orders:
+    With several methods there is a folder for each, one report, and a table and figures of how they agree. A run that
+    was stopped continues where it was if started again. Under torchrun, processes share the images and orders:
     torchrun --nproc-per-node 2 -m macattr rank ...
 
     Args:
@@ -143,7 +145,9 @@ def rank(
     shutil.rmtree(parts)
     if len(found) > 1:
         print(f"\n{compare_rankings(found, out, fraction, seed=seed)}")
-    _print_summary(found, fraction, out, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    written = _write_report(found, fraction, out, network, seed)
+    _print_summary(found, fraction, out, seconds, written)
     print(f"\nnext, on your own images:  macattr rank --model {model} --images FOLDER --orders 4 --out {out}")
 
 
@@ -186,18 +190,36 @@ def _estimate(
     print("measured on a short run over the first image; other sizes cost in proportion to their pixels")
 
 
+def _write_report(
+    rankings: Mapping[str, LayerImportance], fraction: float, out: Path, network: nn.Module, seed: int
+) -> list[Path]:
+    """The page's file; none where no layer can be trained."""
+    if not any(int(importance.dataset["parameters"].sum()) for importance in rankings.values()):
+        return []
+    files = {name: _folder(out, name, len(rankings)) / "importance.nc" for name in rankings}
+    write_report(rankings, out / "report.html", fraction=fraction, model=network, files=files, seed=seed)
+    return [out / "report.html"]
+
+
+def _folder(out: Path, name: str, methods: int) -> Path:
+    """Where a method's files are."""
+    return out if methods == 1 else out / name
+
+
 def _write(rankings: Mapping[str, LayerImportance], out: Path) -> None:
     """All files: of one method in the folder itself, of several in a folder each."""
     out.mkdir(parents=True, exist_ok=True)
     for name, importance in rankings.items():
-        folder = out if len(rankings) == 1 else out / name
+        folder = _folder(out, name, len(rankings))
         folder.mkdir(exist_ok=True)
         importance.save(folder / "importance.nc")
         importance.to_csv(folder / "ranking.csv")
         importance.plot_heatmap(folder / "heatmap.png")
 
 
-def _print_summary(rankings: Mapping[str, LayerImportance], fraction: float, out: Path, seconds: float) -> None:
+def _print_summary(
+    rankings: Mapping[str, LayerImportance], fraction: float, out: Path, seconds: float, further: Sequence[Path]
+) -> None:
     """The top layers, how far the sums are from complete, the cost, and where everything is."""
     for importance in rankings.values():
         _print_top(importance, fraction)
@@ -213,9 +235,9 @@ def _print_summary(rankings: Mapping[str, LayerImportance], fraction: float, out
         if stability := importance.dataset.attrs.get("stability"):
             print(f"\n{stability}")
     print(f"cost: {seconds:.0f} s")
-    files = ("importance.nc", "ranking.csv", "heatmap.png")
-    where = out if len(rankings) == 1 else out / "METHOD"
-    print(f"written: {', '.join(str(where / name) for name in files)}")
+    where = _folder(out, "METHOD", len(rankings))
+    files = [where / name for name in ("importance.nc", "ranking.csv", "heatmap.png")]
+    print(f"written: {', '.join(str(file) for file in [*files, *further])}")
 
 
 def _print_top(importance: LayerImportance, fraction: float) -> None:

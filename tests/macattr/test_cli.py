@@ -52,9 +52,9 @@ def test_rank_writes_what_it_prints(model, folder, tmp_path, capsys):
     main(["rank", "--model", model, "--images", str(folder), "--out", str(out), "--n-steps", "4", "--fraction", "0.5"])
     printed = capsys.readouterr().out
     ranking = LayerImportance.load(out / "importance.nc").ranking()
-    assert sorted(file.name for file in out.iterdir()) == ["heatmap.png", "importance.nc", "ranking.csv"]
+    assert sorted(file.name for file in out.iterdir()) == ["heatmap.png", "importance.nc", "ranking.csv", "report.html"]
     assert ranking["layer"][0] in printed
-    for part in ("3 images x 1 pixel orders x 5 nodes = 15 evaluations", "input residual", "next, on your own images"):
+    for part in ("3 images x 1 pixel orders x 5 nodes = 15 evaluations", "input residual", "report.html\n", "next, on"):
         assert part in printed
 
 

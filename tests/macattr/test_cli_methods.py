@@ -57,6 +57,7 @@ def test_all_methods_are_ranked_by_and_compared_in_one_run(model, tmp_path, caps
     for name in METHODS.keys() - {"faig"}:
         assert LayerImportance.load(tmp_path / name / "importance.nc").dataset.attrs["method"] == name
         assert f"\n{name}, top 40%" in printed
+    assert f", {tmp_path / 'report.html'}\n" in printed
     agreement = pd.read_csv(tmp_path / "agreement.csv")
     assert len(agreement[agreement["measure"] == "spearman"]) == 18 * 17 // 2
     assert (tmp_path / "agreement.png").stat().st_size > 10_000
@@ -68,7 +69,7 @@ def test_all_methods_are_ranked_by_and_compared_in_one_run(model, tmp_path, caps
 def test_an_interrupted_run_continues_and_leaves_no_parts(model, tmp_path):
     out = tmp_path / "out"
     rank(model, out, "--n-steps", "4")
-    assert sorted(file.name for file in out.iterdir()) == ["heatmap.png", "importance.nc", "ranking.csv"]
+    assert sorted(file.name for file in out.iterdir()) == ["heatmap.png", "importance.nc", "ranking.csv", "report.html"]
 
 
 def test_weights_of_another_checkpoint_start_the_path_in_weight_space(model, tmp_path):

@@ -13,6 +13,7 @@ from macattr.ranking import (
     stability_curve,
     summarize_images,
     top_count,
+    top_probabilities,
     variance_components,
 )
 
@@ -154,6 +155,13 @@ def test_probabilities_in_the_top_sum_to_k_and_follow_the_scores(generator):
     assert found.sum() == pytest.approx(4)
     assert found[np.argmax(scores.mean(axis=(0, 1)))] > 0.5
     assert found[-1] < 0.01
+
+
+def test_probabilities_of_every_top_count_the_resampled_ranks(generator):
+    scores = draw(-0.1 * np.arange(6), 5, 1, generator)
+    found = top_probabilities(scores, np.random.default_rng(1), 50)
+    drawn = ranks(resample_means(scores, np.random.default_rng(1), 50))
+    np.testing.assert_array_equal(found, [[(drawn[:, i] <= k).mean() for k in range(1, 7)] for i in range(6)])
 
 
 def test_two_layers_that_lead_on_half_of_the_images_each_are_equally_likely_on_top(generator):

@@ -1,0 +1,42 @@
+"""``macattr report``: rankings as one HTML page."""
+
+__all__ = ["report"]
+
+from pathlib import Path
+
+from macattr.cli.loading import load_network, short_names
+from macattr.importance import LayerImportance
+from macattr.report import write_report
+
+
+def report(
+    rankings: list[str],
+    out: Path = Path("report.html"),
+    fraction: float = 0.1,
+    model: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Write rankings as one HTML page; for example macattr report ranking/importance.nc --out report.html.
+
+    The page answers which layers to train and how sure that is, and holds the selection, for any number of layers, as
+    text for other tools. It is one file that needs no network: open it, mail it, print it. Several rankings of the same
+    layers are compared on it: macattr report mac/importance.nc drift/importance.nc.
+
+    Args:
+        rankings: Files that "macattr rank" wrote, of the same layers; the page opens with the first.
+        out: The page's file.
+        fraction: Share of the layers that is chosen when the page opens, in (0, 1].
+        model: The network, MODULE:NAME or FILE.py:NAME, for shares of all its parameters and not of the ranked layers'.
+        seed: Seed of the resamples behind intervals and probabilities.
+    """
+    if not rankings:
+        raise ValueError("`rankings` is empty: give the importance.nc of macattr rank.")
+    loaded = [LayerImportance.load(file) for file in rankings]
+    methods = [str(importance.dataset.attrs["method"]) for importance in loaded]
+    names = methods if len(set(methods)) == len(methods) else short_names(rankings)
+    network = None if model is None else load_network(model)
+    write_report(
+        dict(zip(names, loaded, strict=True)), out, fraction=fraction, model=network,
+        files=dict(zip(names, rankings, strict=True)), seed=seed,
+    )  # fmt: skip
+    print(f"written: {out}")

@@ -1,0 +1,233 @@
+"""The report in a real browser: the slider moves everything, copying copies, nothing is fetched, nothing sticks out."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from macattr import LayerImportance, write_report
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+NAMES = [
+    "conv_first",
+    *(
+        f"layers.{i}.residual_group.blocks.{j}.{role}"
+        for i in (0, 1, 2)
+        for j in (0, 1)
+        for role in ("attn", "mlp.fc1")
+    ),
+    "conv_last",
+]
+SAME = {NAMES[1]: NAMES[2]}
+WIDTHS = pytest.mark.parametrize("width", [390, 768, 1280], ids=["phone", "tablet", "desktop"])
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium, or set CHROMIUM")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def importance(made_up) -> LayerImportance:
+    return made_up(NAMES, same=SAME)
+
+
+@pytest.fixture
+def file(made_up, importance, tmp_path) -> Path:
+    rankings = {"mac": importance, "drift": made_up(NAMES, seed=1, method="drift", same=SAME)}
+    write_report(rankings, tmp_path / "report.html", fraction=0.3)
+    return tmp_path / "report.html"
+
+
+@pytest.fixture
+def page(browser, file) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    troubles: list[str] = []
+    page.on("console", lambda message: troubles.append(message.text))
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("request", lambda request: troubles.append(request.url) if request.url != file.as_uri() else None)
+    page.goto(file.as_uri())
+    yield page
+    page.close()
+    assert troubles == []
+
+
+def chosen(page: Page) -> list[str]:
+    """Names of the chosen rows that can be seen."""
+    return page.locator(".ranking:visible .layers tr.chosen:visible .name").all_inner_texts()
+
+
+def exported(page: Page, label: str) -> str:
+    return page.locator(f'.ranking:visible pre[aria-label="{label}"]').text_content() or ""
+
+
+def move(page: Page, k: int) -> None:
+    page.locator("#slider").evaluate(
+        "(slider, k) => { slider.value = k; slider.dispatchEvent(new Event('input', { bubbles: true })); }", k
+    )
+
+
+def test_the_slider_changes_layers_counts_and_exports(page, importance):
+    ranking = importance.ranking()["layer"].tolist()
+    assert chosen(page) == ranking[:4]
+    page.locator("#slider").focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    assert chosen(page) == ranking[:7]
+    selected = importance.dataset["parameters"].sel(layer=ranking[:7])
+    assert page.locator('.ranking:visible [data-show="parameters"]').inner_text() == f"{int(selected.sum()):,}"
+    assert page.locator("#count").input_value() == "7"
+    assert page.locator("#slider").get_attribute("aria-valuetext") == "7 of 14 layers, 50.0 %"
+    assert json.loads(exported(page, "JSON list")) == exported(page, "Names").splitlines() == ranking[:7]
+    assert "--count 7 " in exported(page, "Command")
+    cells = page.locator(".ranking:visible .map .cell.chosen[title]").all()
+    assert {cell.get_attribute("title").partition(":")[0] for cell in cells} == set(ranking[:7])
+
+
+def test_probabilities_follow_the_slider(page, importance):
+    move(page, 6)
+    expected = importance.probability_in_top(6 / len(NAMES))[importance.ranking()["layer"]]
+    shown = page.locator(".ranking:visible .layers tbody .top").all_inner_texts()
+    numbers = [float(text.split()[0]) / 100 for text in shown]
+    assert numbers == pytest.approx(expected[: len(numbers)].tolist(), abs=0.0101)  # percent
+
+
+@pytest.mark.parametrize(("typed", "k"), [("5", 5), ("0", 4), ("999", len(NAMES)), ("", 4), ("-3", 1)])
+def test_a_typed_number_is_kept_in_range(page, typed, k):
+    page.locator("#count").fill(typed)
+    page.locator("#count").press("Enter")
+    assert (page.locator("#slider").input_value(), page.locator("#count").input_value()) == (str(k), str(k))
+
+
+def test_every_export_is_the_same_before_and_after_the_slider_moved(page):
+    before = page.locator("pre").all_text_contents()
+    move(page, 9)
+    assert page.locator("pre").first.text_content() != before[0]
+    move(page, 4)
+    assert page.locator("pre").all_text_contents() == before
+
+
+def test_copying_fills_the_clipboard_and_says_so(page):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    for button in page.locator(".ranking:visible [data-copy]").all():
+        label = (button.get_attribute("aria-label") or "").removeprefix("Copy ")
+        button.click()
+        assert page.evaluate("navigator.clipboard.readText()") == exported(page, label)
+        assert button.inner_text() == "Copied \N{CHECK MARK}"
+        assert page.locator("[role=status]").text_content() == f"{label} copied"
+
+
+def test_copying_works_without_the_clipboard_interface(page):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('not here')); }")
+    page.locator('.ranking:visible [aria-label="Copy Names"]').click()
+    assert page.evaluate("navigator.clipboard.readText()") == exported(page, "Names")
+
+
+def test_a_text_that_cannot_be_copied_is_selected_for_the_keyboard(page):
+    page.evaluate("navigator.clipboard.writeText = () => Promise.reject(); document.execCommand = () => false")
+    page.locator('.ranking:visible [aria-label="Copy Names"]').click()
+    page.wait_for_function("getSelection().toString() !== ''")
+    assert page.evaluate("getSelection().toString()").split() == exported(page, "Names").split()
+    assert "Ctrl+C" in (page.locator("[role=status]").text_content() or "")
+
+
+def test_another_ranking_can_be_looked_at(page, made_up):
+    other = made_up(NAMES, seed=1, same=SAME).ranking()["layer"].tolist()
+    page.get_by_text("drift", exact=True).first.click()
+    move(page, 5)
+    assert chosen(page) == exported(page, "Names").split() == other[:5]
+    first = page.evaluate("data.shared['0 1'][4]")
+    assert page.locator('[data-pair="0 1"]').all_inner_texts() == [str(first)] * 2
+    assert page.locator('[data-show="common"]').inner_text() == str(first)
+
+
+def test_all_layers_can_be_shown(page):
+    button = page.locator(".ranking:visible [data-all]")
+    assert button.inner_text() == f"Show all {len(NAMES)} layers"
+    button.click()
+    assert page.locator(".ranking:visible .layers tbody tr:visible").count() == len(NAMES)
+    assert button.get_attribute("aria-expanded") == "true"
+
+
+@WIDTHS
+def test_nothing_sticks_out(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    for k in (1, len(NAMES)):
+        move(page, k)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_in_both_colour_schemes(page, scheme):
+    page.emulate_media(color_scheme=scheme)
+    (paper,) = page.evaluate(SHADES, "body")
+    assert (paper["back"] < 0.05) == (scheme == "dark")
+    for selector in (".names", "dd > span", ".legend span", ".doubt", ".cell span", "td small", ".matrix td", "pre"):
+        for found in page.evaluate(SHADES, selector):
+            light, dark = max(found.values()), min(found.values())
+            # WCAG 2: 4.5 for text; for ranks in cells, which repeat what colour and table tell, 3.
+            assert (light + 0.05) / (dark + 0.05) >= (3 if selector == ".cell span" else 4.5), (selector, found)
+
+
+SHADES = """selector => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const luminance = colours => {
+    canvas.clearRect(0, 0, 1, 1);
+    for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
+    const linear = [...canvas.getImageData(0, 0, 1, 1).data].map(v => v / 255)
+      .map(v => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+  };
+  return [...document.querySelectorAll(selector)].filter(e => e.checkVisibility()).map(element => {
+    const behind = [];
+    for (let e = element; e; e = e.parentElement) behind.unshift(getComputedStyle(e).backgroundColor);
+    return { back: luminance(behind), text: luminance([...behind, getComputedStyle(element).color]) };
+  });
+}"""
+"""Luminance of text and background of all visible elements that a selector finds."""
+
+
+def test_print_leaves_controls_out_and_states_the_choice(page):
+    move(page, 5)
+    page.emulate_media(media="print", color_scheme="dark")
+    assert not page.locator("#slider").is_visible()
+    assert page.locator("button:visible").count() == 0
+    assert "train 5 of 14 layers" in page.locator("h2:visible").first.inner_text()
+    (paper,) = page.evaluate(SHADES, "body")
+    assert paper["back"] > 0.9
+
+
+def test_controls_have_names_and_everything_scrollable_is_reached_by_keyboard(page):
+    nameless = page.evaluate(
+        "[...document.querySelectorAll('button, input')].filter("
+        "e => !(e.labels?.length || e.getAttribute('aria-label') || e.textContent.trim())).length"
+    )
+    assert nameless == 0
+    unreachable = page.evaluate(
+        "[...document.querySelectorAll('.scroll, pre')].filter(e => e.tabIndex < 0 || !e.getAttribute('aria-label'))"
+        ".length"
+    )
+    assert unreachable == 0
+
+
+def test_without_scripts_the_answer_stands(browser, file, importance):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(file.as_uri())
+    text = page.locator("h2").first.inner_text()
+    names = page.locator('pre[aria-label="Names"]').first.inner_text().split()
+    shown = page.locator("#slider").is_visible()
+    context.close()
+    assert text == "mac: train 4 of 14 layers (28.6 %), freeze the rest"
+    assert names == importance.ranking()["layer"][:4].tolist()
+    assert not shown
