@@ -2,6 +2,7 @@
 
 __all__ = ["MERGED", "Rankings", "arms", "merge", "overlap"]
 
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -43,6 +44,12 @@ def arms(rankings: Rankings, network: nn.Module, block: str, fraction: float = 0
         block: Name of the block, the seed of its random draws.
         fraction: Share of the layers in the arms of Table 5.
     """
+    with warnings.catch_warnings(action="ignore"):  # that names are no fair budget is what the experiment is about
+        return _arms(rankings, network, block, fraction)
+
+
+def _arms(rankings: Rankings, network: nn.Module, block: str, fraction: float) -> dict[str, Layers]:
+    """See :func:`arms`."""
     names = SelectionRule(fraction)
     mac = rankings.mac.select(names, network)
     budget = SelectionRule(count=mac.parameters, by="parameters", skips=3, fill=0.9)

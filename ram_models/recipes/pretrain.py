@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ram_models.checkpoints import create
+from ram_models.checkpoints import create, load_weights
 from ram_models.masking import restore_with_twins
 from ram_models.training import (
     Batch,
@@ -34,14 +34,17 @@ from ram_models.training import (
 
 @dataclass(frozen=True)
 class Network:
-    """What is trained, from a random initialisation.
+    """What is trained.
 
     Args:
         name: See :func:`ram_models.checkpoints.create`.
+        weights: Where to start, as :func:`ram_models.checkpoints.load_weights` takes it; null starts from a random
+            initialisation.
         arguments: Constructor arguments in place of those of that name.
     """
 
     name: str = "ram-swinir-tiny"
+    weights: str | None = None
     arguments: dict[str, int | float | list[int]] = field(default_factory=dict)
 
 
@@ -101,6 +104,8 @@ def main(config: Config) -> None:
     accelerator = start(config.compute, config.seed)
     crops, held_out = training_crops(config.data, config.optim, config.compute, config.seed)
     network = create(config.network.name, config.network.arguments)
+    if config.network.weights is not None:
+        load_weights(network, config.network.weights)
     if config.masks.ratio is None:
         validation = Validation(held_out, ("input", "whole"), whole_views)
         fit(network, crops, whole_l1, validation, config, accelerator, fingerprint(crops))
