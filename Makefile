@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test bench clean
+.PHONY: help venv demo test bench notebooks clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -14,20 +14,20 @@ venv: .venv/.installed ## create .venv with the pinned packages
 	$(BIN)/python -m pip install -c constraints.txt -e '.[test]'
 	@touch $@
 
-demo bench: export MALLOC_MMAP_THRESHOLD_ = 33554432
-demo bench: export MALLOC_TRIM_THRESHOLD_ = 68719476736
+demo bench notebooks: export MALLOC_MMAP_THRESHOLD_ = 33554432
+demo bench notebooks: export MALLOC_TRIM_THRESHOLD_ = 68719476736
 
 demo: venv ## rank the layers of the small bundled network on sample images, into demo/
 	$(BIN)/macattr rank --model ram_models:ram_swinir_tiny --images sample --method mac --out demo/
 
-test: export OMP_NUM_THREADS = 1
+test notebooks: export OMP_NUM_THREADS = 1
 test: venv ## run every check: style, types, import contracts, tests, notebooks
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2
-	if [ -d notebooks ]; then $(BIN)/pytest -n 2 --nbmake notebooks; fi
+	$(BIN)/pytest -n 2 --nbmake notebooks
 
 bench: venv ## measure speed, convergence and statistics
 	$(BIN)/python benchmarks/one_pass.py
@@ -35,6 +35,10 @@ bench: venv ## measure speed, convergence and statistics
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/ranking_statistics.py
 	$(BIN)/python benchmarks/early_stopping.py
+
+notebooks: export MACATTR_NOTEBOOKS = full
+notebooks: venv ## run the notebooks in full and store their outputs in them
+	$(BIN)/python notebooks/execute.py notebooks/*.ipynb
 
 clean: ## remove what the other targets made, except .venv
 	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

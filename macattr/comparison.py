@@ -1,6 +1,7 @@
-"""How far two rankings agree: rank correlations, overlap of the tops, dependence on the layers' sizes."""
+"""How far two rankings agree: rank correlations, overlap of the tops, dependence on the layers' sizes and classes."""
 
 __all__ = [
+    "class_dependence",
     "common_layers",
     "compare",
     "jaccard_at",
@@ -15,7 +16,7 @@ __all__ = [
 ]
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -256,6 +257,53 @@ def size_dependence(
         {"size": name, **_spearman_interval(scores, size, confidence), **_slope(scores, size, confidence)}
         for name, size in sizes.items()
     ]
+    return pd.DataFrame(rows)
+
+
+def class_dependence(
+    scores: Float[Array, " layers"], classes: Mapping[str, Sequence[Hashable]], *, logarithmic: bool = True
+) -> pd.DataFrame:
+    r"""How much of the variance of scores lies between classes of layers, such as their role, stage, or both.
+
+    .. math:: \eta^2 = 1 - \sum_l (y_l - \bar y_{c(l)})^2 \,/\, \sum_l (y_l - \bar y)^2, \qquad y = \log s
+
+    the share that the class means predict. Fine classes predict scores that have nothing to do with them, too; so
+    ``chance`` stands beside it: the mean over all ways to shuffle the scores, (classes - 1) / (layers - 1).
+
+    Args:
+        scores: Score of every layer. Leave out second names of one tensor: they are predicted by the first.
+        classes: By what layers are classed, the class of every layer.
+        logarithmic: Of log scores, which must be positive; False: of the scores as they are.
+
+    Returns:
+        One row a classification: ``classes`` (its name), ``groups`` (number of classes), ``share`` and ``chance``. NaN
+        where all scores are equal.
+
+    Raises:
+        ValueError: If a classification does not class every layer, there are fewer than 2, or a score has no logarithm.
+
+    Example:
+        >>> class_dependence(np.array([8.0, 8.0, 2.0, 2.0]), {"role": ["fc", "fc", "norm", "norm"]})
+          classes  groups  share    chance
+        0    role       2    1.0  0.333333
+    """
+    if len(scores) < 2:
+        raise ValueError(f"a variance needs at least 2 layers, got {len(scores)}.")
+    if logarithmic and not (scores > 0).all():
+        raise ValueError(
+            "the log of scores needs them positive: take logarithmic=False, or leave out those that are not."
+        )
+    values = pd.Series(np.log(scores) if logarithmic else scores)
+    total = values.var(ddof=0) if np.ptp(scores) else math.nan
+    rows = []
+    for name, labels in classes.items():
+        if len(labels) != len(values):
+            raise ValueError(f"{name!r} classes {len(labels)} layers, the scores are of {len(values)}.")
+        numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+        means = values.groupby([numbers[label] for label in labels]).transform("mean")
+        share = 1 - (values - means).var(ddof=0) / total
+        chance = (len(numbers) - 1) / (len(values) - 1)
+        rows.append({"classes": name, "groups": len(numbers), "share": share, "chance": chance})
     return pd.DataFrame(rows)
 
 

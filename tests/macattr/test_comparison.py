@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from macattr.comparison import (
+    class_dependence,
     common_layers,
     compare,
     jaccard_at,
@@ -208,6 +209,31 @@ def test_layers_without_score_or_size_are_left_out_of_the_slope():
     assert row["slope"] == pytest.approx(2)
 
 
+def test_classes_explain_all_of_what_they_decide_and_nothing_where_scores_are_equal():
+    roles = ["fc", "norm", "fc", "norm", "proj", "proj"]
+    decided = np.array([8.0, 2.0, 8.0, 2.0, 4.0, 4.0])
+    table = class_dependence(decided, {"role": roles, "all alike": [0] * 6, "pairs": [(0, i // 2) for i in range(6)]})
+    assert table["groups"].tolist() == [3, 1, 3]
+    # Logarithms 3, 1, 3, 1, 2, 2 about 2: the pairs' means are all 2.
+    np.testing.assert_allclose(table["share"], [1, 0, 0], atol=1e-12)
+    assert class_dependence(np.ones(6), {"role": roles})["share"].isna().all()
+
+
+def test_the_share_of_classes_is_that_of_logarithms_unless_told_otherwise():
+    scores, roles = np.array([1.0, math.e, math.e**2, math.e**5]), [0, 0, 1, 1]
+    # Squares about the class means (1/2, 7/2) sum to 5, about the mean 2 to 14.
+    assert class_dependence(scores, {"role": roles})["share"].item() == pytest.approx(9 / 14)
+    plain = class_dependence(np.log(scores), {"role": roles}, logarithmic=False)
+    assert plain["share"].item() == pytest.approx(9 / 14)
+
+
+def test_chance_is_what_classes_explain_of_shuffled_scores(generator):
+    scores, roles = generator.lognormal(size=12), [i % 4 for i in range(12)]
+    shares = [class_dependence(generator.permutation(scores), {"role": roles}) for _ in range(2000)]
+    mean = np.mean([table["share"].item() for table in shares])
+    assert mean == pytest.approx(shares[0]["chance"].item(), abs=0.012)  # 3 standard errors: the sd is 0.17
+
+
 SCORES = np.arange(24.0).reshape(4, 1, 6) + 1
 
 
@@ -225,6 +251,9 @@ SCORES = np.arange(24.0).reshape(4, 1, 6) + 1
         (lambda g: rank_biased_weight(0.9, 0), "`depth` must be at least 1, got 0"),
         (lambda g: overlap_at(UP, UP, 5), "got 5"),
         (lambda g: size_dependence(UP, {}, confidence=1.0), "`confidence` must lie in"),
+        (lambda g: class_dependence(UP, {"role": ["fc"]}), "'role' classes 1 layers, the scores are of 4"),
+        (lambda g: class_dependence(UP - 1, {}), "the log of scores needs them positive"),
+        (lambda g: class_dependence(UP[:1], {}), "at least 2 layers, got 1"),
     ],
 )
 @pytest.mark.usefixtures("as_users_run_it")
