@@ -5,7 +5,6 @@ The source folder is the root of the repository; ``make docs`` builds docs/_buil
 
 import logging
 import sys
-from importlib import import_module
 from pathlib import Path
 
 from docutils import nodes
@@ -49,7 +48,6 @@ nb_merge_streams = True
 autosummary_generate = False
 autodoc_default_options = {
     "members": True,
-    "imported-members": True,  # of __all__ only: packages list what their modules define
     "member-order": "bysource",
     "special-members": "__call__",
 }
@@ -63,8 +61,9 @@ napoleon_use_rtype = False
 napoleon_custom_sections = ["Source"]
 
 nitpicky = True
-nitpick_ignore_regex = [  # no inventories are downloaded: other projects' names stay text
-    (r"py:.*", r"(?!macattr|ram_models).*"),
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!macattr|ram_models).*"),  # no inventories are downloaded: other projects' names stay text
+    (r"py:class", r"macattr\.(engine\.Seen|run\.Record)"),  # in signatures, but nobody makes them by hand
 ]
 
 html_theme = "furo"
@@ -81,13 +80,16 @@ copybutton_exclude = ".linenos, .gp, .go, .c1"  # comments behind shell commands
 
 
 def public_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Element) -> nodes.Element | None:
-    """Leads from ``macattr.rank_layers`` to where the name is defined."""
-    package, _, name = node.get("reftarget", "").partition(".")
-    if package not in ("macattr", "ram_models") or name not in import_module(package).__all__:
-        return None
+    """Leads from ``macattr.rank_layers``, as users import it, to the module where it is defined and explained."""
+    package, _, name = node.get("reftarget", "").rpartition(".")
     domain = env.domains.python_domain
-    known = [full for full in domain.objects if full.split(".")[0] == package and full.split(".")[2:] == [name]]
-    if len(known) != 1:
+    depth = package.count(".") + 2
+    known = [
+        full
+        for full in domain.objects
+        if full.startswith(f"{package}.") and full.endswith(f".{name}") and full.count(".") == depth
+    ]
+    if package not in ("macattr", "ram_models", "ram_models.degradations") or len(known) != 1:
         return None
     return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", known[0], node, content)
 

@@ -40,7 +40,11 @@ def draw_gates() -> Figure:
     rank, count = 45, 64
     alpha = torch.linspace(0.5, 1, 4001, dtype=torch.float64)
     figure, axes = plt.subplots(1, 3, figsize=(9, 2.5), sharey=True, layout="constrained")
-    notes = {"fade": "its group fades in", "sigmoid": r"$(k + \frac{1}{2})/n$", "one_sided": r"$\lceil n\alpha\rceil > k$"}
+    notes = {
+        "fade": "its group fades in",
+        "sigmoid": r"$(k + \frac{1}{2})/n$",
+        "one_sided": r"$\lceil n\alpha\rceil > k$",
+    }
     for axis, (gate, colour) in zip(axes, COLOURS.items(), strict=True):
         path = path_to(torch.ones(1, 1, 8, 8, dtype=torch.float64), gate)
         curve = reveal_gate(alpha, torch.arange(count)[None], path)[:, 0, rank]
@@ -70,7 +74,11 @@ def draw_convergence() -> Figure:
     """The objective along two paths, and the error of the sum against the number of steps."""
     torch.manual_seed(0)
     network = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.GELU(), nn.Conv2d(8, 8, 3, padding=1), nn.GELU(), nn.Conv2d(8, 3, 3, padding=1)
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.GELU(),
+        nn.Conv2d(8, 8, 3, padding=1),
+        nn.GELU(),
+        nn.Conv2d(8, 3, 3, padding=1),
     ).double()
     image, objective = photograph(16), GradientMagnitude()
     figure, (curves, errors) = plt.subplots(1, 2, figsize=(9, 3.1), layout="constrained")

@@ -60,7 +60,13 @@ def fixed_degradations(clean: Tensor, generator: torch.Generator) -> dict[str, T
 
 @torch.no_grad()
 def measure(network: nn.Module, clean: Tensor, generator: torch.Generator) -> dict[str, dict[str, Tensor]]:
-    """By task: the degraded image, and its restorations from the whole input and from twin masks, clipped to [0, 1]."""
+    """By task: the degraded image, and its restorations from the whole input and from twin masks, clipped to [0, 1].
+
+    Args:
+        network: Restores RGB in [0, 1].
+        clean: Clean images (B, 3, H, W) in [0, 1].
+        generator: Source of the degradations and masks.
+    """
     mask = random_mask(1, clean.shape[1], clean.shape[2], generator)
     images = {}
     for task, degraded in fixed_degradations(clean, generator).items():

@@ -1,7 +1,7 @@
-"""Whatever a page shows as code runs as it stands, but on few and tiny photographs.
+"""Whatever a page shows as code runs as it stands, but with a smaller bundled network and few, tiny photographs.
 
-Shell lines that start with ``macattr`` or ``ram`` are read by the real command line and then executed, but for those
-that say ``# needs ...``; lines of ``torchrun`` are read only.
+Shell lines that start with ``macattr`` or ``ram`` are executed in this process; those that say ``# needs ...``, and
+those of ``torchrun``, are read by the real command line only.
 """
 
 import importlib
@@ -21,9 +21,11 @@ from sybil.example import Example
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
 import macattr.cli
+import ram_models.checkpoints
 import ram_models.cli
 import ram_models.datasets
 from macattr.methods import METHODS
+from ram_models.archs.rgb import RGBSwinIR
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -54,7 +56,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "ram_models").mkdir()
     (tmp_path / "ram_models" / "configs").symlink_to(ROOT / "ram_models" / "configs")
     few = ram_models.datasets.sample(16)[:2]
+    small = RGBSwinIR(img_size=16, embed_dim=12, depths=(2, 2), num_heads=(2, 2)).eval()
     monkeypatch.setattr(ram_models.datasets, "sample", lambda: few)
+    monkeypatch.setattr(ram_models.checkpoints, "ram_swinir_tiny", lambda: small)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     methods = dict(METHODS)
@@ -87,11 +91,10 @@ def run_shell(example: Example) -> None:
     for line in str(example.parsed).splitlines():
         words = shlex.split(line, comments=True)
         if words and words[0] == "torchrun":
-            parse(re.sub(r"(_models)?\.cli$", "", words[words.index("-m") + 1]), words[words.index("-m") + 2 :])
+            module = words.index("-m") + 1
+            parse({"macattr": "macattr", "ram_models.cli": "ram"}[words[module]], words[module + 1 :])
         elif words and words[0] in ("macattr", "ram"):
-            parse(words[0], words[1:])
-            if "# needs " not in line:
-                execute(words[0], words[1:])
+            (parse if "# needs " in line else execute)(words[0], words[1:])
         else:
             assert not words or words[0] in ("make", "."), f"who checks {line!r}?"
 
