@@ -87,8 +87,8 @@ def test_make_targets_on_pages_exist(page: Path) -> None:
 
 
 def run_shell(example: Example) -> None:
-    """Check every line of a block."""
-    for line in str(example.parsed).splitlines():
+    """Check every command of a block."""
+    for line in str(example.parsed).replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if words and words[0] == "torchrun":
             module = words.index("-m") + 1
