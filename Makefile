@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test bench notebooks clean
+.PHONY: help venv demo test docs bench notebooks clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ test: venv ## run every check: style, types, import contracts, tests, notebooks
 	$(BIN)/pytest -n 2
 	$(BIN)/pytest -n 2 --nbmake notebooks
 
+docs: venv ## build the site, docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -q -c docs . docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 bench: venv ## measure speed, convergence and statistics
 	$(BIN)/python benchmarks/one_pass.py
 	$(BIN)/python benchmarks/convergence.py
@@ -41,5 +45,5 @@ notebooks: venv ## run the notebooks in full and store their outputs in them
 	$(BIN)/python notebooks/execute.py notebooks/*.ipynb
 
 clean: ## remove what the other targets made, except .venv
-	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf demo build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

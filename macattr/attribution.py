@@ -153,7 +153,7 @@ class _ConductanceMethod(_LayerMethod):
 class MaskAttributeConductance(_ConductanceMethod):
     r"""Mask attribute conductance (MAC): how much a layer carries the change from a masked to a whole image.
 
-    .. math:: \mathrm{MAC}_l = \sum_j g_l(\tau_j) \odot \big(y_l(\alpha_{j+1}) - y_l(\alpha_j)\big)
+    .. math:: \mathrm{MAC}_l = \sum_j g_l(\tau_j) \odot (y_l(\alpha_{j+1}) - y_l(\alpha_j))
 
     along the mask attribute path, with :math:`y_l` the layer's output and :math:`g_l` the objective's gradient there.
 

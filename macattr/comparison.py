@@ -117,6 +117,11 @@ def rank_biased_weight(p: float, depth: int) -> float:
 def overlap_at(a: Float[Array, " layers"], b: Float[Array, " layers"], k: int) -> float:
     """Share of the k highest layers that both have, in [0, 1]; of tied layers the first come first.
 
+    Args:
+        a: Score of every layer.
+        b: Another score of the same layers, in the same order.
+        k: Layers in a top.
+
     Raises:
         ValueError: If ``k`` is not in 1 ... number of layers.
     """
@@ -127,6 +132,11 @@ def overlap_at(a: Float[Array, " layers"], b: Float[Array, " layers"], k: int) -
 def jaccard_at(a: Float[Array, " layers"], b: Float[Array, " layers"], k: int) -> float:
     """Layers in both tops divided by layers in either, in [0, 1]: o / (2 - o) of the :func:`overlap_at` o.
 
+    Args:
+        a: Score of every layer.
+        b: Another score of the same layers, in the same order.
+        k: Layers in a top.
+
     Raises:
         ValueError: If ``k`` is not in 1 ... number of layers.
     """
@@ -136,6 +146,11 @@ def jaccard_at(a: Float[Array, " layers"], b: Float[Array, " layers"], k: int) -
 
 def overlap_curve(a: Float[Array, " layers"], b: Float[Array, " layers"], confidence: float = 0.95) -> pd.DataFrame:
     """Overlap at every k, and what unrelated rankings would have.
+
+    Args:
+        a: Score of every layer.
+        b: Another score of the same layers, in the same order.
+        confidence: Coverage of the range of random rankings, in (0, 1).
 
     Returns:
         One row for each k = 1 ... number of layers: ``k``, ``overlap``, ``expected`` (k / number of layers) and the
@@ -247,6 +262,9 @@ def size_dependence(
         One row a size: ``size``, ``spearman``, ``spearman_low``, ``spearman_high``, ``slope``, ``slope_low``,
         ``slope_high`` and ``layers``, the number with positive score and size that the slope is fitted to. NaN where
         fewer than 4 layers, or equal sizes, tell nothing.
+
+    Raises:
+        ValueError: If ``confidence`` is outside (0, 1).
 
     Source:
         Bonett & Wright 2000, Sample size requirements for estimating Pearson, Kendall and Spearman correlations.

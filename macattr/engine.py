@@ -672,10 +672,16 @@ def sweep_activations(
 ) -> dict[Site, tuple[Tensor, Tensor]]:
     """Mean gradients while all layers together walk a straight line between their own values at the path's two ends.
 
-    The network runs on the input at the path's end, with the layers' tensors replaced; :func:`trace` has the arguments.
+    The network runs on the input at the path's end, with the layers' tensors replaced; arguments as in :func:`trace`.
 
     Returns:
         For every site, the weighted mean of the gradient and the difference of the layer's values between the ends.
+
+    Raises:
+        ValueError: If ``internal_batch_size`` is below 1, a layer never runs, or objective or gradient are not finite.
+
+    Warns:
+        UserWarning: If a layer does not keep the batch first: nodes are then evaluated one at a time.
     """
     if internal_batch_size is not None and internal_batch_size < 1:
         raise ValueError(f"`internal_batch_size` must be at least 1, got {internal_batch_size}.")
@@ -738,7 +744,15 @@ def sweep_activations(
 def objective_at(
     model: Callable[..., Any], path: Path, alpha: float, objective: Objective, forward_args: tuple[Any, ...] = ()
 ) -> Float[Tensor, " b"]:
-    """Objective of every sample at one position of the path."""
+    """Objective of every sample at one position of the path.
+
+    Args:
+        model: Network, or a function that calls it.
+        path: Path through its inputs.
+        alpha: Position, within the path's interval.
+        objective: What of the output is explained, (B, ...) to (B,).
+        forward_args: Further positional arguments of the model.
+    """
     with undisturbed(model):
         inputs = _leaves(path, torch.tensor([alpha], dtype=torch.float64))
         arguments = [_repeat(argument, inputs[0].shape[0], 1) for argument in forward_args]

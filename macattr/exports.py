@@ -18,6 +18,7 @@ from macattr.selection import Selection
 from macattr.trainable import TrainableMask
 
 Format = Literal["csv", "json", "official", "peft", "spectrum"]
+"""Names of the formats that :func:`export` writes."""
 
 
 def export(

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+"""Endings of image files, in lower case."""
 
 
 def find_images(source: Path | str) -> list[Path]:

@@ -96,6 +96,9 @@ class LayerImportance:
     def top(self, fraction: float) -> TrainableMask:
         r"""The :math:`\lfloor` fraction x number of layers :math:`\rfloor` most important layers (the paper's rule).
 
+        Args:
+            fraction: Share of the layers, in (0, 1].
+
         Raises:
             ValueError: If the fraction is outside (0, 1] or selects no layer.
         """
@@ -118,13 +121,20 @@ class LayerImportance:
         return figure
 
     def save(self, path: Path | str) -> None:
-        """Write NetCDF, all at once: an interrupted write leaves no broken file."""
+        """Write NetCDF, all at once: an interrupted write leaves no broken file.
+
+        Args:
+            path: File, by custom ``importance.nc``.
+        """
         content = self.dataset.to_netcdf(engine="h5netcdf")
         write_atomically(Path(path), lambda file: file.write(content))
 
     @classmethod
     def load(cls, path: Path | str) -> "LayerImportance":
         """Read what :meth:`save` wrote.
+
+        Args:
+            path: File.
 
         Raises:
             ValueError: If the file is missing or no ranking.
@@ -138,7 +148,11 @@ class LayerImportance:
         return cls(dataset)
 
     def to_csv(self, path: Path | str) -> None:
-        """Write :meth:`ranking` as CSV."""
+        """Write :meth:`ranking` as CSV.
+
+        Args:
+            path: File.
+        """
         self.ranking().to_csv(path, index=False)
 
     @property
@@ -150,6 +164,10 @@ class LayerImportance:
         """Scores and ranks with confidence intervals for other images of the same kind.
 
         By :func:`macattr.ranking.bootstrap`.
+
+        Args:
+            confidence: Coverage of the intervals, in (0, 1).
+            seed: Seed of the resamples.
 
         Returns:
             One row a layer, most important first: ``layer``, ``score``, ``score_low``, ``score_high``, ``rank``,
@@ -165,6 +183,10 @@ class LayerImportance:
 
     def probability_in_top(self, fraction: float, seed: int = 0) -> pd.Series:
         """For every layer, how often it is among the top ``fraction`` over resamples of the images, highest first.
+
+        Args:
+            fraction: Share of the layers that is the top, in (0, 1].
+            seed: Seed of the resamples.
 
         Raises:
             ValueError: As :func:`macattr.ranking.probability_in_top`.
@@ -185,6 +207,9 @@ class LayerImportance:
     @classmethod
     def merge(cls, parts: Sequence["LayerImportance"]) -> "LayerImportance":
         """Rankings over different images, or different orders of the same images, as one.
+
+        Args:
+            parts: Rankings of the same layers, measured alike.
 
         Raises:
             ValueError: If there are none, they were measured differently, or samples repeat.

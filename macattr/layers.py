@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from torch import nn
 
 LayerLike = nn.Module | str
+"""A layer: the module itself, or its name in the network."""
 
 
 def parameter_owners(model: nn.Module) -> dict[str, nn.Module]:
@@ -193,7 +194,13 @@ class LayerTable:
         alias_of: Mapping[str, str] | None = None,
         whole_modules: bool = False,
     ) -> "LayerTable":
-        """The layers of a network that is not at hand: the total is theirs alone, and tied parameters count twice."""
+        """The layers of a network that is not at hand: the total is theirs alone, and tied parameters count twice.
+
+        Args:
+            layers: What is known of them.
+            alias_of: For every layer, the first that returns the same tensor; None if that is not known.
+            whole_modules: Whether a layer also unlocks the parameters of the modules inside it.
+        """
         layers = tuple(layers)
         own = {layer.name: layer.parameters for layer in layers}
         unlocks = {
@@ -216,7 +223,11 @@ class LayerTable:
         return self.layers[self.names.index(name)]
 
     def count(self, names: Iterable[str]) -> int:
-        """Number of parameters that these layers unlock together."""
+        """Number of parameters that these layers unlock together.
+
+        Args:
+            names: Layers; parameters that several of them unlock count once.
+        """
         together: dict[str, int] = {}
         for name in names:
             together |= self.unlocks[name]
@@ -224,6 +235,9 @@ class LayerTable:
 
     def match(self, patterns: Iterable[str]) -> set[str]:
         """All layers that these names and globs stand for.
+
+        Args:
+            patterns: Names, and globs such as ``*.norm*``.
 
         Raises:
             ValueError: If one of them stands for none.

@@ -139,6 +139,11 @@ def estimate_evaluations(methods: Sequence[Method], setup: Setup, images: int) -
 
     nodes x images x pixel orders for every sweep, plus what the methods without a path need. So a mask path of 30 steps
     with 4 pixel orders on 70 images takes 31 x 4 x 70 = 8680, for one method or for all that walk it.
+
+    Args:
+        methods: What is read.
+        setup: Path, steps and pixel orders.
+        images: Number of images.
     """
     walking = [method for method in methods if isinstance(method, PathMethod)]
     ordered = [method for method in walking if is_ordered(method, setup)]

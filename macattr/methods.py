@@ -148,6 +148,7 @@ class JointMethod(_WithoutPath):
 
 
 Method = PathMethod | SampleMethod | JointMethod
+"""A way to score layers: along a path, image by image, or on all images together."""
 
 
 def walks_of(method: PathMethod, setup: Setup) -> tuple[WalkName | PathLike, ...]:

@@ -32,7 +32,7 @@ BLOCK = 1 << 18
 
 @dataclass(frozen=True)
 class Partition:
-    r"""Nodes :math:`\alpha_0 < \dots < \alpha_N`, where the gradient is taken between them, and quadrature weights.
+    r"""Nodes :math:`\alpha_0 < \ldots < \alpha_N`, where the gradient is taken between them, and quadrature weights.
 
     Args:
         nodes: Positions on the path, float64, increasing.

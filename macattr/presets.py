@@ -60,6 +60,16 @@ class Preset:
     ) -> "Preset":
         """The same with every argument that is not None in place of its own value.
 
+        Args:
+            r: Share of pixels hidden at the start of the path.
+            n_steps: Increments of alpha.
+            gate: How a pixel changes from hidden to visible.
+            delta: Sharpness of the ``sigmoid`` and ``one_sided`` gates.
+            groups: Groups of pixels of the ``fade`` gate.
+            method: Where the gradient is taken.
+            include_end: Whether the whole image is the last node.
+            objective: What of the output is explained.
+
         Raises:
             ValueError: If an argument would have no effect, or is out of range.
         """
@@ -112,6 +122,9 @@ class Preset:
             order: Reveal order, or None for a random one from ``seed``.
             seed: Seed of the random order.
             patch_size: Side of the blocks that are revealed together, in pixels.
+
+        Raises:
+            ValueError: If the inputs are not images (B, C, H, W), or as :class:`macattr.paths.MaskAttributePath`.
         """
         if inputs.dim() != 4:
             raise ValueError(f"a mask path needs images (B, C, H, W), got inputs of shape {tuple(inputs.shape)}.")
@@ -124,7 +137,11 @@ class Preset:
         )  # fmt: skip
 
     def partition(self, path: Path) -> Partition:
-        """Nodes on the path."""
+        """Nodes on the path.
+
+        Args:
+            path: The path; its interval and groups place the nodes.
+        """
         if self.method in CAPTUM_ONLY:
             captum: CaptumMethod = self.method
             return captum_nodes(path.interval, self.n_steps + 1, captum)
@@ -152,6 +169,9 @@ def read_official_ranking(folder: FilePath | str) -> dict[str, float]:
     """Scores by layer name, most important first, from the authors' ``filter_name.txt`` and ``filter_cond.txt``.
 
     ``filter_index.txt``, the position of every layer in module order, is checked to be a permutation.
+
+    Args:
+        folder: Where the three files are.
 
     Raises:
         ValueError: If a file is missing or the three do not fit together.

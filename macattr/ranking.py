@@ -25,7 +25,11 @@ from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 Ties = Literal["ordinal", "average", "min", "max", "dense"]
+"""Which rank equal scores get, as in :func:`scipy.stats.rankdata`."""
+
 IntervalMethod = Literal["studentized", "t", "percentile"]
+"""How :func:`bootstrap` makes intervals of scores."""
+
 Array = np.ndarray
 
 TINY = float(np.finfo(np.float64).tiny)
@@ -147,6 +151,11 @@ def resample_means(
     Deviations from the mean (of the log score where no score is negative) are stretched by
     :math:`\sqrt{n/(n-1)}`, without which resamples of n images vary too little: by a quarter of the variance at n = 4.
 
+    Args:
+        scores: Score of every image, pixel order and layer.
+        generator: Source of randomness.
+        n_resamples: Number of resamples.
+
     Raises:
         ValueError: If scores are not finite or there are fewer than 2 images.
     """
@@ -161,6 +170,12 @@ def probability_in_top(
 
     It tells how much the images at hand leave open; it is no error rate. For a decision with a guarantee take
     :class:`macattr.stopping.StableTop`. Ties go to the layer that comes first.
+
+    Args:
+        scores: Score of every image, pixel order and layer.
+        k: Layers in the top.
+        generator: Source of randomness.
+        n_resamples: Number of resamples.
 
     Raises:
         ValueError: If ``k`` is not in 1 ... number of layers, or as :func:`resample_means`.

@@ -22,6 +22,9 @@ def step_error(full: Float[Array, "*any"], half: Float[Array, "*any"], order: in
         half: The same at N / 2 steps.
         order: Order p of the sum: 2 for the trapezoid, 1 for left and right tags.
 
+    Raises:
+        ValueError: If ``order`` is below 1.
+
     Source:
         Richardson 1911; it holds where the sum converges at its order, see :func:`observed_order`.
 

@@ -143,7 +143,11 @@ class Journal:
             )
 
     def read(self, unit: Unit) -> Record | None:
-        """What was kept of a unit."""
+        """What was kept of a unit.
+
+        Raises:
+            ValueError: If its file is damaged.
+        """
         if self.folder is None or not (file := _part(self.folder, unit)).exists():
             return None
         try:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 Item = Tensor | Sequence[Tensor] | Mapping[str, object]
+"""What holds an image, or several; see :func:`iterate_samples`."""
 
 
 @dataclass(frozen=True)

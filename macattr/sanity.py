@@ -28,6 +28,11 @@ def randomised(model: nn.Module, layers: Sequence[str], seed: int = 0) -> Iterat
     Each parameter is drawn from a normal distribution of its own mean and standard deviation: what was learned is gone,
     the scale of weights and activations stays.
 
+    Args:
+        model: Network.
+        layers: Names of the layers whose parameters are drawn anew.
+        seed: Seed of the draw.
+
     Raises:
         ValueError: If a layer is not in the model.
     """

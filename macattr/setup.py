@@ -20,6 +20,8 @@ from macattr.samples import Sample
 WalkName = Literal["mask", "twin", "line", "tail", "blur", "restore"]
 PathName = Literal["mask", "line", "tail", "blur", "restore"]
 PathLike = PathName | Callable[[Tensor], Path]
+"""A path by its name, or a function from an image (1, C, H, W) to one."""
+
 Orders = int | Tensor | Callable[[Tensor], Tensor]
 
 LISTED = 16
@@ -121,7 +123,14 @@ class Setup:
         return self.mask_path(sample, order, seed, twin=walk == "twin")
 
     def mask_path(self, sample: Sample, order: Tensor | None, seed: int, twin: bool = False) -> MaskAttributePath:
-        """The mask path of an image, or its twin."""
+        """The mask path of an image, or its twin.
+
+        Args:
+            sample: The image.
+            order: Reveal order, or None for a random one from ``seed``.
+            seed: Seed of the random order.
+            twin: Whether it is walked in reversed order.
+        """
         reference = resolve_reference(self.reference, sample.image)
         path = self.options.path(sample.image, reference, order, seed, self.patch_size)
         return path.reversed() if twin else path
@@ -140,7 +149,11 @@ class Setup:
         return sample.clean
 
     def sample_loss(self, sample: Sample, user: str) -> Objective:
-        """What parameter-based methods differentiate: ``loss``, else the mean absolute error to the clean image."""
+        """What parameter-based methods differentiate: ``loss``, else the mean absolute error to the clean image.
+
+        Raises:
+            ValueError: If the sample has no clean image and there is no ``loss``.
+        """
         if self.loss is not None:
             return self.loss
         if sample.clean is None:

@@ -86,6 +86,9 @@ class TrainableMask:
     def parameter_names(self, model: nn.Module) -> list[str]:
         """Names of the parameters that are trained.
 
+        Args:
+            model: Network whose layers were ranked.
+
         Raises:
             ValueError: If a layer is not in the model (with near matches), or no parameter is selected.
         """
@@ -103,6 +106,9 @@ class TrainableMask:
 
     def apply(self, model: nn.Module) -> Trained:
         """Make the selected parameters trainable and freeze all others.
+
+        Args:
+            model: Network whose layers were ranked; changed in place.
 
         Raises:
             ValueError: As :meth:`parameter_names`; the model is then unchanged.

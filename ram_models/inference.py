@@ -123,7 +123,14 @@ def tile_spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
 
 
 def tile_count(height: int, width: int, tile: int, overlap: int) -> int:
-    """Number of tiles in which an image is restored."""
+    """Number of tiles in which an image is restored.
+
+    Args:
+        height: Rows in pixels.
+        width: Columns in pixels.
+        tile: Side of a tile in pixels.
+        overlap: Pixels that neighbouring tiles share.
+    """
     return len(tile_spans(height, tile, overlap)) * len(tile_spans(width, tile, overlap))
 
 

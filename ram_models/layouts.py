@@ -587,7 +587,11 @@ def _described(form: Form) -> str:
 
 
 def write_table(page: Path | str) -> None:
-    """Put the table of layouts anew between the two marks of a Markdown page."""
+    """Put the table of layouts anew between the two marks of a Markdown page.
+
+    Raises:
+        ValueError: If the page has no such marks.
+    """
     text = Path(page).read_text()
     before, start, rest = text.partition("<!-- layouts -->\n")
     _, end, after = rest.partition("<!-- end of layouts -->")

@@ -51,6 +51,11 @@ def hide(
 ) -> Float[Tensor, "b c h w"]:
     """Image with ``token`` in place of hidden pixels; fractional masks blend linearly.
 
+    Args:
+        image: What is hidden in part.
+        mask: 1 where a pixel is hidden, 0 where it is visible.
+        token: What stands in place of hidden pixels.
+
     Raises:
         ValueError: If the mask has a channel dimension, or mask or token do not fit the image.
     """

@@ -98,7 +98,13 @@ def latest_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 def save_weights(network: nn.Module, path: Path, settings: Mapping[str, str]) -> None:
-    """Write a network's parameters as safetensors, with the settings of the run in its metadata."""
+    """Write a network's parameters as safetensors, with the settings of the run in its metadata.
+
+    Args:
+        network: What is saved.
+        path: File.
+        settings: Of the run, as plain text.
+    """
     parameters = {name: value.detach().cpu().contiguous() for name, value in network.named_parameters()}
     write_atomically(path, lambda file: file.write(save(parameters, {"settings": json.dumps(settings)})))
 
@@ -152,7 +158,13 @@ class Journal:
         self.bar.update(self.batch_size)
 
     def row(self, step: int, values: Mapping[str, float], picture: Float[Tensor, "3 h w"] | None = None) -> None:
-        """Add a row to the tables and to TensorBoard; its seconds are those of the steps since the row before."""
+        """Add a row to the tables and to TensorBoard; its seconds are those of the steps since the row before.
+
+        Args:
+            step: Optimiser step.
+            values: What was measured, by column.
+            picture: For TensorBoard: RGB in [0, 1].
+        """
         if not self.active:
             return
         seconds = self.now - self.began
@@ -224,7 +236,16 @@ def flat_settings(config: object, prefix: str = "") -> dict[str, str]:
 
 
 def refuse_other_settings(stored: Mapping[str, str], settings: Mapping[str, str], out: Path) -> None:
-    """Raise if a checkpoint comes from settings under which the continued run would be another one."""
+    """Raise if a checkpoint comes from settings under which the continued run would be another one.
+
+    Args:
+        stored: Settings of the checkpoint.
+        settings: Those of the run that would continue.
+        out: Folder of the run, for the message.
+
+    Raises:
+        ValueError: If one differs that matters.
+    """
     changed = [name for name in {**stored, **settings} if stored.get(name) != settings.get(name)]
     if changed:
         name = changed[0]
@@ -235,7 +256,14 @@ def refuse_other_settings(stored: Mapping[str, str], settings: Mapping[str, str]
 
 
 def record_start(out: Path, config: object, step: int, conditions: Mapping[str, object]) -> None:
-    """Write ``config.yaml``, and add this start (step, versions, machine) to ``starts.yaml``."""
+    """Write ``config.yaml``, and add this start (step, versions, machine) to ``starts.yaml``.
+
+    Args:
+        out: Folder of the run.
+        config: The recipe's configuration.
+        step: Where the run starts.
+        conditions: What else is worth knowing of this start.
+    """
     settings = _plain(asdict(config))  # type: ignore[call-overload]
     (out / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     start = {"step": step, **conditions, "python": platform.python_version(), "platform": platform.platform()}

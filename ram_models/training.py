@@ -259,6 +259,11 @@ def masked_l1(
     As every mask of :func:`ram_models.masking.random_mask` hides the same number of pixels, the mean of these means
     over processes and accumulated passes is the mean over all hidden pixels of the step.
 
+    Args:
+        restored: What the network made of the input.
+        clean: What it should be.
+        mask: 1 where a pixel was hidden.
+
     Source:
         Qin et al. 2024 (RAM), Eq. 1.
     """
@@ -282,6 +287,13 @@ def crop_numbers(
     """Which crops one process reads in each pass: step t takes crops t B ... (t + 1) B - 1, every process its slice.
 
     So a step sees the same crops however many processes and passes it is divided into.
+
+    Args:
+        first_step: Step to begin with.
+        optim: Batch size and number of steps.
+        accumulate: Passes of a step.
+        rank: Number of this process.
+        processes: Number of all processes.
 
     Raises:
         ValueError: If the batch cannot be divided.
@@ -331,6 +343,12 @@ class MaskedCrops(Crops):
 
 def training_crops(data: Data, optim: Optim, compute: Compute, seed: int) -> tuple[MixedCrops, MixedCrops]:
     """All crops of a run, and those that it is validated with: two of every held-out image.
+
+    Args:
+        data: What is trained on.
+        optim: Batch size and number of steps.
+        compute: Use of the machine.
+        seed: Seed of the crops.
 
     Raises:
         ValueError: If there are no images for training or none for validation, or a task cannot be made from them.
@@ -428,7 +446,13 @@ class State:
 
     @classmethod
     def begin(cls, network: nn.Module, optim: Optim, accelerator: Accelerator) -> "State":
-        """Before the first step; the optimiser takes the parameters that require a gradient."""
+        """Before the first step; the optimiser takes the parameters that require a gradient.
+
+        Args:
+            network: What is trained.
+            optim: Optimiser and schedule.
+            accelerator: From :func:`start`.
+        """
         trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
         average = None
         if optim.ema is not None:
@@ -526,7 +550,14 @@ def read(loader: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
 
 
 def optimise(state: State, batches: Iterable[Batch], loss: Loss, optim: Optim) -> Iterator[None]:
-    """Train on the batches; comes back after every optimiser step, when all passes of the step are done."""
+    """Train on the batches; comes back after every optimiser step, when all passes of the step are done.
+
+    Args:
+        state: Network, optimiser, average; changed in place.
+        batches: One for each pass.
+        loss: Mean loss of the network on a batch.
+        optim: Optimiser and schedule.
+    """
     accelerator, parts = state.accelerator, []
     for batch in batches:
         with accelerator.accumulate(state.trained):
@@ -575,6 +606,9 @@ def fit(
         ValueError: If an image cannot be read (the finished steps are saved), the loss is not finite, or a checkpoint
             in the folder has other settings.
         OSError: If a file cannot be written.
+
+    Warns:
+        UserWarning: If the images are not those that the run began with.
     """
     optim, log = run.optim, run.log
     settings = {name: value for name, value in flat_settings(run).items() if not name.startswith(FREE)}

@@ -21,7 +21,11 @@ class Maskable(nn.Module):
     """What is shown in place of hidden pixels unless the caller says so."""
 
     def restore(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Restored image of the same shape; both sides are multiples of ``size_multiple``."""
+        """Restored image of the same shape; both sides are multiples of ``size_multiple``.
+
+        Raises:
+            NotImplementedError: In this class; networks implement it.
+        """
         raise NotImplementedError
 
     def forward(
@@ -50,7 +54,11 @@ class Maskable(nn.Module):
 
 
 def reflect_pad(image: Float[Tensor, "b c h w"], multiple: int) -> Float[Tensor, "b c ph pw"]:
-    """Image mirrored at its bottom and right border until both sides are multiples of ``multiple``."""
+    """Image mirrored at its bottom and right border until both sides are multiples of ``multiple``.
+
+    Raises:
+        ValueError: If the image is too small to be mirrored.
+    """
     height, width = image.shape[-2:]
     bottom, right = -height % multiple, -width % multiple
     if bottom >= height or right >= width:

@@ -10,6 +10,13 @@ from torch import Tensor
 def require_between(name: str, value: float | int, low: float | int, high: float | int, meaning: str) -> None:
     """Raise unless ``value`` is finite and lies in [``low``, ``high``].
 
+    Args:
+        name: Argument, as its caller knows it.
+        value: What was given.
+        low: Least value.
+        high: Largest value.
+        meaning: What it is, for the message.
+
     Raises:
         ValueError: If it does not.
 

@@ -312,6 +312,11 @@ def draw(task: str, generator: torch.Generator) -> Degradation:
 def degrade(image: Float[Tensor, "3 h w"], task: str, generator: torch.Generator) -> Float[Tensor, "3 h w"]:
     """Image after the degradation of ``task``, its parameters drawn first: ``draw(task, generator)(image, generator)``.
 
+    Args:
+        image: RGB in [0, 1].
+        task: Name in :data:`DEGRADATIONS`.
+        generator: Source of the parameters and of noise.
+
     Raises:
         ValueError: If there is no such task, or the image is too small for it.
     """
