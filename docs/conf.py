@@ -64,6 +64,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!macattr|ram_models).*"),  # no inventories are downloaded: other projects' names stay text
     (r"py:class", r"macattr\.(engine\.Seen|run\.Record)"),  # in signatures, but nobody makes them by hand
+    (r"py:class", r"ram_models\.experiments\.parallel\.(Task|Result)"),  # type variables
 ]
 
 html_theme = "furo"

@@ -136,10 +136,12 @@ class SampleMethod(_WithoutPath):
 
 @dataclass(frozen=True)
 class JointMethod(_WithoutPath):
-    """A method that scores the layers once, on all images together or on none; arguments as :class:`SampleMethod`.
+    """A method that scores the layers once, on all images together or on none; other fields as :class:`SampleMethod`.
 
     Args:
         score: From setup and all images to the score of every layer, in the setup's order.
+        evaluations: From setup to the evaluations for one image.
+        price: The same in words.
     """
 
     score: Callable[[Setup, Sequence[Sample]], Sequence[float]]

@@ -83,6 +83,11 @@ def _shuffled(selection: Selection, block: str) -> Layers | None:
 def overlap(a: Layers, b: Layers, table: LayerTable) -> float:
     """Parameters that both train, over those that either trains.
 
+    Args:
+        a: Layers of one arm.
+        b: Layers of the other.
+        table: Layers of the network.
+
     Example:
         >>> from torch import nn
         >>> table = LayerTable.of(nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 2)))

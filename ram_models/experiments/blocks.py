@@ -73,7 +73,14 @@ def plan_arms(study: Study, blocks: Sequence[Block]) -> Plan:
 
 
 def run_blocks(study: Study, store: Store, plan: Plan, wanted: Sequence[str]) -> None:
-    """Run the arms of every block that are not finished."""
+    """Run the arms of every block that are not finished.
+
+    Args:
+        study: How.
+        store: What is finished; what is run is added.
+        plan: Layers of every arm.
+        wanted: Names of the arms.
+    """
     jobs = plan.jobs(wanted, store)
     print(f"{study.what}: {len(jobs)} runs to go; {len(store.finished())} scored networks stand in {store.folder}")
     for _, (scores, run) in in_parallel(partial(tune, study), jobs, study.processes, "run"):

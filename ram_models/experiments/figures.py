@@ -143,27 +143,28 @@ def _draw_trade_off(axes: Axes, points: pd.DataFrame, column: str) -> None:
     sns.despine(ax=axes)
 
 
-FIGURES: Mapping[str, Callable[[Path], Figure]] = MappingProxyType(
+FIGURES: Mapping[str, tuple[str, Callable[[Path], Figure]]] = MappingProxyType(
     {
-        "fig4": integrity_gap,
-        "fig14-mac": lambda results: heat_map(results, "MAC"),
-        "fig14-ig": lambda results: heat_map(results, "IG"),
-        "table5": arms,
-        "table6": trade_off,
+        "fig4": ("fig4.csv", integrity_gap),
+        "fig14-mac": ("fig14.csv", lambda results: heat_map(results, "MAC")),
+        "fig14-ig": ("fig14.csv", lambda results: heat_map(results, "IG")),
+        "table5": ("table5.csv", arms),
+        "table6": ("table6.csv", trade_off),
     }
 )
-"""Every figure by the name of its file."""
+"""Every figure by the name of its file, with the table that must be there."""
 
 
 def draw(results: Path, folder: Path) -> list[Path]:
-    """Draw every figure whose tables are there, as ``reproduction-NAME.png``; the files written."""
+    """Draw every figure whose table is there, as ``reproduction-NAME.png``; the files written.
+
+    Args:
+        results: Folder of the tables.
+        folder: Where the figures go.
+    """
     written = []
-    for name, figure in FIGURES.items():
-        try:
-            drawn = figure(results)
-        except FileNotFoundError:
-            continue
-        file = folder / f"reproduction-{name}.png"
-        drawn.savefig(file, dpi=110)
-        written.append(file)
+    for name, (table, figure) in FIGURES.items():
+        if (results / table).exists():
+            written.append(folder / f"reproduction-{name}.png")
+            figure(results).savefig(written[-1], dpi=110)
     return written

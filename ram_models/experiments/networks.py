@@ -29,8 +29,6 @@ SUPERVISED = 0.5
 def weights_file(study: Study, pretrained: Pretrained) -> Path:
     """Where the weights of a network are, or will be."""
     bundled = BUNDLED / f"{study.network}-{pretrained.name}.safetensors"
-    if pretrained == Pretrained(0):  # the network's own
-        bundled = BUNDLED / f"{study.network}.safetensors"
     if study.bundled and bundled.is_file():
         return bundled
     return study.out / "pretrain" / pretrained.name / "weights.safetensors"

@@ -63,6 +63,14 @@ class Store:
 
 
 def keyed(scores: pd.DataFrame, pretrained: str, seed: int, arm: str, progress: float) -> pd.DataFrame:
-    """Scores with what they are of in front."""
+    """Scores with what they are of in front.
+
+    Args:
+        scores: One row an image.
+        pretrained: Name of the pre-trained network.
+        seed: Of the fine-tuning, or :data:`UNTUNED`.
+        arm: What was trained, or how the network was asked.
+        progress: Share of the fine-tuning's steps.
+    """
     key = pd.DataFrame({"pretrained": pretrained, "seed": seed, "arm": arm, "progress": progress}, scores.index)
     return pd.concat([key, scores], axis=1)

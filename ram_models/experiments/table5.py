@@ -42,7 +42,13 @@ def main(study: Study) -> None:
 
 
 def write(study: Study, store: Store, stands: dict[str, str]) -> None:
-    """The tables from the finished runs."""
+    """Write the tables of what is finished.
+
+    Args:
+        study: Where, and which differences would not matter.
+        store: Finished runs.
+        stands: For every arm the one that was run for it.
+    """
     scores, runs = store.scores(), store.runs()
     table = by_arm(by_network(scores), [*FLOORS, *ARMS], stands)
     sizes = runs.groupby("arm")[["parameters", "share", "lr", "steps"]].mean()

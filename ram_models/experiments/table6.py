@@ -37,7 +37,13 @@ def main(study: Study) -> None:
 
 
 def write(study: Study, store: Store, stands: dict[str, str]) -> None:
-    """The tables from the finished runs."""
+    """Write the tables of what is finished.
+
+    Args:
+        study: Where, and which differences would not matter.
+        store: Finished runs.
+        stands: For every arm the one that was run for it.
+    """
     scores = store.scores()
     table = by_network(scores)
     by_arm(table, ARMS, stands).to_csv(study.results / "table6.csv", index=False, float_format="%.4f")

@@ -163,6 +163,11 @@ def _frontier(study: Study, job: Job, trained: Trained, judge: Judge) -> Iterato
 def interpolate(network: nn.Module, end: Path, weight: float) -> nn.Module:
     """The network with every parameter moved this share of the way to that of a weights file.
 
+    Args:
+        network: Where the way starts; it is changed.
+        end: File of the weights at its end.
+        weight: Share of the way, in [0, 1].
+
     Source:
         Wortsman et al. 2022 (WiSE-FT).
     """
