@@ -1,6 +1,6 @@
 """The arms of the fine-tuning experiments: which layers each trains, from rankings and from matched controls."""
 
-__all__ = ["MERGED", "Rankings", "arms", "merge", "overlap"]
+__all__ = ["MERGED", "Rankings", "arms", "merge", "overlap", "top"]
 
 import warnings
 from collections.abc import Collection, Mapping
@@ -35,6 +35,20 @@ class Rankings:
     influence: LayerImportance
 
 
+def top(ranking: LayerImportance, fraction: float, network: nn.Module) -> Selection:
+    """The first layers of a ranking by the paper's rule, a share of their names.
+
+    Without the warning that names are no fair budget: the experiments are about that.
+
+    Args:
+        ranking: Of the network.
+        fraction: Share of the layers, in (0, 1].
+        network: For exact counts of parameters.
+    """
+    with warnings.catch_warnings(action="ignore"):
+        return ranking.select(SelectionRule(fraction), network)
+
+
 def arms(rankings: Rankings, network: nn.Module, block: str, fraction: float = 0.1) -> dict[str, Layers]:
     """Layers that every arm trains, by the arm's name; random ones are drawn anew for every block.
 
@@ -44,27 +58,20 @@ def arms(rankings: Rankings, network: nn.Module, block: str, fraction: float = 0
         block: Name of the block, the seed of its random draws.
         fraction: Share of the layers in the arms of Table 5.
     """
-    with warnings.catch_warnings(action="ignore"):  # that names are no fair budget is what the experiment is about
-        return _arms(rankings, network, block, fraction)
-
-
-def _arms(rankings: Rankings, network: nn.Module, block: str, fraction: float) -> dict[str, Layers]:
-    """See :func:`arms`."""
-    names = SelectionRule(fraction)
-    mac = rankings.mac.select(names, network)
+    mac = top(rankings.mac, fraction, network)
     budget = SelectionRule(count=mac.parameters, by="parameters", skips=3, fill=0.9)
     table = mac.table
     found = {
         "MAC": mac.layers,
-        "MAC (authors' script)": rankings.official.select(names, network).layers,
-        "IG": rankings.influence.select(names, network).layers,
+        "MAC (authors' script)": top(rankings.official, fraction, network).layers,
+        "IG": top(rankings.influence, fraction, network).layers,
         "random": random_layers(mac, seeded(f"random {block}")).layers,
         "IG, equal parameters": rankings.influence.select(budget, network).layers,
         "random, equal parameters": random_parameters(mac, seeded(f"parameters {block}")).layers,
         "3x3 convolutions and ends": convolutions(network).layers,
         "ends": tuple(layer.name for layer in table.layers if not layer.block),
-        "MAC 20 %": rankings.mac.select(SelectionRule(2 * fraction), network).layers,
-        "MAC 50 %": rankings.mac.select(SelectionRule(5 * fraction), network).layers,
+        "MAC 20 %": top(rankings.mac, 2 * fraction, network).layers,
+        "MAC 50 %": top(rankings.mac, 5 * fraction, network).layers,
         "all": table.names,
     }
     if (shuffled := _shuffled(mac, block)) is not None:

@@ -8,8 +8,9 @@ from functools import partial
 
 import pandas as pd
 
+from ram_models.experiments.arms import top
 from ram_models.experiments.blocks import Plan, prepare, run_blocks
-from ram_models.experiments.networks import rank
+from ram_models.experiments.networks import load, rank
 from ram_models.experiments.parallel import in_parallel
 from ram_models.experiments.store import UNTUNED
 from ram_models.experiments.study import Block, Pretrained, Study
@@ -64,7 +65,7 @@ def compare(study: Study, variants: Mapping[str, Pretrained], claims: Sequence[C
     store = prepare(study, list(networks), study.results / "short")
     blocks = [Block(network, study.finetune_seeds[0]) for network in networks][: study.blocks]
     ranked = in_parallel(partial(rank, study, name="mac"), list(networks), study.processes, "ranking")
-    tops = {network: of.top(FRACTION).layers for network, of in ranked}
+    tops = {network: top(of, FRACTION, load(study, network)).layers for network, of in ranked}
     run_blocks(study, store, Plan({block: {ARM: tops[block.pretrained]} for block in blocks}, {}), [ARM])
     scores = _by_variant(store.scores(), networks)
     table = by_arm(by_network(scores[scores["stage"] == "fine-tuned"].drop(columns="stage")), list(variants), {})

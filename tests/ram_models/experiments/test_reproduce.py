@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from ram_models import checkpoints
+from ram_models.archs.rgb import RGBSwinIR
 from ram_models.cli import main
 from ram_models.experiments import blocks
 
@@ -50,6 +52,15 @@ def save(path, seed, factor=1.0):
 def reproduce(what, folder, *options):
     places = [f"--{name}={folder / name}" for name in ("data", "out", "results", "docs")]
     return main(["reproduce", what, "--config", str(folder / "small.yaml"), *places, *options])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def narrow():
+    """A network of fewer blocks and channels under the name of the small one."""
+    arguments = {"img_size": 16, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 2]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "NETWORKS", {"ram-swinir-tiny": (RGBSwinIR, arguments)})
+        yield
 
 
 @pytest.fixture(scope="module")
