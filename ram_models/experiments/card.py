@@ -1,6 +1,6 @@
 """The figure of the bundled networks' model card: how they were trained, and what they make of a photograph."""
 
-__all__ = ["WEIGHTS", "draw_card"]
+__all__ = ["TUNED", "WEIGHTS", "draw_card", "main"]
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -15,6 +15,7 @@ from torch import Tensor
 from ram_models.checkpoints import BUNDLED, build
 from ram_models.datasets import clean_photographs
 from ram_models.degradations import add_gaussian_noise, darken, gaussian_blur
+from ram_models.experiments.study import Study
 from ram_models.inference import seeded
 from ram_models.masking import random_mask, restore_with_twins
 
@@ -35,6 +36,14 @@ TUNED = f"{NETWORK}-mac"
 
 SIZE = 96
 """Side of the photograph in pixels."""
+
+
+def main(study: Study) -> None:
+    """Write the figure."""
+    file = study.docs / "images" / f"{NETWORK}.png"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draw_card().savefig(file, dpi=90)
+    print(f"written: {file}")
 
 
 def draw_card() -> Figure:

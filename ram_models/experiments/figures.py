@@ -22,7 +22,7 @@ VIEWS = ("input", "whole", "twins")
 LABELS = {"input": "degraded input", "whole": "answer to the whole input", "twins": "answer with twin masks"}
 COLOURS = dict(zip((*VIEWS, "clean"), ("0.6", "#d55e00", "#0072b2", "0.15"), strict=True))
 SHOWN = ("noise", "lowlight", "blur")
-"""Tasks whose colours are drawn."""
+"""Tasks whose colours are drawn, if they are tested."""
 
 
 def _points(results: Path) -> pd.DataFrame:
@@ -54,7 +54,8 @@ def integrity_gap(results: Path) -> Figure:
     axes.set_ylim(0, axes.get_ylim()[1] * 1.15)
     sns.despine(ax=axes)
     colours = pd.read_csv(results / "fig4-colours.csv").groupby(["task", "view", "level"], sort=False)["share"].mean()
-    for panel, task in zip(below.subplots(1, len(SHOWN), sharey=True), SHOWN, strict=True):
+    shown = [task for task in SHOWN if task in tasks]
+    for panel, task in zip(below.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True):
         for view in (*VIEWS, "clean"):
             of = colours.loc[task, view]
             label = LABELS.get(view, "clean image")

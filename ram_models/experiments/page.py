@@ -10,7 +10,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from ram_models.experiments.card import draw_card
 from ram_models.experiments.figures import draw
 from ram_models.experiments.store import UNTUNED, Store
 from ram_models.experiments.study import Study
@@ -98,7 +97,6 @@ def main(study: Study) -> None:
     page, images = study.docs / "reproduction.md", study.docs / "images"
     images.mkdir(parents=True, exist_ok=True)
     written = [file.name for file in draw(study.results, images)]
-    draw_card().savefig(images / "ram-swinir-tiny.png", dpi=90)
     page.write_text(write_page(study.results, written))
     print(f"written: {page}, {', '.join(str(images / name) for name in written)}")
 

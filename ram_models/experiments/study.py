@@ -8,7 +8,7 @@ from typing import Literal
 
 from ram_models.training import Compute, Data, Optim
 
-What = Literal["fig3", "fig4", "fig14", "page", "rates", "table3", "table4", "table5", "table6"]
+What = Literal["card", "fig3", "fig4", "fig14", "page", "rates", "table3", "table4", "table5", "table6"]
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Study:
 
     Args:
         what: Which one; rates compares learning rates on one block, at a quarter of the steps; page draws the figures
-            and writes reproduction.md from the results that are there.
+            and writes reproduction.md from the results that are there; card draws that of the bundled networks' card.
         data: Folder with the data sets, in train/ and test/.
         out: Folder for runs; what is in it is continued.
         results: Folder for tables; runs that stand there are never measured twice.

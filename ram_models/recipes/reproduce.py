@@ -9,11 +9,12 @@ __all__ = ["Config", "main"]
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from ram_models.experiments import fig4, fig14, page, pretrainings, rates, table5, table6
+from ram_models.experiments import card, fig4, fig14, page, pretrainings, rates, table5, table6
 from ram_models.experiments.study import Study as Config
 
 EXPERIMENTS: Mapping[str, Callable[[Config], None]] = MappingProxyType(
     {
+        "card": card.main,
         "fig3": pretrainings.fig3,
         "fig4": fig4.main,
         "fig14": fig14.main,

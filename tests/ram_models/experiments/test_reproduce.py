@@ -73,7 +73,7 @@ def measured(folder):
 
 def test_every_arm_of_table_5_has_its_row(measured):
     table = pd.read_csv(measured / "results/table5.csv").set_index("arm")
-    assert (table["blocks"] == 1).all()
+    assert (table["blocks"].drop("MAC shuffled") == 1).all()  # of three layers outside of blocks none is shuffled
     assert table.loc["MAC", "parameters"] < table.loc["all", "parameters"]
     assert table.loc["random, equal parameters", "parameters"] == pytest.approx(
         table.loc["MAC", "parameters"], rel=0.05
