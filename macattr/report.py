@@ -20,6 +20,7 @@ from torch import nn
 
 from macattr import comparison
 from macattr.exports import pattern_lines
+from macattr.files import write_atomically
 from macattr.importance import LayerImportance
 from macattr.methods import METHODS
 from macattr.plots import block_grid
@@ -335,7 +336,8 @@ def write_report(
         rankings = {str(rankings.dataset.attrs["method"]): rankings}
     content = _collect(rankings, fraction, model, files or {}, seed)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(_render(content), encoding="utf-8")
+    page = _render(content).encode()
+    write_atomically(Path(path), lambda file: file.write(page))
 
 
 def _render(report: Report) -> str:
@@ -380,6 +382,8 @@ def _collect(
         raise ValueError("`rankings` is empty: give at least one.")
     if not 0 < fraction <= 1:
         raise ValueError(f"`fraction` must lie in (0, 1], got {fraction}.")
+    if unknown := sorted(set(files) - set(rankings)):
+        raise ValueError(f"`files` names {', '.join(unknown)}, which are not among `rankings`: {', '.join(rankings)}.")
     names = {name: importance.dataset["layer"].values.tolist() for name, importance in rankings.items()}
     common = comparison.common_layers(names)
     first = next(iter(rankings.values()))

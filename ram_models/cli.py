@@ -107,7 +107,7 @@ def _run(name: str, arguments: list[str]) -> int:
     recipe: ModuleType = importlib.import_module(command.module)
     parser = ArgumentParser(
         prog=f"ram {name}",
-        description=f"{command.summary.capitalize()}.",
+        description=f"{command.summary[0].upper()}{command.summary[1:]}.",
         epilog=f"example: {command.example}",
         exit_on_error=False,
         allow_abbrev=False,
@@ -138,8 +138,12 @@ def _find_configs(arguments: Sequence[str]) -> list[str]:
         option = "--config=" if argument.startswith("--config=") else ""
         name = argument.removeprefix(option)
         file = CONFIGS / f"{name}.yaml"
-        wanted = (option or before == "--config") and not Path(name).is_file() and file.is_file()
-        found.append(f"{option}{file}" if wanted else argument)
+        wanted = bool(option or before == "--config") and not Path(name).is_file()
+        if wanted and not file.is_file() and (close := difflib.get_close_matches(name, _configs().split(", "), n=1)):
+            raise ValueError(
+                f"there is no file {name!r}, and no configuration of that name: did you mean {close[0]!r}?"
+            )
+        found.append(f"{option}{file}" if wanted and file.is_file() else argument)
     return found
 
 

@@ -104,17 +104,18 @@ def overlap(a: Layers, b: Layers, table: LayerTable) -> float:
     return table.count(set(a) & set(b)) / table.count(set(a) | set(b))
 
 
-def merge(found: Collection[Mapping[str, Layers]], table: LayerTable) -> dict[str, str]:
+def merge(found: Collection[Mapping[str, Layers]], table: LayerTable, keep: Collection[str] = ()) -> dict[str, str]:
     """For every arm the one that stands for it: an earlier one that trains nearly the same everywhere, or itself.
 
     Args:
         found: For every block what :func:`arms` gives; an arm that some blocks do not have stands for itself.
         table: Layers of the network.
+        keep: Arms that stand for themselves whatever they train.
     """
     stands: dict[str, str] = {}
     for arm in dict.fromkeys(arm for of in found for arm in of):
         known = [of for of in found if arm in of]
-        earlier = dict.fromkeys(stands.values()) if len(known) == len(found) else ()
+        earlier = dict.fromkeys(stands.values()) if len(known) == len(found) and arm not in keep else ()
         same = [other for other in earlier if all(overlap(of[arm], of[other], table) >= MERGED for of in known)]
         stands[arm] = same[0] if same else arm
     return stands

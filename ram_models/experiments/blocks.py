@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 
 from macattr.layers import LayerTable
-from ram_models.experiments.arms import Layers, arms, merge
-from ram_models.experiments.networks import load, pretrain, rank_all, score_untuned
+from ram_models.experiments.arms import MERGED, Layers, arms, merge, overlap
+from ram_models.experiments.judge import Judge
+from ram_models.experiments.networks import load, pretrain, rank_all, score_untuned, weights_hash
 from ram_models.experiments.parallel import in_parallel
 from ram_models.experiments.store import UNTUNED, Store
 from ram_models.experiments.study import Block, Pretrained, Study
-from ram_models.experiments.tuning import FULL, MASKED, Job, tune
+from ram_models.experiments.tuning import FULL, MASKED, Job, made_with, tune
 from ram_models.inference import seeded
 
 
@@ -26,20 +27,34 @@ class Plan:
     Args:
         layers: By block and arm, the layers that are trained.
         stands: For every arm the one that is run for it, see :func:`ram_models.experiments.arms.merge`.
+        table: Layers of the network.
     """
 
     layers: Mapping[Block, Mapping[str, Layers]]
     stands: Mapping[str, str]
+    table: LayerTable
 
-    def jobs(self, wanted: Sequence[str], store: Store) -> list[Job]:
-        """Runs that are not finished: block after block, arms in random order within each."""
-        finished, jobs = store.finished(), []
+    @property
+    def keys(self) -> list[tuple[str, int]]:
+        """Pre-training and seed of every block."""
+        return [(block.pretrained.name, block.seed) for block in self.layers]
+
+    def same_blocks(self, a: str, b: str) -> set[tuple[str, int]]:
+        """Blocks in which two arms train nearly the same parameters, so that no difference could be seen."""
+        return {
+            key
+            for key, of in zip(self.keys, self.layers.values(), strict=True)
+            if a in of and b in of and overlap(of[a], of[b], self.table) >= MERGED
+        }
+
+    def jobs(self, wanted: Sequence[str]) -> list[Job]:
+        """All runs: block after block, arms in random order within each."""
+        jobs = []
         for block, of in self.layers.items():
             run = [arm for arm in dict.fromkeys(self.stands.get(arm, arm) for arm in wanted) if arm in of]
             generator = seeded(f"order of {block.pretrained.name} {block.seed}")
-            order = torch.randperm(len(run), generator=generator).tolist()
-            jobs += [Job(block, run[place], of[run[place]]) for place in order]
-        return [job for job in jobs if job.key not in finished]
+            jobs += [Job(block, run[place], of[run[place]]) for place in torch.randperm(len(run), generator=generator)]
+        return jobs
 
 
 def prepare(study: Study, networks: Sequence[Pretrained], folder: Path) -> Store:
@@ -49,12 +64,18 @@ def prepare(study: Study, networks: Sequence[Pretrained], folder: Path) -> Store
         study: How.
         networks: What is needed.
         folder: Where finished runs are kept.
+
+    Raises:
+        ValueError: If the tests are not there, or what stands in the folder was made otherwise.
     """
+    Judge(study)  # what is missing for the tests is told before anything is trained
     for _ in in_parallel(partial(pretrain, study), networks, study.processes, "pre-training"):
         pass
     store = Store(folder)
-    known = {(pretrained, seed) for pretrained, seed, _ in store.finished()}
-    unscored = [network for network in networks if (network.name, UNTUNED) not in known]
+    wanted = {network.name: study.made_with(weights_hash(study, network)) for network in networks}
+    known = {key: hashed for key, hashed in store.finished().items() if key[1] == UNTUNED and key[0] in wanted}
+    store.refuse_others({key: wanted[key[0]] for key in known})
+    unscored = [network for network in networks if network.name not in {key[0] for key in known}]
     for _, scores in in_parallel(partial(score_untuned, study), unscored, study.processes, "network"):
         store.add(scores)
     return store
@@ -68,8 +89,9 @@ def plan_arms(study: Study, blocks: Sequence[Block]) -> Plan:
     for block in blocks:
         network = load(study, block.pretrained)
         found[block] = arms(rankings[block.pretrained], network, f"{block.pretrained.name}-{block.seed}")
-    stands = merge(found.values(), LayerTable.of(network))
-    return Plan({block: of | {MASKED: of[FULL]} for block, of in found.items()}, stands)
+    table = LayerTable.of(network)
+    stands = merge(found.values(), table, keep=(FULL, "ends"))
+    return Plan({block: of | {MASKED: of[FULL]} for block, of in found.items()}, stands, table)
 
 
 def run_blocks(study: Study, store: Store, plan: Plan, wanted: Sequence[str]) -> None:
@@ -80,8 +102,14 @@ def run_blocks(study: Study, store: Store, plan: Plan, wanted: Sequence[str]) ->
         store: What is finished; what is run is added.
         plan: Layers of every arm.
         wanted: Names of the arms.
+
+    Raises:
+        ValueError: If what stands in the store was made otherwise.
     """
-    jobs = plan.jobs(wanted, store)
-    print(f"{study.what}: {len(jobs)} runs to go; {len(store.finished())} scored networks stand in {store.folder}")
-    for _, (scores, run) in in_parallel(partial(tune, study), jobs, study.processes, "run"):
+    jobs = plan.jobs(wanted)
+    finished = store.finished()
+    store.refuse_others({job.key: made_with(study, job) for job in jobs if job.key in finished})
+    waiting = [job for job in jobs if job.key not in finished]
+    print(f"{study.what}: {len(waiting)} of {len(jobs)} runs to go; what is finished stands in {store.folder}")
+    for _, (scores, run) in in_parallel(partial(tune, study), waiting, study.processes, "run"):
         store.add(scores, run)

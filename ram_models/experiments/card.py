@@ -23,7 +23,8 @@ NETWORK = "ram-swinir-tiny"
 
 WEIGHTS: Mapping[str, str] = MappingProxyType(
     {
-        "masked, seed 0": NETWORK,
+        "the default": NETWORK,
+        "masked, seed 0": f"{NETWORK}-masked-0",
         "masked, seed 1": f"{NETWORK}-masked-1",
         "masked, seed 2": f"{NETWORK}-masked-2",
         "not masked, seed 0": f"{NETWORK}-pairwise-0",

@@ -25,7 +25,7 @@ def main(study: Study) -> None:
     found = dict(in_parallel(partial(rank_all, study), study.masked(), study.processes, "ranking"))
     rankings = {
         (network.name, method): of
-        for network, ranked in found.items()
+        for network, ranked in ((network, found[network]) for network in study.masked())
         for method, of in {"MAC": ranked.mac, "IG": ranked.influence, "MAC (authors' script)": ranked.official}.items()
     }
     tables = [described(of).assign(pretrained=name, method=method) for (name, method), of in rankings.items()]

@@ -23,9 +23,9 @@ def main(study: Study) -> None:
     """Write fig4.csv, a row an image and view, and fig4-colours.csv, the mean histogram of every task and view."""
     prepare(study, study.masked(), study.results)
     found = dict(in_parallel(partial(colours, study), study.masked(), study.processes, "network"))
-    rows = pd.concat([distances for distances, _ in found.values()])
+    rows = pd.concat([found[network][0] for network in study.masked()])
     rows.to_csv(study.results / "fig4.csv", index=False, float_format="%.5f")
-    histograms = pd.concat([of for _, of in found.values()])
+    histograms = pd.concat([found[network][1] for network in study.masked()])
     keys = ["task", "view", "channel", "level"]
     histograms.groupby(keys, sort=False)["share"].mean().reset_index().to_csv(
         study.results / "fig4-colours.csv", index=False, float_format="%.5f"
@@ -39,7 +39,7 @@ def colours(study: Study, pretrained: Pretrained) -> tuple[pd.DataFrame, pd.Data
     The distance is Wasserstein's between the values of a channel, on the scale of 0 to 255, mean over channels: how far
     values must be moved at least, wherever they are in the image.
     """
-    judge, network = Judge(study), load(study, pretrained)
+    judge, network = Judge(study), load(study, pretrained).to(study.device)
     rows, histograms = [], []
     both = zip(judge.restorations(network), judge.restorations(network, twins=True), strict=True)
     for (kind, task, setting, name, degraded, clean, whole), (*_, twins) in both:

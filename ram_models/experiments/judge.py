@@ -3,7 +3,6 @@
 __all__ = ["SCORES", "Affine", "Judge", "fit_affine"]
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
 
 import pandas as pd
 import torch
@@ -29,11 +28,15 @@ class Judge:
         study: Its ``data`` and ``judged`` say what is tested.
 
     Raises:
-        ValueError: If a setting is unknown, or its images are missing.
+        ValueError: If nothing is tested, a setting is unknown, or its images are missing.
     """
 
     def __init__(self, study: Study) -> None:
         self.judged: Judged = study.judged
+        if not self.judged.tasks:
+            raise ValueError(
+                "`judged.tasks` is empty: take `--config tiny` or `paper`, or name settings for each task."
+            )
         sets = read_sets(study.folder("test"))
         found = {test.setting.name: test for name in ("sets", "paper") for test in PROTOCOLS[name](sets).tests}
         self.tests: list[tuple[str, str, Test]] = []
@@ -44,14 +47,11 @@ class Judge:
                         raise ValueError(f"no images to test {name!r} on; there are {', '.join(found)}.")
                     self.tests.append((kind, task, found[name]))
 
-    @cached_property
-    def items(self) -> list[tuple[str, str, str, str, Tensor, Tensor]]:
+    def items(self) -> Iterator[tuple[str, str, str, str, Tensor, Tensor]]:
         """Kind, task, setting, name, degraded and clean crop of every image."""
-        return [
-            (kind, task, test.setting.name, pair.name, *test.read(pair, self.judged.seed, self.judged.crop))
-            for kind, task, test in self.tests
-            for pair in _spread(test.pairs, self.judged.images)
-        ]
+        for kind, task, test in self.tests:
+            for pair in _spread(test.pairs, self.judged.images):
+                yield kind, task, test.setting.name, pair.name, *test.read(pair, self.judged.seed, self.judged.crop)
 
     def score(self, network: nn.Module, twins: bool = False) -> pd.DataFrame:
         """One row an image, columns :data:`SCORES`.
@@ -72,7 +72,7 @@ class Judge:
     ) -> Iterator[tuple[str, str, str, str, Tensor, Tensor, Tensor]]:
         """Every item, followed by its restoration, clipped to [0, 1]."""
         device = next(network.parameters(), torch.empty(0)).device
-        for kind, task, setting, name, degraded, clean in self.items:
+        for kind, task, setting, name, degraded, clean in self.items():
             masks = seeded(f"twin masks of {setting}/{name}", self.judged.seed)
             restore: Restorer = restorer(network, twins, masks, device)
             yield kind, task, setting, name, degraded, clean, restore_any_size(restore, degraded)
@@ -117,10 +117,11 @@ def fit_affine(network: nn.Module, crops: Crops, count: int) -> Affine:
         Least squares over all pixels of these crops.
     """
     outputs, targets = [], []
+    device = next(network.parameters(), torch.empty(0)).device
     for number in range(count):
         degraded, clean = crops[number]
-        outputs.append(network(degraded[None])[0].flatten(1))
+        outputs.append(network(degraded[None].to(device))[0].cpu().flatten(1))
         targets.append(clean.flatten(1))
     inputs = torch.cat([torch.cat(outputs, 1), torch.ones(1, sum(part.shape[1] for part in outputs))])
     solution = torch.linalg.lstsq(inputs.T, torch.cat(targets, 1).T).solution
-    return Affine(network, solution.T.contiguous())
+    return Affine(network, solution.T.contiguous().to(device))

@@ -1,6 +1,16 @@
 """The pre-trained networks of a study: their weights, their rankings, and their scores before any fine-tuning."""
 
-__all__ = ["Ranking", "load", "pretrain", "rank", "rank_all", "ranking_crops", "score_untuned", "weights_file"]
+__all__ = [
+    "Ranking",
+    "load",
+    "pretrain",
+    "rank",
+    "rank_all",
+    "ranking_crops",
+    "score_untuned",
+    "weights_file",
+    "weights_hash",
+]
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +22,7 @@ from torch import Tensor, nn
 from macattr.importance import LayerImportance
 from macattr.presets import OFFICIAL
 from macattr.rank import rank_layers
+from macattr.setup import hash_parameters
 from ram_models.checkpoints import BUNDLED, build
 from ram_models.experiments.arms import Rankings
 from ram_models.experiments.judge import Judge, fit_affine
@@ -41,6 +52,11 @@ def load(study: Study, pretrained: Pretrained) -> nn.Module:
         ValueError: If it was not trained yet.
     """
     return build(study.network, weights_file(study, pretrained))
+
+
+def weights_hash(study: Study, pretrained: Pretrained) -> str:
+    """Hash of the network's parameters, 16 digits."""
+    return hash_parameters(load(study, pretrained))
 
 
 def pretrain(study: Study, pretrained: Pretrained) -> None:
@@ -82,10 +98,13 @@ def rank(study: Study, pretrained: Pretrained, name: Ranking) -> LayerImportance
         study: How.
         pretrained: What is ranked.
         name: ``mac``; ``official``, MAC as the authors' scripts have it; or ``influence``, the "IG" of Table 5.
+
+    Raises:
+        ValueError: If the stored ranking is of other weights.
     """
     file = study.results / "rankings" / pretrained.name / f"{name}.nc"
+    network = load(study, pretrained).to(study.device)
     if not file.is_file():
-        network = load(study, pretrained)
         if name == "official":
             found = rank_layers(network, ranking_crops(study, study.ranked.official_crops), preset=OFFICIAL)
         else:
@@ -93,7 +112,10 @@ def rank(study: Study, pretrained: Pretrained, name: Ranking) -> LayerImportance
             found = rank_layers(network, ranking_crops(study, study.ranked.crops), method)
         file.parent.mkdir(parents=True, exist_ok=True)
         found.save(file)
-    return LayerImportance.load(file)
+    stored = LayerImportance.load(file)
+    if stored.dataset.attrs["model_sha256"] != hash_parameters(network):
+        raise ValueError(f"{str(file)!r} ranks other weights than {pretrained.name} has now: delete it to rank again.")
+    return stored
 
 
 def rank_all(study: Study, pretrained: Pretrained) -> Rankings:
@@ -107,7 +129,7 @@ def score_untuned(study: Study, pretrained: Pretrained) -> pd.DataFrame:
     Of a masked network: ``input``, the degraded images; ``whole``, its answer to them; ``colours``, that after one map
     of colours; ``twins``. Of the pair-wise baseline its answer, as ``pairwise``.
     """
-    judge, network = Judge(study), load(study, pretrained)
+    judge, network = Judge(study), load(study, pretrained).to(study.device)
     if pretrained.ratio is None:
         scores = {"pairwise": judge.score(network)}
     else:
@@ -118,4 +140,5 @@ def score_untuned(study: Study, pretrained: Pretrained) -> pd.DataFrame:
             "colours": judge.score(fit_affine(network, crops, study.ranked.crops)),
             "twins": judge.score(network, twins=True),
         }
-    return pd.concat([keyed(of, pretrained.name, UNTUNED, arm, 0.0) for arm, of in scores.items()])
+    rows = pd.concat([keyed(of, pretrained.name, UNTUNED, arm, 0.0) for arm, of in scores.items()])
+    return rows.assign(made_with=study.made_with(weights_hash(study, pretrained)))

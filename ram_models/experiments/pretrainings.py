@@ -8,12 +8,13 @@ from functools import partial
 
 import pandas as pd
 
+from macattr.layers import LayerTable
 from ram_models.experiments.arms import top
 from ram_models.experiments.blocks import Plan, prepare, run_blocks
 from ram_models.experiments.networks import load, rank
 from ram_models.experiments.parallel import in_parallel
 from ram_models.experiments.store import UNTUNED
-from ram_models.experiments.study import Block, Pretrained, Study
+from ram_models.experiments.study import SEED_STEP, Block, Pretrained, Study
 from ram_models.experiments.summary import ID, Claim, by_arm, by_network, check_claims
 
 ARM = "MAC"
@@ -61,28 +62,31 @@ def compare(study: Study, variants: Mapping[str, Pretrained], claims: Sequence[C
         variants: By label; their seeds are replaced.
         claims: About the labels.
     """
-    networks = {replace(variant, seed=seed): label for seed in study.seeds for label, variant in variants.items()}
+    seeds = study.seeds[: study.blocks]
+    networks = {replace(variant, seed=seed): label for seed in seeds for label, variant in variants.items()}
     store = prepare(study, list(networks), study.results / "short")
-    blocks = [Block(network, study.finetune_seeds[0]) for network in networks][: study.blocks]
+    blocks = [Block(network, study.finetune_seeds[0] + SEED_STEP * network.seed) for network in networks]
     ranked = in_parallel(partial(rank, study, name="mac"), list(networks), study.processes, "ranking")
     tops = {network: top(of, FRACTION, load(study, network)).layers for network, of in ranked}
-    run_blocks(study, store, Plan({block: {ARM: tops[block.pretrained]} for block in blocks}, {}), [ARM])
+    layers = LayerTable.of(load(study, blocks[0].pretrained))
+    run_blocks(study, store, Plan({block: {ARM: tops[block.pretrained]} for block in blocks}, {}, layers), [ARM])
     scores = _by_variant(store.scores(), networks)
-    table = by_arm(by_network(scores[scores["stage"] == "fine-tuned"].drop(columns="stage")), list(variants), {})
+    tuned = by_network(scores[scores["stage"] == "fine-tuned"].drop(columns="stage"))
     before = by_network(scores[scores["stage"] == "twins"].drop(columns="stage").assign(progress=1.0))
-    table[f"{ID}, twin masks before"] = by_arm(before, list(variants), {})[ID]
+    keys = [(f"seed {seed}", 0) for seed in seeds]
+    table = by_arm(tuned, list(variants), {}, keys)
+    table[f"{ID}, before, half hidden"] = by_arm(before, list(variants), {}, keys)[ID]
     table.to_csv(study.results / f"{study.what}.csv", index=False, float_format="%.4f")
-    tuned = scores[scores["stage"] == "fine-tuned"].drop(columns="stage")
-    checked = check_claims(tuned, claims, {}, {ID: study.margin})
+    checked = check_claims(tuned, claims, {}, {ID: study.margin}, keys)
     checked.to_csv(study.results / f"{study.what}-claims.csv", index=False, float_format="%.4f")
-    print(table[["arm", "blocks", ID, f"{ID}, twin masks before"]].round(3).to_string(index=False))
+    print(table[["arm", "blocks", ID, f"{ID}, before, half hidden"]].round(3).to_string(index=False))
     print(checked[["claim", "blocks", "mean_db", "low_db", "high_db", "verdict"]].round(3).to_string(index=False))
 
 
 def _by_variant(scores: pd.DataFrame, networks: Mapping[Pretrained, str]) -> pd.DataFrame:
     """Scores with the variant as the arm, and the seed alone as what was pre-trained."""
     labels = {network.name: label for network, label in networks.items()}
-    seeds = {network.name: network.seed for network in networks}
+    seeds = {network.name: f"seed {network.seed}" for network in networks}
     known = scores[scores["pretrained"].isin(labels)]
     stage = known["arm"].where(known["seed"] == UNTUNED, "fine-tuned")
     return known.assign(

@@ -32,7 +32,11 @@ def main(study: Study) -> None:
     jobs = [Job(block, arm, layers[arm], factor, SHORTENED) for arm in ARMS for factor in FACTORS]
     found = [(job.arm, *values) for job, values in in_parallel(partial(validate, study), jobs, study.processes, "run")]
     table = pd.DataFrame(found, columns=["arm", "lr", "psnr_db"]).sort_values(["arm", "lr"], ignore_index=True)
-    table["best"] = table["psnr_db"] == table.groupby("arm")["psnr_db"].transform("max")
+    by_rate = table.groupby("arm")
+    table["best"] = table["psnr_db"] == by_rate["psnr_db"].transform("max")
+    table["edge"] = table["lr"].isin(by_rate["lr"].transform("min")) | table["lr"].isin(by_rate["lr"].transform("max"))
     study.results.mkdir(parents=True, exist_ok=True)
     table.to_csv(study.results / "rates.csv", index=False, float_format="%.6g")
     print(table.to_string(index=False))
+    if edges := table.loc[table["best"] & table["edge"], "arm"].tolist():
+        print(f"the best rate of {', '.join(edges)} is at an edge: move `rates` there and compare again")

@@ -1,6 +1,6 @@
 """Statistics of paired runs: what a difference between two arms over blocks says."""
 
-__all__ = ["Contrast", "Verdict", "block_interval", "contrast", "holm", "judge", "sign_flip_p", "two_level_interval"]
+__all__ = ["Contrast", "Verdict", "block_interval", "contrast", "holm", "sign_flip_p", "verdict_of"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ class Contrast:
         mean: Mean difference.
         low: Lower end of the interval.
         high: Upper end of the interval.
+        p_t: Two-sided p-value of Student's test; NaN for one block.
         p_sign_flip: Exact two-sided p-value of the sign-flip test.
         equivalent: Whether the mean lies within the margin, by two one-sided t tests at 5 %.
     """
@@ -31,6 +32,7 @@ class Contrast:
     mean: float
     low: float
     high: float
+    p_t: float
     p_sign_flip: float
     equivalent: bool
 
@@ -85,8 +87,9 @@ def contrast(differences: Float[Array, " blocks"], margin: float, confidence: fl
         raise ValueError(f"`differences` must be finite and at least one, got {differences.tolist()}.")
     low, high = block_interval(differences, confidence)
     inner_low, inner_high = block_interval(differences, 0.90)  # two one-sided tests at 5 %
+    p_t = float(stats.ttest_1samp(differences, 0.0).pvalue) if np.ptp(differences) > 0 else float("nan")
     return Contrast(
-        len(differences), float(differences.mean()), low, high, sign_flip_p(differences),
+        len(differences), float(differences.mean()), low, high, p_t, sign_flip_p(differences),
         -margin < inner_low and inner_high < margin,
     )  # fmt: skip
 
@@ -106,7 +109,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def judge(found: Contrast | None, margin: float) -> Verdict:
+def verdict_of(found: Contrast | None, margin: float) -> Verdict:
     """Whether a claim "the difference is positive" holds: its interval lies above 0, or below the margin, or neither.
 
     A difference that is surely positive and surely below the margin holds: it is small, and the interval says so.
@@ -120,26 +123,3 @@ def judge(found: Contrast | None, margin: float) -> Verdict:
     if found.low > 0:
         return "holds"
     return "falsified" if found.high < margin else "undecided"
-
-
-def two_level_interval(
-    differences: Sequence[Float[Array, " images"]],
-    generator: np.random.Generator,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-) -> tuple[float, float]:
-    """Percentile interval of the mean difference when both blocks and the images within them are drawn again.
-
-    Args:
-        differences: For every block the differences of its images.
-        generator: Source of randomness.
-        confidence: Coverage, in (0, 1).
-        resamples: Number of draws.
-    """
-    means = np.empty(resamples)
-    for draw in range(resamples):
-        chosen = generator.integers(len(differences), size=len(differences))
-        parts = [differences[block] for block in chosen]
-        means[draw] = np.mean([generator.choice(part, len(part)).mean() for part in parts])
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)

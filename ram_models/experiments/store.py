@@ -2,7 +2,7 @@
 
 __all__ = ["KEY", "RUN_COLUMNS", "UNTUNED", "Store", "keyed"]
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,16 +31,34 @@ class Store:
     folder: Path
 
     def scores(self) -> pd.DataFrame:
-        """Columns :data:`KEY`, then those of :data:`ram_models.experiments.judge.SCORES`."""
-        return self._read("scores.csv", KEY)
+        """Columns :data:`KEY`, those of :data:`ram_models.experiments.judge.SCORES`, and ``made_with``."""
+        return self._read("scores.csv", (*KEY, "made_with"))
 
     def runs(self) -> pd.DataFrame:
         """Columns :data:`RUN_COLUMNS`."""
         return self._read("runs.csv", RUN_COLUMNS)
 
-    def finished(self) -> set[tuple[str, int, str]]:
-        """Pre-training, seed and arm of everything scored."""
-        return set(self.scores()[list(KEY[:3])].drop_duplicates().itertuples(index=False, name=None))
+    def finished(self) -> dict[tuple[str, int, str], str]:
+        """By pre-training, seed and arm of everything scored, the hash of what it was made with."""
+        rows = self.scores()[[*KEY[:3], "made_with"]].drop_duplicates()
+        return {(row.pretrained, row.seed, row.arm): row.made_with for row in rows.itertuples()}
+
+    def refuse_others(self, made_with: Mapping[tuple[str, int, str], str]) -> None:
+        """Raise if something that is wanted stands here, but made otherwise.
+
+        Args:
+            made_with: By pre-training, seed and arm, the hash of what it would be made with now.
+
+        Raises:
+            ValueError: If a hash differs.
+        """
+        finished = self.finished()
+        if others := [key for key, wanted in made_with.items() if finished.get(key, wanted) != wanted]:
+            raise ValueError(
+                f"{str(self.folder)!r} holds {len(others)} runs that were made with other settings, weights, tests or "
+                f"layers than now, e.g. {' / '.join(map(str, others[0]))}: choose another `results`, or delete their "
+                "rows from scores.csv and runs.csv."
+            )
 
     def add(self, scores: pd.DataFrame, run: pd.DataFrame | None = None) -> None:
         """Add a finished run; its scores go last, because they say that it is finished."""
@@ -57,6 +75,8 @@ class Store:
         """Add rows in one write."""
         file = self.folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
+        if file.exists() and list(known := pd.read_csv(file, nrows=0).columns) != list(rows.columns):
+            raise ValueError(f"{str(file)!r} has the columns {', '.join(known)}: choose another `results`.")
         text = rows.to_csv(index=False, header=not file.exists(), float_format="%.6g", lineterminator="\n")
         with file.open("a") as opened:
             opened.write(text)

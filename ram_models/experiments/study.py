@@ -1,14 +1,22 @@
 """What a study is: networks, runs, tests and margins; the configuration of ``ram reproduce``."""
 
-__all__ = ["Block", "Judged", "Pretrained", "Ranked", "Rate", "Study"]
+__all__ = ["SEED_STEP", "Block", "Judged", "Pretrained", "Ranked", "Rate", "Study"]
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import torch
+
 from ram_models.training import Compute, Data, Optim
 
 What = Literal["card", "fig3", "fig4", "fig14", "page", "rates", "table3", "table4", "table5", "table6"]
+
+
+SEED_STEP = 100
+"""Between the seeds of blocks of different pre-trainings."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,8 @@ class Ranked:
     Args:
         crops: Number of crops.
         size: Side of the crops in pixels.
-        official_crops: Number of crops of the authors' procedure, which takes seven times the steps.
+        official_crops: Number of crops, the first of these, for the authors' procedure, which takes seven times the
+            steps.
         seed: Seed of the crops; one that no training run has.
     """
 
@@ -49,14 +58,14 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Rate:
-    """Learning rate of a class of budgets.
+    """A learning rate that was found good for one budget.
 
     Args:
-        up_to: Largest share of the network's parameters in the class, in (0, 1].
+        share: Share of the network's parameters that are trained, in (0, 1].
         lr: Peak learning rate.
     """
 
-    up_to: float
+    share: float
     lr: float
 
 
@@ -117,13 +126,15 @@ class Study:
         network: Name of the network, see :func:`ram_models.checkpoints.build`.
         bundled: Take the pre-trained weights that come with the package where there are some.
         seeds: Seeds of the pre-trainings.
-        finetune_seeds: Seeds of the fine-tunings; every pair of both is a block.
+        finetune_seeds: Seeds of the fine-tunings; every pair of both is a block, with crops of its own: 100 times the
+            seed of the pre-training is added.
         blocks: Stop after this many blocks; null goes through all.
         crops: Training data of both stages, but for its folders.
         pretrain: Optimiser of the pre-training.
         short_pretrain: Optimiser of the pre-trainings of table3, table4 and fig3.
         finetune: Optimiser of the fine-tuning, but for its learning rate.
-        rates: Learning rates by budget, the smallest budget first.
+        rates: Learning rates by budget, the smallest budget first, as [{share: 0.1, lr: 0.002}, {share: 1, lr: 0.001}];
+            between them they are interpolated, on logarithmic scales, and beyond them constant.
         ranked: What layers are ranked on.
         judged: What networks are judged by.
         margin: Largest difference in dB in distribution that would not matter.
@@ -155,8 +166,9 @@ class Study:
     processes: int = 1
 
     def __post_init__(self) -> None:
-        if not self.rates or self.rates[-1].up_to != 1.0:
-            raise ValueError("`rates` must end with `up_to: 1.0`, the class of full fine-tuning.")
+        shares = [rate.share for rate in self.rates]
+        if not shares or shares != sorted(set(shares)) or not 0 < shares[0] <= shares[-1] <= 1:
+            raise ValueError(f"`rates` must have ascending shares in (0, 1], got {shares}.")
         if self.processes < 1:
             raise ValueError(f"`processes` must be at least 1, got {self.processes}.")
         if set(self.seeds) & set(self.finetune_seeds):
@@ -185,9 +197,21 @@ class Study:
 
     def all_blocks(self) -> list[Block]:
         """Pairs of a pre-trained network and a seed: every network once before any comes again."""
-        pairs = [Block(network, seed) for seed in self.finetune_seeds for network in self.masked()]
+        pairs = [
+            Block(network, seed + SEED_STEP * network.seed) for seed in self.finetune_seeds for network in self.masked()
+        ]
         return pairs[: self.blocks]
 
     def lr(self, share: float) -> float:
         """Learning rate for a share of trained parameters."""
-        return next(rate.lr for rate in self.rates if share <= rate.up_to)
+        shares, lrs = ([getattr(rate, name) for rate in self.rates] for name in ("share", "lr"))
+        return float(np.exp(np.interp(np.log(share), np.log(shares), np.log(lrs))))
+
+    def made_with(self, *more: object) -> str:
+        """Changes if crops, tests or anything else that is named changes; 12 hexadecimal digits."""
+        return hashlib.sha256(repr((self.crops, self.judged, *more)).encode()).hexdigest()[:12]
+
+    @property
+    def device(self) -> str:
+        """Where networks are ranked and judged."""
+        return "cuda" if torch.cuda.is_available() and not self.compute.cpu else "cpu"

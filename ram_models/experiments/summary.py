@@ -1,19 +1,40 @@
 """From scores to statements: means of every arm, differences between arms over blocks, and what they say of a claim."""
 
-__all__ = ["Claim", "above_frontier", "by_arm", "by_network", "check_claims"]
+__all__ = [
+    "CLAIM_COLUMNS",
+    "ID",
+    "NOISE",
+    "Claim",
+    "above_frontier",
+    "by_arm",
+    "by_network",
+    "check_claims",
+    "describe_difference",
+]
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
-from ram_models.experiments.statistics import Contrast, contrast, holm, judge, two_level_interval
+from ram_models.experiments.statistics import contrast, holm, verdict_of
 from ram_models.experiments.store import KEY, UNTUNED
 from ram_models.experiments.tuning import FULL
 
+Key = tuple[str, int]
+"""Pre-training and seed of a block."""
+
+CLAIM_COLUMNS = (
+    "claim", "a", "b", "column", "paper_db", "family", "blocks", "same_blocks", "mean_db", "low_db", "high_db",
+    "pretrainings", "positive_pretrainings", "p_t", "p_holm", "p_sign_flip", "equivalent", "verdict",
+)  # fmt: skip
+"""Columns of the tables of claims."""
+
 ID = "in distribution"
+"""Column of the mean over the trained tasks."""
+
 NOISE = "poisson and speckle"
 """The primary unseen noise: not like the masks of the pre-training, as pepper is."""
 
@@ -28,6 +49,8 @@ class Claim:
         b: Arm that it is better than.
         column: Where, see :func:`by_network`.
         paper: Difference in dB that the paper reports; None if it does not say.
+        family: Whether it is one of those that were chosen beforehand and are corrected for their number; the others
+            describe.
     """
 
     text: str
@@ -35,6 +58,7 @@ class Claim:
     b: str
     column: str = ID
     paper: float | None = None
+    family: bool = False
 
 
 def by_network(scores: pd.DataFrame) -> pd.DataFrame:
@@ -56,92 +80,126 @@ def by_network(scores: pd.DataFrame) -> pd.DataFrame:
     table[ID] = wide["trained"].mean(axis=1)
     if "unseen" in wide:
         table["unseen"] = wide["unseen"].mean(axis=1)
-        table[NOISE] = wide["unseen"][["poisson", "speckle"]].mean(axis=1)
+        table[NOISE] = wide["unseen"].reindex(columns=["poisson", "speckle"]).mean(axis=1, skipna=False)
     trained = means.xs("trained", level="kind").groupby(level=key, sort=False).mean()
     return table.assign(ssim=trained["ssim"], kept=trained["kept_db"])
 
 
-def blocks_of(table: pd.DataFrame, arm: str) -> pd.DataFrame:
-    """Rows of an arm at its end by (pretrained, seed); an arm without fine-tuning once for every seed there is."""
-    of = table.xs(arm, level="arm") if arm in table.index.get_level_values("arm") else table.iloc[:0].droplevel("arm")
-    of = of[of.index.get_level_values("progress").isin([0.0, 1.0])].droplevel("progress")
-    if set(of.index.get_level_values("seed")) != {UNTUNED}:
-        return of
-    seeds = sorted({seed for seed in table.index.get_level_values("seed") if seed != UNTUNED})
-    return pd.concat({seed: of.droplevel("seed") for seed in seeds}, names=["seed"]).swaplevel()
+def blocks_of(table: pd.DataFrame, arm: str, blocks: Sequence[Key]) -> pd.DataFrame:
+    """Rows of an arm at its end, for the blocks where it was run.
+
+    A network without fine-tuning stands once for every block of that network.
+    """
+    of = table[(table.index.get_level_values("arm") == arm) & table.index.get_level_values("progress").isin([0.0, 1.0])]
+    rows = of.droplevel(["arm", "progress"])
+    untuned = set(rows.index.get_level_values("seed")) == {UNTUNED}
+    keys = {key: (key[0], UNTUNED) if untuned else key for key in blocks}
+    found = {key: rows.loc[stored] for key, stored in keys.items() if stored in rows.index}
+    index = pd.MultiIndex.from_tuples(list(found), names=["pretrained", "seed"]) if found else rows.index[:0]
+    return pd.DataFrame(list(found.values()), index=index, columns=rows.columns)
 
 
-def by_arm(table: pd.DataFrame, arms: Sequence[str], stands: Mapping[str, str]) -> pd.DataFrame:
-    """Mean of every arm over its blocks, and the standard deviation in distribution.
+def by_arm(table: pd.DataFrame, arms: Sequence[str], stands: Mapping[str, str], blocks: Sequence[Key]) -> pd.DataFrame:
+    """Mean of every arm, and the standard deviation in distribution.
+
+    Fine-tuned arms are averaged over the blocks that all of them have, so that they can be compared; networks without
+    fine-tuning over the networks, and their number of blocks is missing.
 
     Args:
         table: Of :func:`by_network`.
         arms: Names, in the order of the result.
         stands: For every arm the one that was run for it.
+        blocks: Pre-training and seed of every block of the study.
     """
+    ends = table[table.index.get_level_values("progress").isin([0.0, 1.0])]
+    own = {arm: ends[ends.index.get_level_values("arm") == stands.get(arm, arm)] for arm in arms}
+    tuned = {arm: blocks_of(table, stands.get(arm, arm), blocks) for arm, of in own.items() if _is_tuned(of)}
+    common = [key for key in blocks if all(key in of.index for of in tuned.values() if len(of))]
     rows = {}
-    for arm in arms:
-        of = blocks_of(table, stands.get(arm, arm))
-        rows[arm] = of.mean() if len(of) else pd.Series(np.nan, of.columns)
-        rows[arm]["blocks"] = len(of)
-        rows[arm]["sd"] = of[ID].std() if len(of) > 1 else np.nan
+    for arm, of in own.items():
+        shown = tuned[arm].loc[tuned[arm].index.isin(common)] if arm in tuned else of
+        rows[arm] = shown.mean() if len(shown) else pd.Series(np.nan, table.columns)
+        rows[arm]["blocks"] = len(shown) if arm in tuned else np.nan
+        rows[arm]["sd"] = shown[ID].std() if len(shown) > 1 else np.nan
     result = pd.DataFrame(rows).T.rename_axis("arm").reset_index()
-    return result.assign(blocks=result["blocks"].astype(int), run_as=[stands.get(arm, arm) for arm in arms])
+    return result.assign(run_as=[stands.get(arm, arm) for arm in arms])
 
 
-def image_differences(scores: pd.DataFrame, a: str, b: str, column: str) -> list[np.ndarray]:
-    """For every block the differences between two arms, image by image."""
-    wanted = {ID: scores["kind"] == "trained", NOISE: scores["task"].isin(["poisson", "speckle"])}
-    chosen = scores[wanted.get(column, scores["task"] == column) & (scores["progress"] == 1.0)]
-    image = ["pretrained", "seed", "setting", "image"]
-    values = chosen.set_index([*image, "arm"])["psnr_db"].unstack("arm")
-    if a not in values or b not in values:
-        return []
-    differences = (values[a] - values[b]).dropna()
-    return [of.to_numpy() for _, of in differences.groupby(level=["pretrained", "seed"], sort=False)]
+def _is_tuned(of: pd.DataFrame) -> bool:
+    """Whether these rows are of fine-tuned networks; an arm that was never run counts as one."""
+    return set(of.index.get_level_values("seed")) != {UNTUNED}
 
 
 def check_claims(
-    scores: pd.DataFrame, claims: Sequence[Claim], stands: Mapping[str, str], margins: Mapping[str, float]
+    table: pd.DataFrame,
+    claims: Sequence[Claim],
+    stands: Mapping[str, str],
+    margins: Mapping[str, float],
+    blocks: Sequence[Key],
+    same: Callable[[str, str], Collection[Key]] = lambda a, b: (),
 ) -> pd.DataFrame:
     """What the blocks say of every claim.
 
     Args:
-        scores: Of a :class:`ram_models.experiments.store.Store`.
-        claims: One family, over which Holm's correction goes.
+        table: Of :func:`by_network`.
+        claims: What is claimed; Holm's correction goes over those of the family.
         stands: For every arm the one that was run for it.
         margins: Difference in dB that would not matter, by column.
+        blocks: Pre-training and seed of every block of the study.
+        same: For two arms, the blocks in which both train nearly the same parameters; these are left out.
 
     Returns:
-        One row a claim: ``claim, a, b, column, paper_db, blocks, mean_db, low_db, high_db`` (95 %, over blocks),
-        ``image_low_db, image_high_db`` (blocks and images drawn again), ``p_sign_flip, p_holm, equivalent, verdict``.
+        One row a claim: ``claim, a, b, column, paper_db, blocks, same_blocks, mean_db, low_db, high_db`` (95 %, over
+        blocks), ``pretrainings, positive_pretrainings`` (how many there are, and how many have a positive mean),
+        ``p_t, p_holm, p_sign_flip, equivalent, verdict``.
     """
-    table = by_network(scores)
-    rows: list[dict[str, object]] = []
+    rows = []
     for claim in claims:
         a, b = stands.get(claim.a, claim.a), stands.get(claim.b, claim.b)
         row: dict[str, object] = {"claim": claim.text, "a": claim.a, "b": claim.b, "column": claim.column}
-        row["paper_db"] = claim.paper
-        difference = (blocks_of(table, a)[claim.column] - blocks_of(table, b)[claim.column]).dropna()
-        found: Contrast | None = None
-        if a != b and len(difference):
-            found = contrast(difference.to_numpy(), margins[claim.column])
-            row |= {"blocks": found.blocks, "mean_db": found.mean, "low_db": found.low, "high_db": found.high}
-            row |= {"p_sign_flip": found.p_sign_flip, "equivalent": found.equivalent}
-            if images := image_differences(scores, a, b, claim.column):
-                low, high = two_level_interval(images, np.random.default_rng(0))
-                row |= {"image_low_db": low, "image_high_db": high}
-        same = "the same layers" if a == b else judge(found, margins[claim.column])
-        rows.append(row | {"verdict": same})
-    checked = pd.DataFrame(rows)
-    if "p_sign_flip" in checked:
-        tested = checked["p_sign_flip"].notna()
-        checked.loc[tested, "p_holm"] = holm(checked.loc[tested, "p_sign_flip"].tolist())
-    order = ["claim", "a", "b", "column", "paper_db", "blocks", "mean_db", "low_db", "high_db", "image_low_db"]
-    return checked.reindex(columns=[*order, "image_high_db", "p_sign_flip", "p_holm", "equivalent", "verdict"])
+        left_out = blocks if a == b else same(a, b)
+        row |= {"paper_db": claim.paper, "family": claim.family, "same_blocks": len(left_out)}
+        rows.append(row | _measured(table, claim.column, a, b, [key for key in blocks if key not in left_out], margins))
+    checked = pd.DataFrame(rows).reindex(columns=list(CLAIM_COLUMNS))
+    tested = checked["family"] & checked["p_t"].notna()
+    checked.loc[tested, "p_holm"] = holm(checked.loc[tested, "p_t"].tolist())
+    return checked.drop(columns="family")
 
 
-def above_frontier(table: pd.DataFrame, arm: str, column: str) -> pd.Series:
+def _measured(
+    table: pd.DataFrame, column: str, a: str, b: str, blocks: Sequence[Key], margins: Mapping[str, float]
+) -> dict[str, object]:
+    """The difference between two arms over these blocks, and its verdict."""
+    if not blocks:
+        return {"verdict": "the same layers"}
+    if column not in table:
+        return {"verdict": "not tested"}
+    difference = (blocks_of(table, a, blocks)[column] - blocks_of(table, b, blocks)[column]).dropna()
+    return describe_difference(difference, margins[column])
+
+
+def describe_difference(difference: pd.Series, margin: float) -> dict[str, object]:
+    """The columns of :func:`check_claims` that follow from a difference.
+
+    Args:
+        difference: In dB, by pre-training and seed.
+        margin: What would not matter, in dB.
+    """
+    if not len(difference):
+        return {"verdict": "not tested"}
+    found = contrast(difference.to_numpy(dtype=float), margin)
+    means = difference.groupby(level="pretrained").mean()
+    verdict = verdict_of(found, margin)
+    if verdict == "holds" and not (means > 0).all():
+        verdict = "undecided"
+    return {
+        "blocks": found.blocks, "mean_db": found.mean, "low_db": found.low, "high_db": found.high,
+        "pretrainings": len(means), "positive_pretrainings": int((means > 0).sum()), "p_t": found.p_t,
+        "p_sign_flip": found.p_sign_flip, "equivalent": found.equivalent, "verdict": verdict,
+    }  # fmt: skip
+
+
+def above_frontier(table: pd.DataFrame, arm: str, column: str, blocks: Sequence[Key]) -> pd.Series:
     """How far an arm lies above full fine-tuning at equal quality in distribution, for every block.
 
     The frontier is the better of two lines from the pre-trained to the fully fine-tuned network, at the arm's quality
@@ -151,12 +209,13 @@ def above_frontier(table: pd.DataFrame, arm: str, column: str) -> pd.Series:
         table: Of :func:`by_network`.
         arm: What is compared.
         column: Where, e.g. ``poisson and speckle``.
+        blocks: Pre-training and seed of every block of the study.
 
     Returns:
         Difference in dB by (pretrained, seed); NaN where the arm is better in distribution than the whole frontier.
     """
     arms, found = table.index.get_level_values("arm"), {}
-    for (pretrained, seed), own in blocks_of(table, arm).iterrows():
+    for (pretrained, seed), own in blocks_of(table, arm, blocks).iterrows():
         start = table.loc[(pretrained, UNTUNED, "whole", 0.0)]
         block = table.xs((pretrained, seed), level=("pretrained", "seed"))
         lines = []
@@ -167,7 +226,8 @@ def above_frontier(table: pd.DataFrame, arm: str, column: str) -> pd.Series:
                 lines.append(pd.concat([start.to_frame().T, points, end])[[ID, column]].to_numpy(float))
         heights = [_highest(line, float(own[ID])) for line in lines]
         found[pretrained, seed] = own[column] - np.nanmax(heights) if np.isfinite(heights).any() else np.nan
-    return pd.Series(found, dtype=float).rename_axis(["pretrained", "seed"])
+    index = pd.MultiIndex.from_tuples(list(found), names=["pretrained", "seed"]) if found else None
+    return pd.Series(list(found.values()), index, dtype=float)
 
 
 def _highest(line: np.ndarray, at: float) -> float:

@@ -4,7 +4,7 @@ __all__ = ["ARMS", "CLAIMS", "FLOORS", "main", "write"]
 
 import pandas as pd
 
-from ram_models.experiments.blocks import plan_arms, prepare, run_blocks
+from ram_models.experiments.blocks import Plan, plan_arms, prepare, run_blocks
 from ram_models.experiments.store import Store
 from ram_models.experiments.study import Study
 from ram_models.experiments.summary import ID, Claim, by_arm, by_network, check_claims
@@ -24,12 +24,12 @@ CLAIMS = (
     Claim("MAC is better than random layers, as many", "MAC (authors' script)", "random", ID, 0.42),
     Claim("MAC is better than IG, as many layers", "MAC (authors' script)", "IG", ID, 0.36),
     Claim("IG is better than random layers, as many", "IG", "random", ID, 0.06),
-    Claim("MAC is better than random layers, as many parameters", "MAC", "random, equal parameters"),
-    Claim("MAC is better than IG, as many parameters", "MAC", "IG, equal parameters"),
+    Claim("MAC is better than random layers, as many parameters", "MAC", "random, equal parameters", family=True),
+    Claim("MAC is better than IG, as many parameters", "MAC", "IG, equal parameters", family=True),
     Claim("our MAC is better than that of the authors' script", "MAC", "MAC (authors' script)"),
     Claim("MAC is better than all 3x3 convolutions and the ends, which asks no image", "MAC",
-          "3x3 convolutions and ends"),
-    Claim("MAC is better than itself shuffled within role and stage", "MAC", "MAC shuffled"),
+          "3x3 convolutions and ends", family=True),
+    Claim("MAC is better than itself shuffled within role and stage", "MAC", "MAC shuffled", family=True),
 )  # fmt: skip
 
 
@@ -38,23 +38,23 @@ def main(study: Study) -> None:
     store = prepare(study, study.masked(), study.results)
     plan = plan_arms(study, study.all_blocks())
     run_blocks(study, store, plan, (*ARMS, "ends", FULL))
-    write(study, store, dict(plan.stands))
+    write(study, store, plan)
 
 
-def write(study: Study, store: Store, stands: dict[str, str]) -> None:
+def write(study: Study, store: Store, plan: Plan) -> None:
     """Write the tables of what is finished.
 
     Args:
         study: Where, and which differences would not matter.
         store: Finished runs.
-        stands: For every arm the one that was run for it.
+        plan: Blocks and arms.
     """
-    scores, runs = store.scores(), store.runs()
-    table = by_arm(by_network(scores), [*FLOORS, *ARMS], stands)
+    networks, runs = by_network(store.scores()), store.runs()
+    table = by_arm(networks, [*FLOORS, *ARMS], plan.stands, plan.keys)
     sizes = runs.groupby("arm")[["parameters", "share", "lr", "steps"]].mean()
     table = table.merge(sizes, how="left", left_on="run_as", right_index=True)
     table.to_csv(study.results / "table5.csv", index=False, float_format="%.4f")
-    claims = check_claims(scores, CLAIMS, stands, {ID: study.margin})
+    claims = check_claims(networks, CLAIMS, plan.stands, {ID: study.margin}, plan.keys, plan.same_blocks)
     claims.to_csv(study.results / "table5-claims.csv", index=False, float_format="%.4f")
     columns = ["arm", "parameters", "blocks", ID, "sd", "ssim"]
     with pd.option_context("display.width", 200):

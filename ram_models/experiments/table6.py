@@ -4,11 +4,19 @@ __all__ = ["ARMS", "CLAIMS", "RATIOS", "main", "write"]
 
 import pandas as pd
 
-from ram_models.experiments.blocks import plan_arms, prepare, run_blocks
-from ram_models.experiments.statistics import contrast, judge
+from ram_models.experiments.blocks import Plan, plan_arms, prepare, run_blocks
 from ram_models.experiments.store import Store
 from ram_models.experiments.study import Pretrained, Study
-from ram_models.experiments.summary import ID, NOISE, Claim, above_frontier, by_arm, by_network, check_claims
+from ram_models.experiments.summary import (
+    ID,
+    NOISE,
+    Claim,
+    above_frontier,
+    by_arm,
+    by_network,
+    check_claims,
+    describe_difference,
+)
 from ram_models.experiments.tuning import FULL, MASKED
 
 RATIOS = ("MAC", "MAC 20 %", "MAC 50 %", FULL)
@@ -33,42 +41,36 @@ def main(study: Study) -> None:
     store = prepare(study, [*study.masked(), Pretrained(study.seeds[0], ratio=None)], study.results)
     plan = plan_arms(study, study.all_blocks())
     run_blocks(study, store, plan, ("ends", "random", *RATIOS, MASKED))
-    write(study, store, dict(plan.stands))
+    write(study, store, plan)
 
 
-def write(study: Study, store: Store, stands: dict[str, str]) -> None:
+def write(study: Study, store: Store, plan: Plan) -> None:
     """Write the tables of what is finished.
 
     Args:
         study: Where, and which differences would not matter.
         store: Finished runs.
-        stands: For every arm the one that was run for it.
+        plan: Blocks and arms.
     """
-    scores = store.scores()
-    table = by_network(scores)
-    by_arm(table, ARMS, stands).to_csv(study.results / "table6.csv", index=False, float_format="%.4f")
+    networks = by_network(store.scores())
+    table = by_arm(networks, ARMS, plan.stands, plan.keys)
+    table.to_csv(study.results / "table6.csv", index=False, float_format="%.4f")
     columns = ("poisson", "pepper", "speckle", NOISE)
     margins = {ID: study.margin} | dict.fromkeys(columns, study.margin_unseen)
-    claims = pd.concat(
-        [check_claims(scores, CLAIMS, stands, margins), _equal_quality(table, stands, study.margin_unseen)],
-        ignore_index=True,
-    )
+    checked = check_claims(networks, CLAIMS, plan.stands, margins, plan.keys, plan.same_blocks)
+    claims = pd.concat([checked, _equal_quality(networks, plan, study.margin_unseen)], ignore_index=True)
     claims.to_csv(study.results / "table6-claims.csv", index=False, float_format="%.4f")
     with pd.option_context("display.width", 200):
         shown = ["arm", "blocks", *columns, ID]
-        print(by_arm(table, ARMS, stands)[shown].round(2).to_string(index=False))
+        print(table[shown].round(2).to_string(index=False))
         print(claims[["claim", "blocks", "mean_db", "low_db", "high_db", "verdict"]].round(3).to_string(index=False))
 
 
-def _equal_quality(table: pd.DataFrame, stands: dict[str, str], margin: float) -> pd.DataFrame:
+def _equal_quality(networks: pd.DataFrame, plan: Plan, margin: float) -> pd.DataFrame:
     """The claim at equal quality in distribution, on each noise; blocks off the frontier's end do not count."""
     rows = []
     for column in ("pepper", NOISE):
-        heights = above_frontier(table, stands.get("MAC", "MAC"), column).dropna()
+        heights = above_frontier(networks, plan.stands.get("MAC", "MAC"), column, plan.keys).dropna()
         row: dict[str, object] = {"claim": EQUAL_QUALITY, "a": "MAC", "b": f"{FULL}, equal quality", "column": column}
-        found = contrast(heights.to_numpy(), margin) if len(heights) else None
-        if found is not None:
-            row |= {"blocks": found.blocks, "mean_db": found.mean, "low_db": found.low, "high_db": found.high}
-            row |= {"p_sign_flip": found.p_sign_flip, "equivalent": found.equivalent}
-        rows.append(row | {"verdict": judge(found, margin)})
+        rows.append(row | describe_difference(heights, margin))
     return pd.DataFrame(rows)

@@ -1,6 +1,6 @@
 """One run of the fine-tuning experiments: an arm of a block, trained and scored."""
 
-__all__ = ["FULL", "MASKED", "Job", "Trained", "interpolate", "train", "tune", "validate"]
+__all__ = ["FULL", "MASKED", "Job", "Trained", "interpolate", "made_with", "train", "tune", "validate"]
 
 import time
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from torch import nn
 from macattr.trainable import TrainableMask
 from ram_models.checkpoints import build, create, load_weights
 from ram_models.experiments.judge import Judge
-from ram_models.experiments.networks import load, weights_file
+from ram_models.experiments.networks import load, weights_file, weights_hash
 from ram_models.experiments.store import RUN_COLUMNS, keyed
 from ram_models.experiments.study import Block, Study
 from ram_models.recipes import finetune
@@ -86,8 +86,17 @@ class Trained:
         return self.config.out / "weights.safetensors"
 
 
+def made_with(study: Study, job: Job) -> str:
+    """What a run's scores depend on, as a hash: if it changes, they are those of another run."""
+    return study.made_with(study.finetune, study.rates, weights_hash(study, job.block.pretrained), job.layers)
+
+
 def train(study: Study, job: Job) -> Trained:
-    """Fine-tune, or continue; nothing is done again that is finished."""
+    """Fine-tune, or continue; a run that is finished takes no further step.
+
+    Raises:
+        ValueError: If the run in its folder has other settings or layers.
+    """
     began = time.monotonic()
     start_file = weights_file(study, job.block.pretrained)
     network, mask = create(study.network), TrainableMask(job.layers)
@@ -97,20 +106,18 @@ def train(study: Study, job: Job) -> Trained:
     steps = study.finetune.steps // job.shortened
     often = max(1, steps // ON_THE_WAY)
     pretrained, seed, arm = job.key
-    folder = arm.replace("/", " ") + (f" x{job.factor:g}" if job.factor != 1 else "")
+    lr = study.lr(share) * job.factor
     config = finetune.Config(
         data=study.training_data(),
-        out=study.out / f"finetune-{steps}" / f"{pretrained}-{seed}" / folder,
+        out=study.out / f"finetune-{steps}" / f"{pretrained}-{seed}" / f"{arm.replace('/', ' ')} lr {lr:.3g}",
         network=finetune.Start(study.network, str(start_file)),
-        optim=replace(study.finetune, steps=steps, lr=study.lr(share) * job.factor),
+        optim=replace(study.finetune, steps=steps, lr=lr, warmup=study.finetune.warmup // job.shortened),
         compute=study.compute,
-        log=Log(often, steps, often, keep=ON_THE_WAY, tensorboard=False),
+        log=Log(often, steps, often, keep=ON_THE_WAY + 1, tensorboard=False),
         seed=seed,
     )
-    trained = Trained(config, counted.trained, share, sha256, 0.0)
-    if not trained.weights.is_file():
-        (continue_masked if arm == MASKED else finetune.tune)(config, mask)
-    return replace(trained, seconds=time.monotonic() - began)
+    (continue_masked if arm == MASKED else finetune.tune)(config, mask)
+    return Trained(config, counted.trained, share, sha256, time.monotonic() - began)
 
 
 def validate(study: Study, job: Job) -> tuple[float, float]:
@@ -131,10 +138,11 @@ def tune(study: Study, job: Job) -> tuple[pd.DataFrame, pd.DataFrame]:
     layers = "every" if job.arm in (FULL, MASKED) else " ".join(job.layers)
     values = (trained.parameters, trained.share, optim.lr, optim.steps, round(trained.seconds), trained.sha256, layers)
     run = pd.DataFrame([(*job.key, *values)], columns=list(RUN_COLUMNS))
-    scores = [keyed(judge.score(build(study.network, trained.weights), twins=job.arm == MASKED), *job.key, 1.0)]
+    network = build(study.network, trained.weights).to(study.device)
+    scores = [keyed(judge.score(network, twins=job.arm == MASKED), *job.key, 1.0)]
     if job.arm == FULL:
         scores += _frontier(study, job, trained, judge)
-    return pd.concat(scores), run
+    return pd.concat(scores).assign(made_with=made_with(study, job)), run
 
 
 def continue_masked(config: finetune.Config, mask: TrainableMask) -> None:
@@ -151,12 +159,13 @@ def continue_masked(config: finetune.Config, mask: TrainableMask) -> None:
 def _frontier(study: Study, job: Job, trained: Trained, judge: Judge) -> Iterator[pd.DataFrame]:
     """Scores of full fine-tuning on its way, and of points on the straight line from its start to its end."""
     pretrained, seed, arm = job.key
-    saved = sorted((trained.config.out / "checkpoints").glob("step-*.pt"))
+    often = trained.config.log.save_every
     for progress in PROGRESS:
-        network = build(study.network, saved[round(progress * ON_THE_WAY) - 1])
-        yield keyed(judge.score(network), pretrained, seed, arm, progress)
+        step = round(progress * ON_THE_WAY) * often
+        (file,) = (trained.config.out / "checkpoints").glob(f"step-{step:08d}-*.pt")
+        yield keyed(judge.score(build(study.network, file).to(study.device)), pretrained, seed, arm, progress)
     for weight in INTERPOLATED:
-        mixed = interpolate(load(study, job.block.pretrained), trained.weights, weight)
+        mixed = interpolate(load(study, job.block.pretrained), trained.weights, weight).to(study.device)
         yield keyed(judge.score(mixed), pretrained, seed, f"{arm}, interpolated", weight)
 
 

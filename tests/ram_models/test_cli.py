@@ -199,3 +199,14 @@ def test_help_does_not_wait_for_torch():
     )
     printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert printed.splitlines()[-1] == "[]"
+
+
+def test_a_configuration_of_the_package_goes_by_its_name(capsys):
+    assert main(["reproduce", "table5", "--config", "tiny"]) == 2
+    assert "`data` must be a folder with train/ and test/ in it, got None" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--config", "tyny"], ["--config=tyny"]], ids=["apart", "together"])
+def test_a_configuration_that_is_not_there_has_its_near_match_named(arguments, capsys):
+    assert main(["reproduce", "table5", *arguments]) == 2
+    assert "no configuration of that name: did you mean 'tiny'?" in capsys.readouterr().err

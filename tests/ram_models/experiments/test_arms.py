@@ -27,3 +27,7 @@ def test_arms_that_differ_in_one_block_are_run_in_all():
 
 def test_an_arm_that_some_blocks_do_not_have_stands_for_itself():
     assert merge([{"a": ("0",), "b": ("0",)}, {"a": ("0",)}], TABLE) == {"a": "a", "b": "b"}
+
+
+def test_an_arm_can_be_kept_whatever_it_trains():
+    assert merge([{"a": ("0",), "b": ("0",)}], TABLE, keep=("b",)) == {"a": "a", "b": "b"}

@@ -44,13 +44,18 @@ def test_a_network_that_does_nothing_keeps_its_input(study):
 def test_images_are_spread_over_the_set(study):
     few = replace(study, judged=replace(study.judged, images=2))
     assert Judge(few).score(nn.Identity())["image"].tolist()[:2] == ["0", "1"]
-    assert len(Judge(few).items) == 4
+    assert len(list(Judge(few).items())) == 4
 
 
 def test_an_unknown_setting_is_named(study):
     wrong = replace(study, judged=Judged({"lowlight": ["LOLL"]}))
     with pytest.raises(ValueError, match=r"no images to test 'LOLL' on; there are .*LOL"):
         Judge(wrong)
+
+
+def test_a_study_that_tests_nothing_is_refused(study):
+    with pytest.raises(ValueError, match=r"`judged\.tasks` is empty"):
+        Judge(replace(study, judged=Judged()))
 
 
 def test_data_without_tests_is_refused(study, tmp_path):

@@ -1,6 +1,7 @@
 """``ram reproduce`` from end to end on a few small pictures: what it writes, and that it never measures twice."""
 
 import re
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,8 @@ from ram_models import checkpoints
 from ram_models.archs.rgb import RGBSwinIR
 from ram_models.cli import main
 from ram_models.experiments import blocks
+from ram_models.experiments.study import What
+from ram_models.recipes.reproduce import EXPERIMENTS
 
 SMALL = """
 seeds: [0]
@@ -73,7 +76,9 @@ def measured(folder):
 
 def test_every_arm_of_table_5_has_its_row(measured):
     table = pd.read_csv(measured / "results/table5.csv").set_index("arm")
-    assert (table["blocks"].drop("MAC shuffled") == 1).all()  # of three layers outside of blocks none is shuffled
+    untuned = ["input", "whole", "colours", "twins"]
+    assert table.loc[untuned, "blocks"].isna().all()
+    assert (table["blocks"].drop([*untuned, "MAC shuffled"]) == 1).all()  # three layers, none of them in a block
     assert table.loc["MAC", "parameters"] < table.loc["all", "parameters"]
     assert table.loc["random, equal parameters", "parameters"] == pytest.approx(
         table.loc["MAC", "parameters"], rel=0.05
@@ -112,21 +117,21 @@ def test_what_stands_in_the_results_is_not_measured_again(measured, monkeypatch)
     def forbidden(*_):
         raise AssertionError("measured twice")
 
-    for name in ("pretrain", "score_untuned", "tune"):
+    for name in ("score_untuned", "tune"):
         monkeypatch.setattr(blocks, name, forbidden)
-    monkeypatch.setattr(blocks, "in_parallel", _strict(blocks.in_parallel))
     before = (measured / "results/table5.csv").read_text()
     assert reproduce("table5", measured) == 0
     assert (measured / "results/table5.csv").read_text() == before
 
 
-def _strict(in_parallel):
-    """Pre-training looks itself whether its weights are there; all others must not be asked at all."""
+@pytest.mark.parametrize("option", ["--finetune.steps=20", "--judged.crop=12"])
+def test_results_of_other_settings_are_refused(measured, capsys, option):
+    assert reproduce("table5", measured, option) == 2
+    assert "made with other settings, weights, tests or layers than now" in capsys.readouterr().err
 
-    def run(work, tasks, processes, unit):
-        return in_parallel(work, [] if unit == "pre-training" else tasks, processes, unit)
 
-    return run
+def test_every_study_is_an_experiment():
+    assert set(get_args(What)) == set(EXPERIMENTS)
 
 
 def test_learning_rates_are_compared_on_held_out_training_images(folder, measured):
@@ -140,7 +145,7 @@ def test_learning_rates_are_compared_on_held_out_training_images(folder, measure
     ("options", "message"),
     [
         (["--seeds=[10]"], r"`seeds` \[10\] and `finetune_seeds` \[10\] must differ"),
-        (["--rates=[{up_to: 0.5, lr: 0.1}]"], "`rates` must end with `up_to: 1.0`"),
+        (["--rates=[{share: 0.5, lr: 0.1}, {share: 0.1, lr: 0.1}]"], "`rates` must have ascending shares"),
         (["--processes=0"], "`processes` must be at least 1, got 0"),
     ],
     ids=["seeds", "rates", "processes"],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ram_models.experiments.statistics import block_interval, contrast, holm, judge, sign_flip_p, two_level_interval
+from ram_models.experiments.statistics import block_interval, contrast, holm, sign_flip_p, verdict_of
 
 DIFFERENCES = np.array([0.31, 0.12, 0.25, 0.40, -0.05, 0.22])
 
@@ -27,7 +27,7 @@ def test_one_block_says_nothing():
     found = contrast(np.array([3.0]), margin=0.05)
     assert (found.low, found.high) == (float("-inf"), float("inf"))
     assert not found.equivalent
-    assert judge(found, 0.05) == "undecided"
+    assert verdict_of(found, 0.05) == "undecided"
 
 
 @pytest.mark.parametrize(
@@ -43,11 +43,11 @@ def test_one_block_says_nothing():
 )
 def test_a_verdict_follows_from_the_interval_and_the_margin(differences, verdict, equivalent):
     found = contrast(differences, margin=0.05)
-    assert (judge(found, 0.05), found.equivalent) == (verdict, equivalent)
+    assert (verdict_of(found, 0.05), found.equivalent) == (verdict, equivalent)
 
 
 def test_what_was_not_measured_is_not_judged():
-    assert judge(None, 0.05) == "not tested"
+    assert verdict_of(None, 0.05) == "not tested"
 
 
 @pytest.mark.parametrize("bad", [np.array([]), np.array([0.1, np.nan])], ids=["none", "nan"])
@@ -61,11 +61,3 @@ def test_holms_adjusted_values_bound_bonferronis_and_keep_the_order():
     adjusted = holm(p_values)
     assert adjusted == pytest.approx([0.004, 0.06, 0.06, 0.5])
     assert all(a <= 4 * p for a, p in zip(adjusted, p_values, strict=True))
-
-
-def test_two_levels_are_wider_than_images_alone_where_blocks_differ():
-    generator = np.random.default_rng(0)
-    blocks = [shift + 0.1 * generator.standard_normal(30) for shift in (-1.0, 0.0, 1.0, 2.0)]
-    low, high = two_level_interval(blocks, np.random.default_rng(1))
-    assert high - low > 1.0  # the images' own error is 0.1 / sqrt(30)
-    assert low < np.mean([block.mean() for block in blocks]) < high
