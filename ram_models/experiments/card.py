@@ -57,19 +57,19 @@ def draw_card() -> Figure:
         if (file := BUNDLED / f"{name}.csv").exists():
             _draw_curves(loss, psnr, pd.read_csv(file), label, colour)
     loss.set(xlabel="step", ylabel="mean absolute error", title="training loss")
-    psnr.set(xlabel="step", ylabel="PSNR, dB", title="held-out training crops: twin masks solid, whole input dashed")
+    psnr.set(xlabel="step", ylabel="PSNR, dB", title="held-out crops: twin masks, whole input (dashed)")
     loss.legend(frameon=False, fontsize=8)
     for axes in (loss, psnr):
         sns.despine(ax=axes)
     examples = restorations()
     panels = lower.subplots(len(examples), len(next(iter(examples.values()))), squeeze=False)
     for row, (task, views) in zip(panels, examples.items(), strict=True):
-        for axes, (view, image) in zip(row, views.items(), strict=True):
+        for axes, image in zip(row, views.values(), strict=True):
             axes.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy())
             axes.set(xticks=[], yticks=[])
-            if row is panels[0]:
-                axes.set_title(view, fontsize=10)
         row[0].set_ylabel(task, fontsize=10)
+    for axes, view in zip(panels[0], views, strict=True):
+        axes.set_title(view, fontsize=10)
     return figure
 
 

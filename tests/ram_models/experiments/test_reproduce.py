@@ -1,6 +1,7 @@
 """``ram reproduce`` from end to end on a few small pictures: what it writes, and that it never measures twice."""
 
 import re
+from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -8,10 +9,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from macattr.rank import rank_layers
 from ram_models import checkpoints
 from ram_models.archs.rgb import RGBSwinIR
 from ram_models.cli import main
-from ram_models.experiments import blocks
+from ram_models.experiments import blocks, networks
 from ram_models.experiments.study import What
 from ram_models.recipes.reproduce import EXPERIMENTS
 
@@ -59,10 +61,11 @@ def reproduce(what, folder, *options):
 
 @pytest.fixture(scope="module", autouse=True)
 def narrow():
-    """A network of fewer blocks and channels under the name of the small one."""
+    """A network of fewer blocks and channels under the name of the small one, ranked in fewer steps."""
     arguments = {"img_size": 16, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 2]}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints, "NETWORKS", {"ram-swinir-tiny": (RGBSwinIR, arguments)})
+        patch.setattr(networks, "rank_layers", partial(rank_layers, n_steps=4))
         yield
 
 
