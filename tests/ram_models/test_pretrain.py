@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ram_models import build, runs
+from macattr import files
+from ram_models import build
 from ram_models.recipes import pretrain
 from ram_models.recipes.pretrain import Config, Masks, Network, main
 from ram_models.runs import latest_checkpoint
@@ -277,7 +278,7 @@ def test_a_full_disk_ends_the_run_with_the_checkpoint_before_intact(config, monk
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
-        watch_passes(patched, 4, lambda: patched.setattr(runs.os, "fsync", full_disk))
+        watch_passes(patched, 4, lambda: patched.setattr(files.os, "fsync", full_disk))
         with pytest.raises(OSError, match=r"could not be written: No space left on device\. What was saved before"):
             main(config)
     assert latest_checkpoint(config.out / "checkpoints")["step"] == 2
