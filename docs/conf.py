@@ -34,6 +34,7 @@ include_patterns = [
     "docs/**/*.md",
     "notebooks/*.ipynb",
     "benchmarks/results/*.md",
+    "results/evaluation/*.md",
     "ram_models/weights/README.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",

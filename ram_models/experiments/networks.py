@@ -32,6 +32,7 @@ from ram_models.recipes import pretrain as recipe
 from ram_models.training import Log, training_crops
 
 Ranking = Literal["mac", "official", "influence"]
+"""Names of the rankings of a network, see :func:`rank`."""
 
 SUPERVISED = 0.5
 """Share of the pixels that RAM's masked loss is on; the pair-wise one is on all, so it gets this share of the steps."""

@@ -75,6 +75,7 @@ SECTIONS = (
     Section("fig3", "Fig. 3: the size of the hidden blocks", "Are single pixels the best?",
             ("arm", "blocks", ID, "sd", "ssim")),
 )  # fmt: skip
+"""Everything on the page, in its order."""
 
 HEADINGS = {
     "arm": "trained",

@@ -12,6 +12,7 @@ from scipy import stats
 
 Array = np.ndarray
 Verdict = Literal["holds", "falsified", "undecided", "not tested"]
+"""What is said of a claim, see :func:`verdict_of`."""
 
 
 @dataclass(frozen=True)

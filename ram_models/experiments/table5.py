@@ -31,6 +31,7 @@ CLAIMS = (
           "3x3 convolutions and ends", family=True),
     Claim("MAC is better than itself shuffled within role and stage", "MAC", "MAC shuffled", family=True),
 )  # fmt: skip
+"""What is claimed; those of the family were chosen before anything was run."""
 
 
 def main(study: Study) -> None:

@@ -23,6 +23,7 @@ RATIOS = ("MAC", "MAC 20 %", "MAC 50 %", FULL)
 """10, 20, 50 and 100 % of the layers."""
 
 ARMS = ("input", "whole", "twins", MASKED, "pairwise", "ends", "random", *RATIOS)
+"""Rows of the table."""
 
 CLAIMS = (
     Claim("10 % is better than all on Poisson noise", "MAC", FULL, "poisson", 1.20),
@@ -32,6 +33,7 @@ CLAIMS = (
     Claim("all is better than 10 % in distribution", FULL, "MAC", ID, 0.26),
     Claim("10 % by MAC is better than 10 % at random on Poisson and speckle noise", "MAC", "random", NOISE),
 )
+"""What is claimed of Table 6, but for equal quality."""
 
 EQUAL_QUALITY = "10 % is better than full fine-tuning stopped, or drawn back, where both are as good in distribution"
 

@@ -64,11 +64,11 @@ def test_exactly_the_selected_layers_change(config, ranking, capsys):
 
 
 def test_fine_tuning_improves_the_whole_input(config):
-    run = replace(config, optim=Optim(steps=12, batch_size=2, lr=2e-3, warmup=0), log=Log(1, 6, 12, tensorboard=False))
+    run = replace(config, optim=Optim(steps=12, batch_size=2, lr=2e-3, warmup=0), log=Log(1, 1, 12, tensorboard=False))
     main(run)
     with (run.out / "metrics.csv").open() as file:
         psnr = [float(row["psnr_whole"]) for row in csv.DictReader(file) if row["psnr_whole"]]
-    assert psnr[1] > psnr[0] + 0.5
+    assert psnr[-1] > psnr[0] + 0.5
 
 
 def test_a_stopped_run_goes_on_to_the_same_end(config, tmp_path, monkeypatch):
