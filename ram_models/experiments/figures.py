@@ -80,7 +80,7 @@ def heat_map(results: Path, method: str) -> Figure:
 def arms(results: Path) -> Figure:
     """Quality in distribution of every arm, block by block; Table 5."""
     points, table = _points(results), pd.read_csv(results / "table5.csv")
-    table = table[table["blocks"] > 0].drop_duplicates("run_as")
+    table = table[table[ID].notna()].drop_duplicates("run_as")
     table = table[~table["arm"].isin(["whole", "input"])].sort_values(ID, ignore_index=True)
     figure = Figure(figsize=(8.5, 1.6 + 0.36 * len(table)), layout="constrained")
     axes = figure.subplots()
