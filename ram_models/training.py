@@ -404,6 +404,8 @@ def validate(
 ) -> tuple[dict[str, float], Float[Tensor, "3 h w"]]:
     """Mean PSNR in dB by name, as ``psnr_whole``, and a picture: a crop a row, its views and the clean crop in it.
 
+    A crop that came out undegraded equals the clean one, and its PSNR is infinite: it is left out of that mean.
+
     Args:
         network: In eval mode.
         validation: Crops and what is compared.
@@ -419,7 +421,14 @@ def validate(
             values.append(peak_signal_noise_ratio(image, batch[1], 1.0, dim=(1, 2, 3), reduction="none"))
         framed = [F.pad(image, (0, 2, 0, 2), value=1.0) for image in (*images, batch[1])]
         rows += list(torch.cat(framed, dim=3)[: max(0, shown - len(rows))].cpu())
-    return {f"psnr_{name}": round(float(torch.cat(v).mean()), 3) for name, v in psnr.items()}, torch.cat(rows, dim=1)
+    means = {f"psnr_{name}": round(_mean_of_finite(torch.cat(values)), 3) for name, values in psnr.items()}
+    return means, torch.cat(rows, dim=1)
+
+
+def _mean_of_finite(values: Tensor) -> float:
+    """Mean without the infinite ones; infinity if there is no other."""
+    finite = values[values.isfinite()]
+    return float(finite.mean()) if len(finite) else float("inf")
 
 
 @dataclass

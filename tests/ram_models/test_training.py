@@ -177,6 +177,14 @@ def test_validation_is_the_mean_psnr_of_the_clipped_images_beside_a_picture():
             assert (framed[:, :, 4:] == 1).all()
 
 
+def test_a_crop_that_came_out_undegraded_leaves_the_mean_finite():
+    clean = torch.full((3, 4, 4), 0.5)
+    crops = TensorDataset(torch.stack([clean, clean + 0.1]), clean.expand(2, 3, 4, 4))
+    validation = Validation(crops, ("input", "clean"), lambda network, batch: tuple(batch))
+    values, _ = validate(nn.Identity(), validation, 2, torch.device("cpu"))
+    assert values == {"psnr_input": pytest.approx(20.0, abs=1e-3), "psnr_clean": float("inf")}
+
+
 def test_fp16_on_a_cpu_is_refused():
     with pytest.raises(ValueError, match=r"fp16 needs a GPU, .* choose bf16"):
         start(Compute("fp16", cpu=True), 0)
