@@ -57,7 +57,7 @@ def draw_card() -> Figure:
         if (file := BUNDLED / f"{name}.csv").exists():
             _draw_curves(loss, psnr, pd.read_csv(file), label, colour)
     loss.set(xlabel="step", ylabel="mean absolute error", title="training loss")
-    psnr.set(xlabel="step", ylabel="PSNR, dB", title="held-out crops: twin masks, whole input (dashed)")
+    psnr.set(xlabel="step", ylabel="PSNR, dB", title="held-out crops of every stage: twin masks, whole input (dashed)")
     loss.legend(frameon=False, fontsize=8)
     for axes in (loss, psnr):
         sns.despine(ax=axes)
@@ -74,12 +74,12 @@ def draw_card() -> Figure:
 
 
 def _draw_curves(loss: Axes, psnr: Axes, metrics: pd.DataFrame, label: str, colour: tuple[float, float, float]) -> None:
-    """One training."""
+    """One training; its validation is a line for each stage, because every stage has held-out crops of its own."""
     loss.plot(metrics["step"], metrics["loss"], color=colour, label=label, linewidth=1)
-    validated = metrics.dropna(subset=["psnr_whole"])
-    for column, style in (("psnr_twins", "-"), ("psnr_whole", "--")):
-        if column in validated:
-            psnr.plot(validated["step"], validated[column], style, color=colour, marker=".")
+    for _, validated in metrics.dropna(subset=["psnr_whole"]).groupby("stage"):
+        for column, style in (("psnr_twins", "-"), ("psnr_whole", "--")):
+            if column in validated:
+                psnr.plot(validated["step"], validated[column], style, color=colour, marker=".")
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Which learning rate suits which budget: a quarter of the steps, on a block that is not used otherwise."""
+"""Which learning rate suits which budget: half of the steps, on a block that is not used otherwise."""
 
 __all__ = ["ARMS", "FACTORS", "main"]
 
@@ -17,7 +17,7 @@ ARMS = ("ends", "MAC", FULL)
 FACTORS = (1 / 3, 1.0, 3.0)
 """What the learning rate of the class is multiplied with; as many values for every class."""
 
-SHORTENED = 4
+SHORTENED = 2
 """Divisor of the steps."""
 
 SEED = 99

@@ -117,7 +117,7 @@ class Study:
     """One table or figure of the paper, measured again.
 
     Args:
-        what: Which one; rates compares learning rates on one block, at a quarter of the steps; page draws the figures
+        what: Which one; rates compares learning rates on one block, at half of the steps; page draws the figures
             and writes reproduction.md from the results that are there; card draws that of the bundled networks' card.
         data: Folder with the data sets, in train/ and test/.
         out: Folder for runs; what is in it is continued.

@@ -30,6 +30,7 @@ CLAIMS = (
     Claim("MAC is better than all 3x3 convolutions and the ends, which asks no image", "MAC",
           "3x3 convolutions and ends", family=True),
     Claim("MAC is better than itself shuffled within role and stage", "MAC", "MAC shuffled", family=True),
+    Claim("MAC is better than the ends alone, which asks no image", "MAC", "ends"),
 )  # fmt: skip
 """What is claimed; those of the family were chosen before anything was run."""
 
@@ -54,10 +55,12 @@ def write(study: Study, store: Store, plan: Plan) -> None:
     table = by_arm(networks, [*FLOORS, *ARMS], plan.stands, plan.keys)
     sizes = runs.groupby("arm")[["parameters", "share", "lr", "steps"]].mean()
     table = table.merge(sizes, how="left", left_on="run_as", right_index=True)
+    whole, twins = table.set_index("arm")[ID][["whole", "twins"]]
+    table["closed"] = (table[ID] - whole) / (twins - whole)
     table.to_csv(study.results / "table5.csv", index=False, float_format="%.4f")
     claims = check_claims(networks, CLAIMS, plan.stands, {ID: study.margin}, plan.keys, plan.same_blocks)
     claims.to_csv(study.results / "table5-claims.csv", index=False, float_format="%.4f")
-    columns = ["arm", "parameters", "blocks", ID, "sd", "ssim"]
+    columns = ["arm", "parameters", "blocks", ID, "closed", "sd", "ssim"]
     with pd.option_context("display.width", 200):
         print(table[columns].round(3).to_string(index=False))
         print(claims[["claim", "blocks", "mean_db", "low_db", "high_db", "verdict"]].round(3).to_string(index=False))

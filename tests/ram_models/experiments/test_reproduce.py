@@ -14,6 +14,7 @@ from ram_models import checkpoints
 from ram_models.archs.rgb import RGBSwinIR
 from ram_models.cli import main
 from ram_models.experiments import blocks, networks
+from ram_models.experiments.page import write_page
 from ram_models.experiments.study import What
 from ram_models.recipes.reproduce import EXPERIMENTS
 
@@ -86,6 +87,7 @@ def test_every_arm_of_table_5_has_its_row(measured):
     assert table.loc["random, equal parameters", "parameters"] == pytest.approx(
         table.loc["MAC", "parameters"], rel=0.05
     )
+    assert table.loc[["whole", "twins"], "closed"].tolist() == [0.0, 1.0]
 
 
 def test_one_block_decides_nothing(measured):
@@ -142,6 +144,8 @@ def test_learning_rates_are_compared_on_held_out_training_images(folder, measure
     table = pd.read_csv(folder / "results/rates.csv")
     assert table.groupby("arm")["lr"].nunique().eq(3).all()
     assert table.groupby("arm")["best"].sum().eq(1).all()
+    page = write_page(folder / "results", [])
+    assert page.count("| yes |") == table["arm"].nunique()
 
 
 @pytest.mark.parametrize(
