@@ -421,14 +421,14 @@ def validate(
             values.append(peak_signal_noise_ratio(image, batch[1], 1.0, dim=(1, 2, 3), reduction="none"))
         framed = [F.pad(image, (0, 2, 0, 2), value=1.0) for image in (*images, batch[1])]
         rows += list(torch.cat(framed, dim=3)[: max(0, shown - len(rows))].cpu())
-    means = {f"psnr_{name}": round(_mean_of_finite(torch.cat(values)), 3) for name, values in psnr.items()}
+    means = {f"psnr_{name}": round(_mean_without_infinite(torch.cat(values)), 3) for name, values in psnr.items()}
     return means, torch.cat(rows, dim=1)
 
 
-def _mean_of_finite(values: Tensor) -> float:
-    """Mean without the infinite ones; infinity if there is no other."""
-    finite = values[values.isfinite()]
-    return float(finite.mean()) if len(finite) else float("inf")
+def _mean_without_infinite(values: Tensor) -> float:
+    """Mean of all but the infinite values, infinity if there is no other; NaN, a diverged network's, stays NaN."""
+    others = values[~values.isinf()]
+    return float(others.mean()) if len(others) else float("inf")
 
 
 @dataclass

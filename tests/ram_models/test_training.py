@@ -1,5 +1,6 @@
 """Pieces of the training recipes: what a step sees never depends on how the work is divided."""
 
+import math
 import os
 import signal
 from pathlib import Path
@@ -183,6 +184,14 @@ def test_a_crop_that_came_out_undegraded_leaves_the_mean_finite():
     validation = Validation(crops, ("input", "clean"), lambda network, batch: tuple(batch))
     values, _ = validate(nn.Identity(), validation, 2, torch.device("cpu"))
     assert values == {"psnr_input": pytest.approx(20.0, abs=1e-3), "psnr_clean": float("inf")}
+
+
+def test_a_diverged_network_is_seen_in_the_validation():
+    clean = torch.full((3, 4, 4), 0.5)
+    crops = TensorDataset(clean.expand(2, 3, 4, 4), clean.expand(2, 3, 4, 4))
+    validation = Validation(crops, ("input", "whole"), lambda network, batch: (batch[0], batch[0] * torch.nan))
+    values, _ = validate(nn.Identity(), validation, 2, torch.device("cpu"))
+    assert math.isnan(values["psnr_whole"])
 
 
 def test_fp16_on_a_cpu_is_refused():
