@@ -57,7 +57,7 @@ def draw_card() -> Figure:
         if (file := BUNDLED / f"{name}.csv").exists():
             _draw_curves(loss, psnr, pd.read_csv(file), label, colour)
     loss.set(xlabel="step", ylabel="mean absolute error", title="training loss")
-    psnr.set(xlabel="step", ylabel="PSNR, dB", title="held-out crops of every stage: twin masks, whole input (dashed)")
+    psnr.set(xlabel="step", ylabel="PSNR, dB", title="held-out crops: twin masks, whole input (dashed)")
     loss.legend(frameon=False, fontsize=8)
     for axes in (loss, psnr):
         sns.despine(ax=axes)
