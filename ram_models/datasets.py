@@ -141,6 +141,7 @@ class MixedCrops(Dataset[tuple[Tensor, Tensor]]):
             degradation. The clean crop is the same either way.
         synthesised: Share in [0, 1] of the items of a task with real pairs that are synthesised nevertheless.
         cache_megabytes: Memory for decoded images in each worker, see :class:`DecodedImages`.
+        grey: Share in [0, 1] of the items that lose their colours before they are degraded; None keeps all colours.
 
     Raises:
         ValueError: If there is no task, or one of them has neither pairs nor a synthesis with clean images.
@@ -160,13 +161,15 @@ class MixedCrops(Dataset[tuple[Tensor, Tensor]]):
         target: Literal["paired", "ground_truth"] = "paired",
         synthesised: float = 0.0,
         cache_megabytes: float = 256.0,
+        grey: float | None = None,
     ):
         if target not in ("paired", "ground_truth"):
             raise ValueError(f"`target` must be 'paired' or 'ground_truth', got {target!r}.")
-        if not 0 <= synthesised <= 1:
-            raise ValueError(f"`synthesised` must lie in [0, 1], got {synthesised}: it is a share of the items.")
+        for name, share in (("synthesised", synthesised), ("grey", grey or 0.0)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"`{name}` must lie in [0, 1], got {share}: it is a share of the items.")
         self.length, self.crop, self.tasks, self.seed = length, crop, list(tasks), seed
-        self.target, self.synthesised = target, synthesised
+        self.target, self.synthesised, self.grey = target, synthesised, grey or 0.0
         self.real = {task: [pair for one in sets if one.task == task for pair in one.pairs] for task in self.tasks}
         self.clean = [pair for one in sets if one.task is None for pair in one.pairs] or _clean_sides(sets)
         self.reader = DecodedImages(cache_megabytes)
@@ -211,7 +214,10 @@ class MixedCrops(Dataset[tuple[Tensor, Tensor]]):
         if self.target == "ground_truth" or pairs is self.clean:
             pair = replace(pair, degraded=None)
         images = [_mirrored(image, self.crop) for image in reversed(pair.read(self.reader)) if image is not None]
-        clean, *degraded = (_unit(image) for image in _cut(images, self.crop, generator))
+        images = [_unit(image) for image in _cut(images, self.crop, generator)]
+        if self.grey and float(torch.rand((), generator=_generator(self.seed, index, 2))) < self.grey:
+            images = [_without_colours(image) for image in images]
+        clean, *degraded = images
         if degraded:
             return degraded[0], clean
         if self.target == "ground_truth" or task == "clean":
@@ -238,6 +244,12 @@ def _mirrored(image: Tensor, size: int) -> Tensor:
 def _unit(pixels: Tensor) -> Tensor:
     """Pixels of :func:`macattr.images.read_pixels` in [0, 1]."""
     return (pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels).contiguous()
+
+
+def _without_colours(image: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
+    """Three equal channels: the luma of Rec. 601, full range."""
+    weights = torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)
+    return (image * weights).sum(0, keepdim=True).expand_as(image).contiguous()
 
 
 def clean_photographs(size: int) -> dict[str, Float[Tensor, "3 h w"]]:

@@ -53,6 +53,7 @@ from ram_models.datasets import MixedCrops
 from ram_models.degradations import TASKS
 from ram_models.layouts import ImageSet, clean_folder, read_sets
 from ram_models.masking import random_mask
+from ram_models.optimisers import optimiser
 from ram_models.runs import (
     Journal,
     flat_settings,
@@ -95,6 +96,8 @@ class Data:
         synthesised: Share in [0, 1] of the items of a task with real pairs that are synthesised nevertheless.
         held_out: Clean images at the end of every set, a quarter of it at most, that are never trained on but validated
             with, and all their pairs with them.
+        grey: Share in [0, 1] of the items that lose their colours before they are degraded, for networks that are to
+            restore grey images as well; null keeps all colours.
     """
 
     folders: Path | list[Path] = field(default_factory=list)
@@ -104,6 +107,7 @@ class Data:
     target: Literal["paired", "ground_truth"] = "paired"
     synthesised: float = 0.0
     held_out: int = 24
+    grey: float | None = None
 
     def sets(self) -> list[ImageSet]:
         """What there is to train on.
@@ -122,7 +126,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Optim:
-    """Adam with a warm-up and a cosine schedule.
+    """Adam, with Muon for the matrices if wanted, with a warm-up and a cosine schedule.
 
     Args:
         steps: Optimiser steps.
@@ -131,6 +135,8 @@ class Optim:
         lr_final: Learning rate at the end.
         warmup: Steps of linear warm-up.
         betas: Adam's decay rates of the gradient's mean and square.
+        muon: Peak learning rate of Muon, which then trains the weights of the linear layers, by the same schedule; null
+            trains them with Adam too. Needs torch 2.9.
         clip: Largest norm of the gradient; null does not clip.
         ema: Decay of the exponential moving average of the weights, in [0, 1): it is validated and written; null takes
             the weights themselves.
@@ -142,6 +148,7 @@ class Optim:
     lr_final: float = 1e-5
     warmup: int = 100
     betas: tuple[float, float] = (0.9, 0.999)
+    muon: float | None = None
     clip: float | None = 1.0
     ema: float | None = None
 
@@ -149,6 +156,8 @@ class Optim:
         for name in ("steps", "batch_size", "lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`optim.{name}` must be above 0, got {getattr(self, name)}.")
+        if self.muon is not None and not self.muon > 0:
+            raise ValueError(f"`optim.muon` must be above 0 or null, got {self.muon}.")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise ValueError(f"`optim.ema` must lie in [0, 1), got {self.ema}: it is the share that is kept in a step.")
 
@@ -363,7 +372,7 @@ def training_crops(data: Data, optim: Optim, compute: Compute, seed: int) -> tup
     count = 2 * len({pair.clean for one in held_out for pair in one.pairs})
     crops = partial(
         MixedCrops, crop=data.crop, tasks=data.tasks, target=data.target, synthesised=data.synthesised,
-        cache_megabytes=compute.cache_megabytes,
+        cache_megabytes=compute.cache_megabytes, grey=data.grey,
     )  # fmt: skip
     return crops(training, optim.steps * optim.batch_size, seed=seed), crops(held_out, count, seed=seed + 1)
 
@@ -462,12 +471,11 @@ class State:
             optim: Optimiser and schedule.
             accelerator: From :func:`start`.
         """
-        trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
         average = None
         if optim.ema is not None:
             average = AveragedModel(network, accelerator.device, multi_avg_fn=get_ema_multi_avg_fn(optim.ema))
-        optimiser = torch.optim.Adam(trainable, optim.lr, optim.betas)
-        trained, prepared = accelerator.prepare(network.train(), optimiser)
+        made = optimiser(network, optim.lr, optim.betas, optim.muon)
+        trained, prepared = accelerator.prepare(network.train(), made)
         return cls(network, trained, average, prepared, accelerator)
 
     @property
@@ -571,7 +579,7 @@ def optimise(state: State, batches: Iterable[Batch], loss: Loss, optim: Optim) -
     for batch in batches:
         with accelerator.accumulate(state.trained):
             for group in state.optimiser.param_groups:
-                group["lr"] = learning_rate(state.step, optim)
+                group["lr"] = learning_rate(state.step, optim) * group["relative_lr"]
             value = loss(state.trained, batch)
             accelerator.backward(value)
             if accelerator.sync_gradients and optim.clip is not None:

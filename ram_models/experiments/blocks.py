@@ -109,7 +109,22 @@ def run_blocks(study: Study, store: Store, plan: Plan, wanted: Sequence[str]) ->
     jobs = plan.jobs(wanted)
     finished = store.finished()
     store.refuse_others({job.key: made_with(study, job) for job in jobs if job.key in finished})
-    waiting = [job for job in jobs if job.key not in finished]
-    print(f"{study.what}: {len(waiting)} of {len(jobs)} runs to go; what is finished stands in {store.folder}")
+    same = _of_the_same_parameters(jobs)
+    waiting = [alike[0] for alike in same if not any(job.key in finished for job in alike)]
+    print(f"{study.what}: {len(waiting)} of {len(same)} runs to go; what is finished stands in {store.folder}")
     for _, (scores, run) in in_parallel(partial(tune, study), waiting, study.processes, "run"):
         store.add(scores, run)
+    finished = store.finished()
+    for alike in same:
+        done = next(job for job in alike if job.key in finished)
+        for job in alike:
+            if job.key not in finished:
+                store.repeat(done.key, job.arm)
+
+
+def _of_the_same_parameters(jobs: Sequence[Job]) -> list[list[Job]]:
+    """The jobs, those together that would do the same: one block, one set of layers, and both with masks or without."""
+    alike: dict[object, list[Job]] = {}
+    for job in jobs:
+        alike.setdefault((job.block, frozenset(job.layers), job.arm == MASKED), []).append(job)
+    return list(alike.values())

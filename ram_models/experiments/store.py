@@ -17,7 +17,7 @@ UNTUNED = -1
 
 RUN_COLUMNS = ("pretrained", "seed", "arm", "parameters", "share", "lr", "steps", "seconds", "weights_sha256", "layers")
 """How a run of fine-tuning was made; ``weights_sha256`` is that of the pre-trained network, ``layers`` are names with
-blanks between."""
+blanks between. Arms of a block that train the same parameters share one run, which has a row for each of them."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,17 @@ class Store:
         if run is not None:
             self._append("runs.csv", run)
         self._append("scores.csv", scores)
+
+    def repeat(self, key: tuple[str, int, str], arm: str) -> None:
+        """Add a finished run once more, as that of another arm which trains the same parameters.
+
+        Args:
+            key: Pre-training, seed and arm of the run.
+            arm: Name of the other arm.
+        """
+        index = list(KEY[:3])
+        scores, runs = (table[table[index].apply(tuple, axis=1) == key] for table in (self.scores(), self.runs()))
+        self.add(scores.assign(arm=arm), runs.assign(arm=arm))
 
     def _read(self, name: str, columns: Sequence[str]) -> pd.DataFrame:
         """A table, empty if nothing was added yet."""

@@ -3,7 +3,7 @@
 __all__ = ["SEED_STEP", "Block", "Judged", "Pretrained", "Ranked", "Rate", "Study"]
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -208,10 +208,21 @@ class Study:
         return float(np.exp(np.interp(np.log(share), np.log(shares), np.log(lrs))))
 
     def made_with(self, *more: object) -> str:
-        """Changes if crops, tests or anything else that is named changes; 12 hexadecimal digits."""
-        return hashlib.sha256(repr((self.crops, self.judged, *more)).encode()).hexdigest()[:12]
+        """Changes if crops, tests or anything else that is named changes; 12 hexadecimal digits.
+
+        A setting that is None does not count, so that results outlive the arrival of an option that is off.
+        """
+        parts = [_settings(part) for part in (self.crops, self.judged, *more)]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
     @property
     def device(self) -> str:
         """Where networks are ranked and judged."""
         return "cuda" if torch.cuda.is_available() and not self.compute.cpu else "cpu"
+
+
+def _settings(part: object) -> object:
+    """The settings of a group of them that are not None; anything else as it is."""
+    if isinstance(part, type) or not is_dataclass(part):
+        return part
+    return {name: value for name, value in vars(part).items() if value is not None}

@@ -120,6 +120,29 @@ def test_the_stated_share_of_a_task_with_pairs_is_synthesised(sets):
     assert binomtest(made, 300, 0.3).pvalue > 0.01  # seeded; always or never would give p < 1e-40
 
 
+def test_the_stated_share_of_the_items_is_grey_before_it_is_degraded(photographs):
+    coloured, mixed = (MixedCrops([photographs], 200, 16, ["clean", "noise"], grey=grey) for grey in (None, 0.3))
+    weights = torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)  # Rec. 601
+    turned = 0
+    for index in range(200):
+        (degraded, clean), (_, before) = mixed[index], coloured[index]
+        if torch.equal(clean, before):
+            continue
+        turned += 1
+        torch.testing.assert_close(clean, (before * weights).sum(0).expand(3, -1, -1))
+        if mixed.task(index) == "noise":
+            assert not torch.equal(degraded[0], degraded[1])  # the noise has colours
+    assert binomtest(turned, 200, 0.3).pvalue > 1e-4
+
+
+def test_both_sides_of_a_real_pair_turn_grey(rain):
+    for degraded, clean in MixedCrops([rain], 4, 16, ["rain"], grey=1.0):
+        for image in (degraded, clean):
+            assert torch.equal(image[0], image[1])
+            assert torch.equal(image[0], image[2])
+        assert not torch.equal(degraded, clean)
+
+
 def test_a_synthesised_item_is_the_clean_crop_degraded(photographs):
     degraded, clean = MixedCrops([photographs], 1, 16, ["blur"])[0]
     assert blue(clean) in (11, 12)
@@ -236,9 +259,10 @@ def test_there_is_nothing_before_or_after_the_items(sets, index):
         ({"tasks": []}, "`tasks` must name at least one degradation"),
         ({"tasks": ["snow"]}, "the task 'snow' has no pairs in the sets given and cannot be synthesised; there is a"),
         ({"tasks": ["noise"], "synthesised": 1.5}, r"`synthesised` must lie in \[0, 1\], got 1.5"),
+        ({"tasks": ["noise"], "grey": -0.1}, r"`grey` must lie in \[0, 1\], got -0.1"),
         ({"tasks": ["noise"], "target": "clean"}, "`target` must be 'paired' or 'ground_truth', got 'clean'"),
     ],
-    ids=["no task", "unknown task", "share", "target"],
+    ids=["no task", "unknown task", "synthesised", "grey", "target"],
 )
 @pytest.mark.usefixtures("as_users_run_it")
 def test_what_cannot_be_made_is_refused_at_once(sets, arguments, message):

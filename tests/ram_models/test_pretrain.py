@@ -27,7 +27,7 @@ YAML = """
 data: {{clean: {folder}, crop: 16}}
 out: {out}
 network: {{arguments: {{img_size: 16, embed_dim: 4, depths: [1], num_heads: [1]}}}}
-optim: {{steps: {steps}, batch_size: 4, warmup: 2, ema: 0.9, lr: 1.0e-2}}
+optim: {{steps: {steps}, batch_size: 4, warmup: 2, ema: 0.9, lr: 1.0e-2, muon: 1.0e-2}}
 log: {{every: 1, validate_every: 7, save_every: 5, tensorboard: false}}
 """
 

@@ -40,3 +40,15 @@ def test_rows_of_other_columns_are_refused(tmp_path):
     store.add(made("MAC"))
     with pytest.raises(ValueError, match="has the columns pretrained, seed, arm"):
         store.add(made("IG").drop(columns="psnr_db"))
+
+
+def test_a_run_is_repeated_under_another_name(tmp_path):
+    store = Store(tmp_path / "results")
+    for arm, seed in (("MAC", 10), ("IG", 10), ("MAC", 11)):
+        run = pd.DataFrame({"pretrained": ["masked-0"], "seed": [seed], "arm": [arm], "lr": [0.001]})
+        store.add(made(arm, seed), run)
+    store.repeat(("masked-0", 10, "MAC"), "convolutions")
+    assert len(store.finished()) == 4
+    assert store.finished()["masked-0", 10, "convolutions"] == "a1"
+    assert store.scores().iloc[-1].drop("arm").equals(store.scores().iloc[0].drop("arm"))
+    assert store.runs()[["seed", "arm"]].iloc[-1].tolist() == [10, "convolutions"]
