@@ -22,6 +22,9 @@ def optimiser(network: nn.Module, lr: float, betas: tuple[float, float], muon: f
     Returns:
         The optimiser; ``relative_lr`` of its groups is their learning rate over ``lr``, so that one schedule, times
         this, serves all.
+
+    Raises:
+        ValueError: As :class:`MuonAndAdam`.
     """
     if muon is None:
         made: torch.optim.Optimizer = torch.optim.Adam((p for p in network.parameters() if p.requires_grad), lr, betas)

@@ -223,6 +223,6 @@ class Study:
 
 def _settings(part: object) -> object:
     """The settings of a group of them that are not None; anything else as it is."""
-    if isinstance(part, type) or not is_dataclass(part):
+    if not is_dataclass(part):
         return part
     return {name: value for name, value in vars(part).items() if value is not None}

@@ -32,6 +32,15 @@ log: {{every: 1, validate_every: 7, save_every: 5, tensorboard: false}}
 """
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """In this process as in those that the tests start: sums over other numbers of threads differ in their last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def config(pictures, tmp_path):
     """Six steps of a network with one block on four pictures."""
