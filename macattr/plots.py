@@ -221,6 +221,9 @@ def plot_stability(curve: pd.DataFrame, k: int, may_differ: int, title: str, sto
 def plot_intervals(table: pd.DataFrame, k: int, title: str, unit: str, shown: int | None = None) -> Figure:
     """Scores of the highest layers with their intervals, coloured by the probability to be in the top k.
 
+    The axis of positive scores goes a hundredfold beyond them at most; a longer interval, as few images can give, ends
+    at the frame.
+
     Args:
         table: One row a layer (its name is the index): ``score``, ``score_low``, ``score_high``, ``rank``,
             ``rank_low``, ``rank_high`` (:func:`macattr.ranking.bootstrap`) and ``probability``
@@ -241,6 +244,8 @@ def plot_intervals(table: pd.DataFrame, k: int, title: str, unit: str, shown: in
     axes.axhline(k - 0.5, color="0.4", linewidth=0.8, linestyle=":")
     if (rows["score_low"] > 0).all():
         axes.set_xscale("log")
+        left, right = axes.get_xlim()
+        axes.set_xlim(max(left, rows["score"].min() / 100), min(right, rows["score"].max() * 100))
     axes.set(ylim=(count - 0.5, -0.5), xlabel=unit)
     axes.set_yticks(places, rows.index, fontsize=8)
     axes.tick_params(axis="y", length=0)

@@ -98,6 +98,15 @@ def test_intervals_of_the_highest_layers_are_drawn_on_a_scale_that_can_show_them
     assert spans[0].split(" - ")[-1] == str(int(best["rank_high"]))
 
 
+def test_one_endless_interval_does_not_flatten_all_others(scores, generator):
+    table = bootstrap(scores, generator).assign(probability=probability_in_top(scores, K, generator))
+    table.loc[table["rank"] == 1, "score_high"] = 1e200
+    left, right = plot_intervals(table, K, "top", "mean |C|").axes[0].get_xlim()
+    best = table.loc[table["rank"] == 1, "score"].item()
+    assert right == pytest.approx(100 * best)
+    assert left < best
+
+
 def test_figures_leave_nothing_open(flow, tmp_path):
     import matplotlib.pyplot as plt
 
