@@ -23,8 +23,7 @@ NETWORK = "ram-swinir-tiny"
 
 WEIGHTS: Mapping[str, str] = MappingProxyType(
     {
-        "the default": NETWORK,
-        "masked, seed 0": f"{NETWORK}-masked-0",
+        "masked, seed 0 (the default)": NETWORK,
         "masked, seed 1": f"{NETWORK}-masked-1",
         "masked, seed 2": f"{NETWORK}-masked-2",
         "not masked, seed 0": f"{NETWORK}-pairwise-0",

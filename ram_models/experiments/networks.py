@@ -34,13 +34,17 @@ from ram_models.training import Log, training_crops
 Ranking = Literal["mac", "official", "influence"]
 """Names of the rankings of a network, see :func:`rank`."""
 
+DEFAULT = Pretrained(0).name
+"""The pre-trained network that a bundled file without suffix holds."""
+
 SUPERVISED = 0.5
 """Share of the pixels that RAM's masked loss is on; the pair-wise one is on all, so it gets this share of the steps."""
 
 
 def weights_file(study: Study, pretrained: Pretrained) -> Path:
     """Where the weights of a network are, or will be."""
-    bundled = BUNDLED / f"{study.network}-{pretrained.name}.safetensors"
+    suffix = "" if pretrained.name == DEFAULT else f"-{pretrained.name}"
+    bundled = BUNDLED / f"{study.network}{suffix}.safetensors"
     if study.bundled and bundled.is_file():
         return bundled
     return study.out / "pretrain" / pretrained.name / "weights.safetensors"
@@ -67,8 +71,9 @@ def pretrain(study: Study, pretrained: Pretrained) -> None:
     optim = study.short_pretrain if pretrained.short else study.pretrain
     if pretrained.ratio is None:
         optim = replace(optim, steps=round(optim.steps * SUPERVISED))
+    data = study.training_data(pretrained.target)
     config = recipe.Config(
-        data=study.training_data(pretrained.target),
+        data=replace(data, crop=study.pretrain_crop or data.crop),
         out=study.out / "pretrain" / pretrained.name,
         network=recipe.Network(study.network),
         masks=recipe.Masks(pretrained.ratio, pretrained.patch_size),

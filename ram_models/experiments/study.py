@@ -130,6 +130,7 @@ class Study:
             seed of the pre-training is added.
         blocks: Stop after this many blocks; null goes through all.
         crops: Training data of both stages, but for its folders.
+        pretrain_crop: Side of the crops of all pre-trainings in pixels; null takes that of ``crops``.
         pretrain: Optimiser of the pre-training.
         short_pretrain: Optimiser of the pre-trainings of table3, table4 and fig3.
         finetune: Optimiser of the fine-tuning, but for its learning rate.
@@ -154,6 +155,7 @@ class Study:
     finetune_seeds: list[int] = field(default_factory=lambda: [10, 11])
     blocks: int | None = None
     crops: Data = field(default_factory=Data)
+    pretrain_crop: int | None = None
     pretrain: Optim = field(default_factory=Optim)
     short_pretrain: Optim = field(default_factory=Optim)
     finetune: Optim = field(default_factory=Optim)

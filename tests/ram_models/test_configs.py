@@ -26,7 +26,7 @@ def parse(*names, options=()):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_configuration_is_complete_but_for_the_data(name):
     config = parse(name)
-    assert config.optim.steps >= 1000
+    assert config.optim.steps >= 450
     assert learning_rate(config.optim.steps, config.optim) == pytest.approx(config.optim.lr_final)
 
 
@@ -62,7 +62,7 @@ def test_a_second_configuration_changes_what_it_names_and_nothing_else():
 def test_options_go_before_the_file():
     config = parse("tiny-swinir", options=["--optim.lr=2e-4", "--masks.ratio=0.8", "--masks.patch_size=8"])
     assert (config.optim.lr, config.masks.ratio, config.masks.patch_size) == (2e-4, 0.8, 8)
-    assert config.optim.steps == 2400
+    assert config.optim.steps == 450
 
 
 def study(name):
@@ -85,7 +85,7 @@ def test_the_study_of_the_papers_size_trains_as_its_recipes_do():
 def test_the_small_study_pre_trains_as_its_recipe_does():
     small, recipe = study("tiny"), parse("tiny-swinir")
     assert small.pretrain == recipe.optim
-    assert replace(small.crops, folders=[]) == replace(recipe.data, folders=[])
+    assert replace(small.crops, crop=small.pretrain_crop, folders=[]) == replace(recipe.data, folders=[])
 
 
 @pytest.mark.parametrize("name", sorted(STUDIES))

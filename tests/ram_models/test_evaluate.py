@@ -81,7 +81,7 @@ def test_the_bundled_network_is_measured_whole_tiled_and_with_twin_masks(config)
     table = (config.out / "results.md").read_text()
     assert all(name in table for name in values)
     stored = json.loads((config.out / "ram-swinir-tiny.json").read_text())
-    assert stored["weights_sha256"].startswith("1260c3ff")
+    assert stored["weights_sha256"].startswith("0b7a2c96")
 
 
 def test_the_paper_protocol_writes_its_tables_and_says_what_is_missing(config, capsys):
