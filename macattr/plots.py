@@ -221,8 +221,8 @@ def plot_stability(curve: pd.DataFrame, k: int, may_differ: int, title: str, sto
 def plot_intervals(table: pd.DataFrame, k: int, title: str, unit: str, shown: int | None = None) -> Figure:
     """Scores of the highest layers with their intervals, coloured by the probability to be in the top k.
 
-    The axis of positive scores goes a hundredfold beyond them at most; a longer interval, as few images can give, ends
-    at the frame.
+    Intervals of positive scores are drawn to a hundredfold beyond all shown scores at most: few images can leave one
+    endless.
 
     Args:
         table: One row a layer (its name is the index): ``score``, ``score_low``, ``score_high``, ``rank``,
@@ -239,13 +239,14 @@ def plot_intervals(table: pd.DataFrame, k: int, title: str, unit: str, shown: in
     axes = figure.subplots()
     colours = sns.color_palette("crest", as_cmap=True)
     places = np.arange(count)
-    axes.hlines(places, rows["score_low"], rows["score_high"], color=colours(rows["probability"]), linewidth=2.5)
+    log = bool((rows["score_low"] > 0).all())
+    limits = (rows["score"].min() / 100, rows["score"].max() * 100) if log else (-np.inf, np.inf)
+    low, high = (rows[name].clip(*limits) for name in ("score_low", "score_high"))
+    axes.hlines(places, low, high, color=colours(rows["probability"]), linewidth=2.5)
     axes.scatter(rows["score"], places, color=colours(rows["probability"]), edgecolor="white", s=34, zorder=3)
     axes.axhline(k - 0.5, color="0.4", linewidth=0.8, linestyle=":")
-    if (rows["score_low"] > 0).all():
+    if log:
         axes.set_xscale("log")
-        left, right = axes.get_xlim()
-        axes.set_xlim(max(left, rows["score"].min() / 100), min(right, rows["score"].max() * 100))
     axes.set(ylim=(count - 0.5, -0.5), xlabel=unit)
     axes.set_yticks(places, rows.index, fontsize=8)
     axes.tick_params(axis="y", length=0)

@@ -109,8 +109,8 @@ def bootstrap(
         method: Kind of the scores' intervals; ``studentized`` needs 4 images, the others 2.
 
     Returns:
-        One row a layer in the order given: ``score``, ``score_low``, ``score_high``, ``rank`` (ordinal), ``rank_low``,
-        ``rank_high``.
+        One row a layer in the order given: ``score``, ``score_low``, ``score_high`` (infinite where few images set no
+        limit), ``rank`` (ordinal), ``rank_low``, ``rank_high``.
 
     Raises:
         ValueError: If scores are not finite, there are too few images, or an option is out of range.
@@ -359,7 +359,10 @@ class ImageSummary:
 
     def back(self, scaled: Float[Array, "*batch layers"]) -> Float[Array, "*batch layers"]:
         """From the scale of the centre to scores; a layer that is 0 on all images stays 0."""
-        return np.where(self.mean == 0, 0.0, np.exp(scaled)) if self.logarithmic else scaled
+        if not self.logarithmic:
+            return scaled
+        with np.errstate(over="ignore"):  # a limit beyond all floats is infinite: these images set none
+            return np.where(self.mean == 0, 0.0, np.exp(scaled))
 
     def pair_errors(self) -> Float[Array, "layers layers"]:
         """Standard error of the difference of every two centres; 0 for layers that agree on every image.

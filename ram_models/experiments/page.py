@@ -60,8 +60,7 @@ SECTIONS = (
         "seven times the steps, was ranked on fewer crops than MAC and IG. *Gap closed* is the share of the way "
         "from the answer to whole images to that with twin masks, in dB. Were most of it (80 %) closed by the map of "
         "colours or by the ends alone, it would matter little which layers are chosen. The claim about the ends was "
-        "added when the results were known; it describes, and is not one of those that are corrected for their number. "
-        "The first five blocks were run on one GPU, but for a few runs of the fourth; the rest on a CPU.",
+        "added when the results were known; it describes, and is not one of those that are corrected for their number.",
     ),
     Section(
         "table6", "Table 6: how many layers to fine-tune",
@@ -152,7 +151,15 @@ def write_page(results: Path, figures: Sequence[str]) -> str:
             parts.append(_table(pd.read_csv(table), section.columns))
         if section.note:
             parts.append(f"{section.note}\n")
+        if section.name in ("table5", "table6"):
+            parts.append(f"{_devices(Store(results).runs())}\n")
     return "\n".join(parts)
+
+
+def _devices(runs: pd.DataFrame) -> str:
+    """On what the runs of Tables 5 and 6 were computed; arms that share a run count each."""
+    counts = runs["device"].value_counts()
+    return f"Runs of Tables 5 and 6 by device: {', '.join(f'{count} {name}' for name, count in counts.items())}."
 
 
 def _claims(claims: pd.DataFrame) -> str:

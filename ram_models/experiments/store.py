@@ -15,9 +15,12 @@ fine-tuning's steps that it has behind it."""
 UNTUNED = -1
 """Seed of networks that were not fine-tuned."""
 
-RUN_COLUMNS = ("pretrained", "seed", "arm", "parameters", "share", "lr", "steps", "seconds", "weights_sha256", "layers")
-"""How a run of fine-tuning was made; ``weights_sha256`` is that of the pre-trained network, ``layers`` are names with
-blanks between. Arms of a block that train the same parameters share one run, which has a row for each of them."""
+RUN_COLUMNS = (
+    *KEY[:3], "parameters", "share", "lr", "steps", "seconds", "device", "weights_sha256", "layers"
+)  # fmt: skip
+"""How a run of fine-tuning was made; ``device`` is "cpu" or "cuda", ``weights_sha256`` is that of the pre-trained
+network, ``layers`` are names with blanks between. Arms of a block that train the same parameters share one run, which
+has a row for each of them."""
 
 
 @dataclass(frozen=True)

@@ -136,8 +136,15 @@ def tune(study: Study, job: Job) -> tuple[pd.DataFrame, pd.DataFrame]:
     trained, judge = train(study, job), Judge(study)
     optim = trained.config.optim
     layers = "every" if job.arm in (FULL, MASKED) else " ".join(job.layers)
-    values = (trained.parameters, trained.share, optim.lr, optim.steps, round(trained.seconds), trained.sha256, layers)
-    run = pd.DataFrame([(*job.key, *values)], columns=list(RUN_COLUMNS))
+    run = pd.DataFrame(
+        [
+            (
+                *job.key, trained.parameters, trained.share, optim.lr, optim.steps, round(trained.seconds),
+                study.device, trained.sha256, layers,
+            )
+        ],
+        columns=list(RUN_COLUMNS),
+    )  # fmt: skip
     network = build(study.network, trained.weights).to(study.device)
     scores = [keyed(judge.score(network, twins=job.arm == MASKED), *job.key, 1.0)]
     if job.arm == FULL:

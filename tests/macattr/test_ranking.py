@@ -278,3 +278,9 @@ def test_wrong_input_is_refused_in_one_line(call, message, generator):
     scores = draw(-np.arange(5.0), 8, 2, generator)
     with pytest.raises(ValueError, match=message):
         call(scores, generator)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_limit_beyond_all_floats_is_infinite_without_a_warning():
+    sample = summarize_images(np.full((4, 1, 1), 2.0))
+    assert sample.back(np.array([1e4])) == np.inf

@@ -24,7 +24,7 @@ def tuned(monkeypatch):
     def tune(_, job):
         arms.append((job.block.seed, job.arm))
         scores = keyed(pd.DataFrame({"psnr_db": [20.0 + len(arms)]}), *job.key, 1.0).assign(made_with="a1")
-        values = (*job.key, 1, 0.1, 1e-3, 10, 1, "hash", " ".join(job.layers))
+        values = (*job.key, 1, 0.1, 1e-3, 10, 1, "cpu", "hash", " ".join(job.layers))
         return scores, pd.DataFrame([values], columns=list(RUN_COLUMNS))
 
     monkeypatch.setattr(blocks, "tune", tune)
