@@ -16,7 +16,7 @@ from ram_models.experiments.networks import load, pretrain, rank_all, score_untu
 from ram_models.experiments.parallel import in_parallel
 from ram_models.experiments.store import UNTUNED, Store
 from ram_models.experiments.study import Block, Pretrained, Study
-from ram_models.experiments.tuning import FULL, MASKED, Job, made_with, tune
+from ram_models.experiments.tuning import FULL, LENGTHS, LONGER, MASKED, Job, made_with, tune
 from ram_models.inference import seeded
 
 
@@ -53,7 +53,8 @@ class Plan:
         for block, of in self.layers.items():
             run = [arm for arm in dict.fromkeys(self.stands.get(arm, arm) for arm in wanted) if arm in of]
             generator = seeded(f"order of {block.pretrained.name} {block.seed}")
-            jobs += [Job(block, run[place], of[run[place]]) for place in torch.randperm(len(run), generator=generator)]
+            order = [run[place] for place in torch.randperm(len(run), generator=generator)]
+            jobs += [Job(block, arm, of[arm], length=LENGTHS.get(arm, 1.0)) for arm in order]
         return jobs
 
 
@@ -91,7 +92,7 @@ def plan_arms(study: Study, blocks: Sequence[Block]) -> Plan:
         found[block] = arms(rankings[block.pretrained], network, f"{block.pretrained.name}-{block.seed}")
     table = LayerTable.of(network)
     stands = merge(found.values(), table, keep=(FULL, "ends"))
-    return Plan({block: of | {MASKED: of[FULL]} for block, of in found.items()}, stands, table)
+    return Plan({block: of | dict.fromkeys((LONGER, MASKED), of[FULL]) for block, of in found.items()}, stands, table)
 
 
 def run_blocks(study: Study, store: Store, plan: Plan, wanted: Sequence[str]) -> None:
@@ -123,8 +124,8 @@ def run_blocks(study: Study, store: Store, plan: Plan, wanted: Sequence[str]) ->
 
 
 def _of_the_same_parameters(jobs: Sequence[Job]) -> list[list[Job]]:
-    """The jobs, those together that would do the same: one block, one set of layers, and both with masks or without."""
+    """The jobs, those together that would do the same: block, layers, steps, and masks or none."""
     alike: dict[object, list[Job]] = {}
     for job in jobs:
-        alike.setdefault((job.block, frozenset(job.layers), job.arm == MASKED), []).append(job)
+        alike.setdefault((job.block, frozenset(job.layers), job.length, job.arm == MASKED), []).append(job)
     return list(alike.values())

@@ -16,13 +16,14 @@ from macattr.plots import plot_heatmap
 from ram_models.experiments.store import UNTUNED, Store
 from ram_models.experiments.summary import ID, NOISE, by_network
 from ram_models.experiments.table6 import RATIOS
-from ram_models.experiments.tuning import FULL
+from ram_models.experiments.tuning import FULL, LONGER
 
 VIEWS = ("input", "whole", "twins")
 LABELS = {"input": "degraded input", "whole": "answer to the whole input", "twins": "answer with twin masks"}
 COLOURS = dict(zip((*VIEWS, "clean"), ("0.6", "#d55e00", "#0072b2", "0.15"), strict=True))
 SHOWN = ("noise", "lowlight", "blur")
 """Tasks whose colours are drawn, if they are tested."""
+WAYS = {FULL: "full fine-tuning", LONGER: "4 times the steps"}
 
 
 def _points(results: Path) -> pd.DataFrame:
@@ -121,14 +122,15 @@ def _draw_trade_off(axes: Axes, points: pd.DataFrame, column: str) -> None:
     """Means over blocks with their standard errors; the two ways to full fine-tuning as lines."""
     ends = points[(points["progress"] == 1.0) & (points["seed"] != UNTUNED)]
     start = points[(points["arm"] == "whole")][[ID, column]].mean()
-    for way, style in ((FULL, "-"), (f"{FULL}, interpolated", "--")):
-        of = points[(points["arm"] == way)].groupby("progress")[[ID, column]].mean()
-        last = ends[ends["arm"] == FULL][[ID, column]].mean()
-        line = np.vstack([start.to_numpy(), of.to_numpy(), *([] if way == FULL else [last.to_numpy()])])
-        label = "full fine-tuning, on its way" if way == FULL else "start and end interpolated"
-        axes.plot(line[:, 0], line[:, 1], style, color="0.6", label=label, zorder=1)
+    for full, colour in ((FULL, "0.65"), (LONGER, "0.35")):
+        last = ends[ends["arm"] == full][[ID, column]].mean()
+        for way, style in ((full, "-"), (f"{full}, interpolated", "--")):
+            of = points[(points["arm"] == way)].groupby("progress")[[ID, column]].mean()
+            line = np.vstack([start.to_numpy(), of.to_numpy(), *([] if way == full else [last.to_numpy()])])
+            label = f"{WAYS[full]}{', on its way' if way == full else ', start and end interpolated'}"
+            axes.plot(line[:, 0], line[:, 1], style, color=colour, label=label, zorder=1)
     names = {arm: arm.replace("MAC 20", "20").replace("MAC 50", "50") for arm in ("ends", *RATIOS)}
-    names |= {"random": "random 10 %", "MAC": "MAC 10 %", FULL: "100 %"}
+    names |= {"random": "random 10 %", "MAC": "MAC 10 %", FULL: "100 %", LONGER: "100 %, 4 times the steps"}
     for colour, (arm, label) in zip(sns.color_palette("colorblind", len(names)), names.items(), strict=True):
         of = ends[ends["arm"] == arm][[ID, column]]
         if len(of):

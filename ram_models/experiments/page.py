@@ -15,6 +15,7 @@ from ram_models.experiments.figures import draw
 from ram_models.experiments.store import UNTUNED, Store
 from ram_models.experiments.study import Study
 from ram_models.experiments.summary import ID, NOISE, by_network
+from ram_models.experiments.tuning import LONGER
 from ram_models.tables import grid
 
 
@@ -108,6 +109,7 @@ NAMES = {
     "colours": "nothing, one map of colours (12 numbers)",
     "twins": "nothing, twin masks",
     "all": "all layers",
+    LONGER: "all layers, 4 times the steps",
     "masked, all": "all layers, masked pre-training continued, twin masks",
     "pairwise": "all layers, from scratch without masks (baseline)",
 }
@@ -152,14 +154,15 @@ def write_page(results: Path, figures: Sequence[str]) -> str:
         if section.note:
             parts.append(f"{section.note}\n")
         if section.name in ("table5", "table6"):
-            parts.append(f"{_devices(Store(results).runs())}\n")
+            parts.append(f"Runs of Tables 5 and 6 by device: {_devices(Store(results).runs())}.\n")
+        if (made := results / f"{section.name}-pretrainings.csv").exists():
+            parts.append(f"Pre-trainings by device: {_devices(pd.read_csv(made))}.\n")
     return "\n".join(parts)
 
 
 def _devices(runs: pd.DataFrame) -> str:
-    """On what the runs of Tables 5 and 6 were computed; arms that share a run count each."""
-    counts = runs["device"].value_counts()
-    return f"Runs of Tables 5 and 6 by device: {', '.join(f'{count} {name}' for name, count in counts.items())}."
+    """On what runs were computed, and how many on each; arms that share a run count each."""
+    return ", ".join(f"{count} {name}" for name, count in runs["device"].value_counts().items())
 
 
 def _claims(claims: pd.DataFrame) -> str:

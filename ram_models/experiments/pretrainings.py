@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import partial
 
 import pandas as pd
+import yaml
 
 from macattr.layers import LayerTable
 from ram_models.experiments.arms import top
 from ram_models.experiments.blocks import Plan, prepare, run_blocks
-from ram_models.experiments.networks import load, rank
+from ram_models.experiments.networks import load, rank, weights_file, weights_hash
 from ram_models.experiments.parallel import in_parallel
 from ram_models.experiments.store import UNTUNED
 from ram_models.experiments.study import SEED_STEP, Block, Pretrained, Study
@@ -61,10 +62,22 @@ def compare(study: Study, variants: Mapping[str, Pretrained], claims: Sequence[C
         study: How.
         variants: By label; their seeds are replaced.
         claims: About the labels.
+
+    Raises:
+        ValueError: If no network is there, and none is to be trained.
     """
     seeds = study.seeds[: study.blocks]
     networks = {replace(variant, seed=seed): label for seed in seeds for label, variant in variants.items()}
+    if not study.pretrain_missing:
+        networks = {network: label for network, label in networks.items() if weights_file(study, network).is_file()}
+        if not networks:
+            raise ValueError(
+                f"`pretrain_missing` is false, and {str(study.out / 'pretrain')!r} has no network of {study.what}: "
+                "leave it out, or choose another `out`."
+            )
     store = prepare(study, list(networks), study.results / "short")
+    made = pd.DataFrame([_made(study, network) for network in networks])
+    made.to_csv(study.results / f"{study.what}-pretrainings.csv", index=False)
     blocks = [Block(network, study.finetune_seeds[0] + SEED_STEP * network.seed) for network in networks]
     ranked = in_parallel(partial(rank, study, name="mac"), list(networks), study.processes, "ranking")
     tops = {network: top(of, FRACTION, load(study, network)).layers for network, of in ranked}
@@ -81,6 +94,19 @@ def compare(study: Study, variants: Mapping[str, Pretrained], claims: Sequence[C
     checked.to_csv(study.results / f"{study.what}-claims.csv", index=False, float_format="%.4f")
     print(table[["arm", "blocks", ID, f"{ID}, before, half hidden"]].round(3).to_string(index=False))
     print(checked[["claim", "blocks", "mean_db", "low_db", "high_db", "verdict"]].round(3).to_string(index=False))
+
+
+def _made(study: Study, pretrained: Pretrained) -> dict[str, object]:
+    """How a short pre-training was made; a run that was continued elsewhere has both devices."""
+    starts = yaml.safe_load((weights_file(study, pretrained).parent / "starts.yaml").read_text())
+    return {
+        "pretrained": pretrained.name,
+        "steps": study.short_pretrain.steps,
+        "batch_size": study.short_pretrain.batch_size,
+        "device": " ".join(dict.fromkeys(start["device"] for start in starts)),
+        "torch": " ".join(dict.fromkeys(start["versions"]["torch"] for start in starts)),
+        "weights_sha256": weights_hash(study, pretrained),
+    }
 
 
 def _by_variant(scores: pd.DataFrame, networks: Mapping[Pretrained, str]) -> pd.DataFrame:

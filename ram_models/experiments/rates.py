@@ -17,8 +17,8 @@ ARMS = ("ends", "MAC", FULL)
 FACTORS = (1 / 3, 1.0, 3.0)
 """What the learning rate of the class is multiplied with; as many values for every class."""
 
-SHORTENED = 2
-"""Divisor of the steps."""
+LENGTH = 0.5
+"""Factor of the steps."""
 
 SEED = 99
 """Seed of the block's crops."""
@@ -29,7 +29,7 @@ def main(study: Study) -> None:
     block = Block(study.masked()[0], SEED)
     prepare(study, [block.pretrained], study.results)
     layers = plan_arms(study, [block]).layers[block]
-    jobs = [Job(block, arm, layers[arm], factor, SHORTENED) for arm in ARMS for factor in FACTORS]
+    jobs = [Job(block, arm, layers[arm], factor, LENGTH) for arm in ARMS for factor in FACTORS]
     found = [(job.arm, *values) for job, values in in_parallel(partial(validate, study), jobs, study.processes, "run")]
     table = pd.DataFrame(found, columns=["arm", "lr", "psnr_db"]).sort_values(["arm", "lr"], ignore_index=True)
     by_rate = table.groupby("arm")

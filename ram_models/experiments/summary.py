@@ -21,7 +21,7 @@ import pandas as pd
 
 from ram_models.experiments.statistics import contrast, holm, verdict_of
 from ram_models.experiments.store import KEY, UNTUNED
-from ram_models.experiments.tuning import FULL
+from ram_models.experiments.tuning import FULL, LONGER
 
 Key = tuple[str, int]
 """Pre-training and seed of a block."""
@@ -202,8 +202,8 @@ def describe_difference(difference: pd.Series, margin: float) -> dict[str, objec
 def above_frontier(table: pd.DataFrame, arm: str, column: str, blocks: Sequence[Key]) -> pd.Series:
     """How far an arm lies above full fine-tuning at equal quality in distribution, for every block.
 
-    The frontier is the better of two lines from the pre-trained to the fully fine-tuned network, at the arm's quality
-    in distribution: the way that training took, and the straight line between the weights.
+    The frontier is the best of all lines from the pre-trained to a fully fine-tuned network, at the arm's quality in
+    distribution: the ways that the trainings took, and the straight lines between the weights.
 
     Args:
         table: Of :func:`by_network`.
@@ -214,16 +214,17 @@ def above_frontier(table: pd.DataFrame, arm: str, column: str, blocks: Sequence[
     Returns:
         Difference in dB by (pretrained, seed); NaN where the arm is better in distribution than the whole frontier.
     """
-    arms, found = table.index.get_level_values("arm"), {}
+    found = {}
     for (pretrained, seed), own in blocks_of(table, arm, blocks).iterrows():
         start = table.loc[(pretrained, UNTUNED, "whole", 0.0)]
         block = table.xs((pretrained, seed), level=("pretrained", "seed"))
         lines = []
-        for way in (FULL, f"{FULL}, interpolated"):
-            if way in arms:
-                points = block.xs(way, level="arm").sort_index()
-                end = block.loc[(FULL, 1.0)].to_frame().T if way != FULL else points.iloc[:0]
-                lines.append(pd.concat([start.to_frame().T, points, end])[[ID, column]].to_numpy(float))
+        for full in (FULL, LONGER):
+            for way in (full, f"{full}, interpolated"):
+                if way in block.index.get_level_values("arm"):
+                    points = block.xs(way, level="arm").sort_index()
+                    end = block.loc[(full, 1.0)].to_frame().T if way != full else points.iloc[:0]
+                    lines.append(pd.concat([start.to_frame().T, points, end])[[ID, column]].to_numpy(float))
         heights = [_highest(line, float(own[ID])) for line in lines]
         found[pretrained, seed] = own[column] - np.nanmax(heights) if np.isfinite(heights).any() else np.nan
     index = pd.MultiIndex.from_tuples(list(found), names=["pretrained", "seed"]) if found else None

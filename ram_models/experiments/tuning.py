@@ -1,11 +1,24 @@
 """One run of the fine-tuning experiments: an arm of a block, trained and scored."""
 
-__all__ = ["FULL", "MASKED", "Job", "Trained", "interpolate", "made_with", "train", "tune", "validate"]
+__all__ = [
+    "FULL",
+    "LENGTHS",
+    "LONGER",
+    "MASKED",
+    "Job",
+    "Trained",
+    "interpolate",
+    "made_with",
+    "train",
+    "tune",
+    "validate",
+]
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 import torch
@@ -28,11 +41,18 @@ MASKED = "masked, all"
 """The arm that goes on with the pre-training, pixels hidden, for as many steps; scored with twin masks. It tells what
 more training does from what closing the gap does."""
 
+LONGER = "all, 4 times the steps"
+"""The arm that trains every layer for longer, at the same learning rate, and is scored as the full one: it reaches
+qualities in distribution that few layers reach sooner, so that both can be compared there."""
+
+LENGTHS: Mapping[str, float] = MappingProxyType({LONGER: 4.0})
+"""Factor of the steps, of the arms where it is not 1."""
+
 ON_THE_WAY = 10
 """Checkpoints that are kept of a run."""
 
 PROGRESS = (0.1, 0.3, 0.6)
-"""Shares of the steps after which the full arm is scored too."""
+"""Shares of the steps after which the full arms are scored too."""
 
 INTERPOLATED = (0.4, 0.6, 0.8)
 """Shares of the straight way from the pre-trained to the fully fine-tuned weights that are scored (WiSE-FT)."""
@@ -47,14 +67,14 @@ class Job:
         arm: Name of the arm.
         layers: What it trains.
         factor: Factor of the learning rate of its class.
-        shortened: Divisor of the steps.
+        length: Factor of the steps.
     """
 
     block: Block
     arm: str
     layers: tuple[str, ...]
     factor: float = 1.0
-    shortened: int = 1
+    length: float = 1.0
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -88,7 +108,9 @@ class Trained:
 
 def made_with(study: Study, job: Job) -> str:
     """What a run's scores depend on, as a hash: if it changes, they are those of another run."""
-    return study.made_with(study.finetune, study.rates, weights_hash(study, job.block.pretrained), job.layers)
+    length = [] if job.length == 1 else [job.length]
+    weights = weights_hash(study, job.block.pretrained)
+    return study.made_with(study.finetune, study.rates, weights, job.layers, *length)
 
 
 def train(study: Study, job: Job) -> Trained:
@@ -103,7 +125,7 @@ def train(study: Study, job: Job) -> Trained:
     sha256 = load_weights(network, start_file).sha256[:16]
     counted = mask.apply(network)
     share = counted.trained / counted.total
-    steps = study.finetune.steps // job.shortened
+    steps = round(study.finetune.steps * job.length)
     often = max(1, steps // ON_THE_WAY)
     pretrained, seed, arm = job.key
     lr = study.lr(share) * job.factor
@@ -111,7 +133,7 @@ def train(study: Study, job: Job) -> Trained:
         data=study.training_data(),
         out=study.out / f"finetune-{steps}" / f"{pretrained}-{seed}" / f"{arm.replace('/', ' ')} lr {lr:.3g}",
         network=finetune.Start(study.network, str(start_file)),
-        optim=replace(study.finetune, steps=steps, lr=lr, warmup=study.finetune.warmup // job.shortened),
+        optim=replace(study.finetune, steps=steps, lr=lr, warmup=round(study.finetune.warmup * job.length)),
         compute=study.compute,
         log=Log(often, steps, often, keep=ON_THE_WAY + 1, tensorboard=False),
         seed=seed,
@@ -135,7 +157,7 @@ def tune(study: Study, job: Job) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     trained, judge = train(study, job), Judge(study)
     optim = trained.config.optim
-    layers = "every" if job.arm in (FULL, MASKED) else " ".join(job.layers)
+    layers = "every" if job.arm in (FULL, LONGER, MASKED) else " ".join(job.layers)
     run = pd.DataFrame(
         [
             (
@@ -147,7 +169,7 @@ def tune(study: Study, job: Job) -> tuple[pd.DataFrame, pd.DataFrame]:
     )  # fmt: skip
     network = build(study.network, trained.weights).to(study.device)
     scores = [keyed(judge.score(network, twins=job.arm == MASKED), *job.key, 1.0)]
-    if job.arm == FULL:
+    if job.arm in (FULL, LONGER):
         scores += _frontier(study, job, trained, judge)
     return pd.concat(scores).assign(made_with=made_with(study, job)), run
 

@@ -9,10 +9,10 @@ from ram_models.experiments import blocks
 from ram_models.experiments.blocks import Plan, run_blocks
 from ram_models.experiments.store import RUN_COLUMNS, Store, keyed
 from ram_models.experiments.study import Block, Pretrained, Study
-from ram_models.experiments.tuning import FULL, MASKED
+from ram_models.experiments.tuning import FULL, LONGER, MASKED
 
 LAYERS = {"MAC": ("a", "b"), "convolutions": ("b", "a"), "IG": ("a", "c"), FULL: ("a", "b", "c")}
-LAYERS[MASKED] = LAYERS[FULL]
+LAYERS |= dict.fromkeys((LONGER, MASKED), LAYERS[FULL])
 TABLE = LayerTable.of(nn.Sequential(nn.Linear(1, 1)))
 
 
@@ -36,12 +36,12 @@ def test_arms_that_train_the_same_parameters_share_one_run_in_each_block(tuned, 
     plan = Plan({Block(Pretrained(0), seed): LAYERS for seed in (10, 11)}, {}, TABLE)
     store = Store(tmp_path)
     run_blocks(Study("table5"), store, plan, list(LAYERS))
-    assert len(tuned) == 2 * 4  # with masks is another run than without
+    assert len(tuned) == 2 * 5  # with masks, or for longer, is another run
     assert {(seed, arm) for _, seed, arm in store.finished()} == {(seed, arm) for seed in (10, 11) for arm in LAYERS}
     psnr = store.scores().set_index(["seed", "arm"])["psnr_db"]
     for seed in (10, 11):
         assert psnr[seed, "MAC"] == psnr[seed, "convolutions"]
-        assert psnr[seed].nunique() == 4
+        assert psnr[seed].nunique() == 5
     assert psnr[10, "MAC"] != psnr[11, "MAC"]
     assert len(store.runs()) == 2 * len(LAYERS)
 

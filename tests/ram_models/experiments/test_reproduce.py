@@ -7,6 +7,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from macattr.rank import rank_layers
@@ -16,6 +17,7 @@ from ram_models.cli import main
 from ram_models.experiments import blocks, networks
 from ram_models.experiments.page import write_page
 from ram_models.experiments.study import What
+from ram_models.experiments.tuning import FULL, LONGER
 from ram_models.recipes.reproduce import EXPERIMENTS
 
 SMALL = """
@@ -99,8 +101,11 @@ def test_one_block_decides_nothing(measured):
 def test_full_fine_tuning_is_scored_on_its_way(measured):
     scores = pd.read_csv(measured / "results/scores.csv")
     points = scores.groupby("arm")["progress"].unique()
-    assert sorted(points["all"]) == [0.1, 0.3, 0.6, 1.0]
-    assert sorted(points["all, interpolated"]) == [0.4, 0.6, 0.8]
+    for arm in (FULL, LONGER):
+        assert sorted(points[arm]) == [0.1, 0.3, 0.6, 1.0]
+        assert sorted(points[f"{arm}, interpolated"]) == [0.4, 0.6, 0.8]
+    steps = pd.read_csv(measured / "results/runs.csv").set_index("arm")["steps"]
+    assert steps[LONGER] == 4 * steps[FULL]
 
 
 def test_the_pairwise_baseline_has_as_many_supervised_pixels(measured):
@@ -133,6 +138,27 @@ def test_what_stands_in_the_results_is_not_measured_again(measured, monkeypatch)
 def test_results_of_other_settings_are_refused(measured, capsys, option):
     assert reproduce("table5", measured, option) == 2
     assert "made with other settings, weights, tests or layers than now" in capsys.readouterr().err
+
+
+def test_the_table_says_how_every_short_pre_training_was_made(measured):
+    made = pd.read_csv(measured / "results/table4-pretrainings.csv").set_index("pretrained")
+    assert list(made.index) == ["short-0", "short-ground-truth-0"]
+    assert set(made["device"]) == {"cuda" if torch.cuda.is_available() else "cpu"}
+    assert "Pre-trainings by device: 2 c" in (measured / "docs/reproduction.md").read_text()
+
+
+def test_a_table_can_be_written_of_the_pre_trainings_that_are_there(measured, tmp_path):
+    places = [f"--results={tmp_path}", "--pretrain_missing=false"]
+    assert reproduce("fig3", measured, *places) == 0
+    table = pd.read_csv(tmp_path / "fig3.csv").set_index("arm")
+    assert table.loc["1x1", "blocks"] == 1
+    assert table.loc[["4x4", "8x8"], "in distribution"].isna().all()
+    assert set(pd.read_csv(tmp_path / "fig3-claims.csv")["verdict"]) == {"not tested"}
+
+
+def test_a_table_of_no_pre_training_is_refused(measured, tmp_path, capsys):
+    assert reproduce("fig3", measured, f"--out={tmp_path}", "--pretrain_missing=false") == 2
+    assert "has no network of fig3" in capsys.readouterr().err
 
 
 def test_every_study_is_an_experiment():

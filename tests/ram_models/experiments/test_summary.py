@@ -6,6 +6,7 @@ import pytest
 
 from ram_models.experiments.store import UNTUNED
 from ram_models.experiments.summary import ID, NOISE, Claim, above_frontier, by_arm, by_network, check_claims
+from ram_models.experiments.tuning import LONGER
 
 MARGINS = {ID: 0.05, "pepper": 0.2}
 BLOCKS = [(f"masked-{number}", 10) for number in range(3)]
@@ -115,6 +116,13 @@ def test_an_interpolated_network_that_is_better_raises_the_frontier():
     better = scores("masked-0", 10, "all, interpolated", 0.5, 17.5, 13.8)
     table = by_network(pd.concat([frontier(), better], ignore_index=True))
     assert above_frontier(table, "few", NOISE, BLOCKS).item() == pytest.approx(0.2)
+
+
+def test_longer_full_fine_tuning_reaches_farther_and_raises_the_frontier():
+    longer = scores("masked-0", 10, LONGER, 1.0, 22.0, 15.0)
+    found = by_network(pd.concat([frontier(), longer], ignore_index=True))
+    assert above_frontier(found, "far", NOISE, BLOCKS).item() == pytest.approx(14.0 - 14.5)
+    assert above_frontier(found, "few", NOISE, BLOCKS).item() == pytest.approx(14.0 - 12.75)
 
 
 def test_nothing_is_compared_beyond_the_frontier():
