@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from macattr.plots import plot_heatmap
+from ram_models.experiments.pretrainings import STORE
 from ram_models.experiments.store import UNTUNED, Store
 from ram_models.experiments.summary import ID, NOISE, by_network
 from ram_models.experiments.table6 import RATIOS
@@ -23,6 +24,11 @@ LABELS = {"input": "degraded input", "whole": "answer to the whole input", "twin
 COLOURS = dict(zip((*VIEWS, "clean"), ("0.6", "#d55e00", "#0072b2", "0.15"), strict=True))
 SHOWN = ("noise", "lowlight", "blur")
 """Tasks whose colours are drawn, if they are tested."""
+STAGES = {
+    "fine-tuned": ("10 % by MAC fine-tuned", "0.15"),
+    "twins": ("before, twin masks", COLOURS["twins"]),
+    "whole": ("before, whole input", COLOURS["whole"]),
+}
 WAYS = {FULL: "full fine-tuning", LONGER: "4 times the steps"}
 
 
@@ -146,6 +152,34 @@ def _draw_trade_off(axes: Axes, points: pd.DataFrame, column: str) -> None:
     sns.despine(ax=axes)
 
 
+def variants(results: Path, name: str) -> Figure:
+    """Quality in distribution of every variant of the pre-training, before and after fine-tuning; Tables 3, 4, Fig. 3.
+
+    Args:
+        results: Folder of the tables.
+        name: Which of them.
+    """
+    made = pd.read_csv(results / f"{name}-pretrainings.csv")
+    points = _points(results / STORE).merge(made[["pretrained", "variant"]], on="pretrained")
+    points["stage"] = points["arm"].where(points["seed"] == UNTUNED, "fine-tuned")
+    shown = pd.read_csv(results / f"{name}.csv")["arm"]
+    places = {variant: place for place, variant in enumerate(shown[shown != "input"])}
+    figure = Figure(figsize=(7.5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(points.loc[points["stage"] == "input", ID].mean(), color=COLOURS["input"], linestyle=":", zorder=0)
+    for stage, (label, colour) in STAGES.items():
+        of = points[points["stage"] == stage]
+        axes.plot(of["variant"].map(places), of[ID], "o", color=colour, alpha=0.5, markersize=5, label=label)
+        means = of.groupby("variant")[ID].mean()
+        axes.plot(means.index.map(places), means, "_", color=colour, markersize=30, markeredgewidth=2)
+    axes.set_xticks(list(places.values()), list(places))
+    axes.set(ylabel="PSNR in distribution, dB", xlim=(-0.5, len(places) - 0.5))
+    axes.set_title("one dot a pre-training, bar: mean; dotted: the degraded input", fontsize=10)
+    figure.legend(frameon=False, fontsize=9, loc="outside right center")
+    sns.despine(ax=axes)
+    return figure
+
+
 FIGURES: Mapping[str, tuple[str, Callable[[Path], Figure]]] = MappingProxyType(
     {
         "fig4": ("fig4.csv", integrity_gap),
@@ -153,6 +187,9 @@ FIGURES: Mapping[str, tuple[str, Callable[[Path], Figure]]] = MappingProxyType(
         "fig14-ig": ("fig14.csv", lambda results: heat_map(results, "IG")),
         "table5": ("table5.csv", arms),
         "table6": ("table6.csv", trade_off),
+        "table4": ("table4.csv", lambda results: variants(results, "table4")),
+        "table3": ("table3.csv", lambda results: variants(results, "table3")),
+        "fig3": ("fig3.csv", lambda results: variants(results, "fig3")),
     }
 )
 """Every figure by the name of its file, with the table that must be there."""

@@ -1,6 +1,6 @@
 """Tables 3 and 4 and Fig. 3: pre-trainings that differ in one thing, each followed by the same fine-tuning."""
 
-__all__ = ["compare", "fig3", "table3", "table4"]
+__all__ = ["BEFORE", "STORE", "compare", "fig3", "table3", "table4"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +21,12 @@ from ram_models.experiments.summary import ID, Claim, by_arm, by_network, check_
 ARM = "MAC"
 FRACTION = 0.1
 """What is fine-tuned: the top tenth of the layers of each network's own ranking by MAC."""
+
+STORE = "short"
+"""Folder in the results, of the scores and runs of all short pre-trainings."""
+
+BEFORE = {"whole": "whole, before", "twins": "twin masks, before"}
+"""Columns in distribution before the fine-tuning, by how the network was asked; twin masks hide half for all."""
 
 RATIOS = (0.2, 0.4, 0.5, 0.6, 0.8)
 PATCHES = (1, 4, 8)
@@ -75,8 +81,8 @@ def compare(study: Study, variants: Mapping[str, Pretrained], claims: Sequence[C
                 f"`pretrain_missing` is false, and {str(study.out / 'pretrain')!r} has no network of {study.what}: "
                 "leave it out, or choose another `out`."
             )
-    store = prepare(study, list(networks), study.results / "short")
-    made = pd.DataFrame([_made(study, network) for network in networks])
+    store = prepare(study, list(networks), study.results / STORE)
+    made = pd.DataFrame([_made(study, network, label) for network, label in networks.items()])
     made.to_csv(study.results / f"{study.what}-pretrainings.csv", index=False)
     blocks = [Block(network, study.finetune_seeds[0] + SEED_STEP * network.seed) for network in networks]
     ranked = in_parallel(partial(rank, study, name="mac"), list(networks), study.processes, "ranking")
@@ -84,23 +90,27 @@ def compare(study: Study, variants: Mapping[str, Pretrained], claims: Sequence[C
     layers = LayerTable.of(load(study, blocks[0].pretrained))
     run_blocks(study, store, Plan({block: {ARM: tops[block.pretrained]} for block in blocks}, {}, layers), [ARM])
     scores = _by_variant(store.scores(), networks)
-    tuned = by_network(scores[scores["stage"] == "fine-tuned"].drop(columns="stage"))
-    before = by_network(scores[scores["stage"] == "twins"].drop(columns="stage").assign(progress=1.0))
-    keys = [(f"seed {seed}", 0) for seed in seeds]
+    stages = {stage: by_network(of.drop(columns="stage")) for stage, of in scores.groupby("stage")}
+    tuned, keys = stages["fine-tuned"], [(f"seed {seed}", 0) for seed in seeds]
     table = by_arm(tuned, list(variants), {}, keys)
-    table[f"{ID}, before, half hidden"] = by_arm(before, list(variants), {}, keys)[ID]
+    for stage, column in BEFORE.items():
+        table[column] = by_arm(stages[stage], list(variants), {}, keys)[ID]
+    floor = stages["input"].mean().to_frame().T.assign(arm="input", run_as="input")
+    table = pd.concat([floor, table], ignore_index=True)[table.columns]
     table.to_csv(study.results / f"{study.what}.csv", index=False, float_format="%.4f")
     checked = check_claims(tuned, claims, {}, {ID: study.margin}, keys)
     checked.to_csv(study.results / f"{study.what}-claims.csv", index=False, float_format="%.4f")
-    print(table[["arm", "blocks", ID, f"{ID}, before, half hidden"]].round(3).to_string(index=False))
+    print(table[["arm", "blocks", ID, *BEFORE.values()]].round(3).to_string(index=False))
     print(checked[["claim", "blocks", "mean_db", "low_db", "high_db", "verdict"]].round(3).to_string(index=False))
 
 
-def _made(study: Study, pretrained: Pretrained) -> dict[str, object]:
+def _made(study: Study, pretrained: Pretrained, variant: str) -> dict[str, object]:
     """How a short pre-training was made; a run that was continued elsewhere has both devices."""
     starts = yaml.safe_load((weights_file(study, pretrained).parent / "starts.yaml").read_text())
     return {
+        "variant": variant,
         "pretrained": pretrained.name,
+        "seed": pretrained.seed,
         "steps": study.short_pretrain.steps,
         "batch_size": study.short_pretrain.batch_size,
         "device": " ".join(dict.fromkeys(start["device"] for start in starts)),
@@ -115,6 +125,5 @@ def _by_variant(scores: pd.DataFrame, networks: Mapping[Pretrained, str]) -> pd.
     seeds = {network.name: f"seed {network.seed}" for network in networks}
     known = scores[scores["pretrained"].isin(labels)]
     stage = known["arm"].where(known["seed"] == UNTUNED, "fine-tuned")
-    return known.assign(
-        stage=stage, arm=known["pretrained"].map(labels), pretrained=known["pretrained"].map(seeds), seed=0
-    )
+    of = {"arm": known["pretrained"].map(labels), "pretrained": known["pretrained"].map(seeds), "seed": 0}
+    return known.assign(stage=stage, **of, progress=1.0)

@@ -16,6 +16,7 @@ from ram_models.archs.rgb import RGBSwinIR
 from ram_models.cli import main
 from ram_models.experiments import blocks, networks
 from ram_models.experiments.page import write_page
+from ram_models.experiments.pretrainings import BEFORE
 from ram_models.experiments.study import What
 from ram_models.experiments.tuning import FULL, LONGER
 from ram_models.recipes.reproduce import EXPERIMENTS
@@ -118,7 +119,9 @@ def test_the_page_shows_every_claim_and_every_figure(measured):
     claims = pd.concat([pd.read_csv(file) for file in (measured / "results").glob("*-claims.csv")])
     assert all(claim in page for claim in claims["claim"])
     figures = {file.name for file in (measured / "docs/images").glob("*.png")}
-    assert figures == {f"reproduction-{name}.png" for name in ("fig4", "fig14-mac", "fig14-ig", "table5", "table6")}
+    assert figures == {
+        f"reproduction-{name}.png" for name in ("fig4", "fig14-mac", "fig14-ig", "table5", "table6", "table4")
+    }
     assert all(f"images/{name}" in page for name in figures)
     assert "Not measured yet: `ram reproduce table3" in page
 
@@ -159,6 +162,15 @@ def test_a_table_can_be_written_of_the_pre_trainings_that_are_there(measured, tm
 def test_a_table_of_no_pre_training_is_refused(measured, tmp_path, capsys):
     assert reproduce("fig3", measured, f"--out={tmp_path}", "--pretrain_missing=false") == 2
     assert "has no network of fig3" in capsys.readouterr().err
+
+
+def test_the_floor_of_short_pre_trainings_is_the_degraded_input(measured):
+    table = pd.read_csv(measured / "results/table4.csv").set_index("arm")
+    assert list(table.index) == ["input", "paired", "ground truth only"]
+    floor = pd.read_csv(measured / "results/table6.csv").set_index("arm").loc["input", "in distribution"]
+    assert table.loc["input", "in distribution"] == pytest.approx(floor, abs=1e-4)
+    assert table.loc["input", ["blocks", *BEFORE.values()]].isna().all()
+    assert table.loc[["paired", "ground truth only"], list(BEFORE.values())].notna().all().all()
 
 
 def test_every_study_is_an_experiment():
