@@ -17,7 +17,7 @@ from ram_models.experiments.pretrainings import STORE
 from ram_models.experiments.store import UNTUNED, Store
 from ram_models.experiments.summary import ID, NOISE, by_network
 from ram_models.experiments.table6 import RATIOS
-from ram_models.experiments.tuning import FULL, LONGER
+from ram_models.experiments.tuning import FULL, LONGER, LONGER_MAC
 
 VIEWS = ("input", "whole", "twins")
 LABELS = {"input": "degraded input", "whole": "answer to the whole input", "twins": "answer with twin masks"}
@@ -136,7 +136,8 @@ def _draw_trade_off(axes: Axes, points: pd.DataFrame, column: str) -> None:
             label = f"{WAYS[full]}{', on its way' if way == full else ', start and end interpolated'}"
             axes.plot(line[:, 0], line[:, 1], style, color=colour, label=label, zorder=1)
     names = {arm: arm.replace("MAC 20", "20").replace("MAC 50", "50") for arm in ("ends", *RATIOS)}
-    names |= {"random": "random 10 %", "MAC": "MAC 10 %", FULL: "100 %", LONGER: "100 %, 4 times the steps"}
+    names |= {"random": "random 10 %", "MAC": "MAC 10 %", FULL: "100 %", LONGER_MAC: "MAC 10 %, 4 times the steps"}
+    names |= {LONGER: "100 %, 4 times the steps"}
     for colour, (arm, label) in zip(sns.color_palette("colorblind", len(names)), names.items(), strict=True):
         of = ends[ends["arm"] == arm][[ID, column]]
         if len(of):

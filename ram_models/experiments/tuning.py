@@ -4,6 +4,7 @@ __all__ = [
     "FULL",
     "LENGTHS",
     "LONGER",
+    "LONGER_MAC",
     "MASKED",
     "Job",
     "Trained",
@@ -45,7 +46,10 @@ LONGER = "all, 4 times the steps"
 """The arm that trains every layer for longer, at the same learning rate, and is scored as the full one: it reaches
 qualities in distribution that few layers reach sooner, so that both can be compared there."""
 
-LENGTHS: Mapping[str, float] = MappingProxyType({LONGER: 4.0})
+LONGER_MAC = "MAC, 4 times the steps"
+"""The arm that trains the layers of "MAC" for as long."""
+
+LENGTHS: Mapping[str, float] = MappingProxyType({LONGER: 4.0, LONGER_MAC: 4.0})
 """Factor of the steps, of the arms where it is not 1."""
 
 ON_THE_WAY = 10
