@@ -16,7 +16,7 @@ from ram_models.experiments.networks import load, pretrain, rank_all, score_untu
 from ram_models.experiments.parallel import in_parallel
 from ram_models.experiments.store import UNTUNED, Store
 from ram_models.experiments.study import Block, Pretrained, Study
-from ram_models.experiments.tuning import FULL, LENGTHS, LONGER, LONGER_MAC, MASKED, Job, made_with, tune
+from ram_models.experiments.tuning import AGAIN, FULL, LENGTHS, MASKED, Job, made_with, tune
 from ram_models.inference import seeded
 
 
@@ -92,8 +92,7 @@ def plan_arms(study: Study, blocks: Sequence[Block]) -> Plan:
         found[block] = arms(rankings[block.pretrained], network, f"{block.pretrained.name}-{block.seed}")
     table = LayerTable.of(network)
     stands = merge(found.values(), table, keep=(FULL, "ends"))
-    again = {LONGER: FULL, LONGER_MAC: "MAC", MASKED: FULL}
-    layers = {block: of | {arm: of[as_in] for arm, as_in in again.items()} for block, of in found.items()}
+    layers = {block: of | {arm: of[other] for arm, other in AGAIN.items()} for block, of in found.items()}
     return Plan(layers, stands, table)
 
 

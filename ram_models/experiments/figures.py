@@ -17,7 +17,7 @@ from ram_models.experiments.pretrainings import STORE
 from ram_models.experiments.store import UNTUNED, Store
 from ram_models.experiments.summary import ID, NOISE, by_network
 from ram_models.experiments.table6 import RATIOS
-from ram_models.experiments.tuning import FULL, LONGER, LONGER_MAC
+from ram_models.experiments.tuning import FULL, LONGER, LONGER_MAC, WHOLE
 
 VIEWS = ("input", "whole", "twins")
 LABELS = {"input": "degraded input", "whole": "answer to the whole input", "twins": "answer with twin masks"}
@@ -29,7 +29,7 @@ STAGES = {
     "twins": ("before, twin masks", COLOURS["twins"]),
     "whole": ("before, whole input", COLOURS["whole"]),
 }
-WAYS = {FULL: "full fine-tuning", LONGER: "4 times the steps"}
+"""Labels and colours of a network before and after fine-tuning."""
 
 
 def _points(results: Path) -> pd.DataFrame:
@@ -125,19 +125,19 @@ def trade_off(results: Path) -> Figure:
 
 
 def _draw_trade_off(axes: Axes, points: pd.DataFrame, column: str) -> None:
-    """Means over blocks with their standard errors; the two ways to full fine-tuning as lines."""
+    """Means over blocks with their standard errors; the way of full fine-tuning, and the straight one, as lines."""
     ends = points[(points["progress"] == 1.0) & (points["seed"] != UNTUNED)]
     start = points[(points["arm"] == "whole")][[ID, column]].mean()
-    for full, colour in ((FULL, "0.65"), (LONGER, "0.35")):
+    for full, colour, steps in zip(WHOLE, ("0.65", "0.35"), ("", " for 4 times the steps"), strict=True):
         last = ends[ends["arm"] == full][[ID, column]].mean()
         for way, style in ((full, "-"), (f"{full}, interpolated", "--")):
             of = points[(points["arm"] == way)].groupby("progress")[[ID, column]].mean()
             line = np.vstack([start.to_numpy(), of.to_numpy(), *([] if way == full else [last.to_numpy()])])
-            label = f"{WAYS[full]}{', on its way' if way == full else ', start and end interpolated'}"
+            label = f"full fine-tuning{steps}, {'on its way' if way == full else 'drawn back'}"
             axes.plot(line[:, 0], line[:, 1], style, color=colour, label=label, zorder=1)
     names = {arm: arm.replace("MAC 20", "20").replace("MAC 50", "50") for arm in ("ends", *RATIOS)}
-    names |= {"random": "random 10 %", "MAC": "MAC 10 %", FULL: "100 %", LONGER_MAC: "MAC 10 %, 4 times the steps"}
-    names |= {LONGER: "100 %, 4 times the steps"}
+    names |= {"random": "random 10 %", "MAC": "MAC 10 %", FULL: "100 %"}
+    names |= {LONGER_MAC: "MAC 10 %, 4 times the steps", LONGER: "100 %, 4 times the steps"}
     for colour, (arm, label) in zip(sns.color_palette("colorblind", len(names)), names.items(), strict=True):
         of = ends[ends["arm"] == arm][[ID, column]]
         if len(of):
@@ -161,7 +161,8 @@ def variants(results: Path, name: str) -> Figure:
         name: Which of them.
     """
     made = pd.read_csv(results / f"{name}-pretrainings.csv")
-    points = _points(results / STORE).merge(made[["pretrained", "variant"]], on="pretrained")
+    made["common"] = made.groupby("seed")["variant"].transform("nunique") == made["variant"].nunique()
+    points = _points(results / STORE).merge(made[["pretrained", "variant", "common"]], on="pretrained")
     points["stage"] = points["arm"].where(points["seed"] == UNTUNED, "fine-tuned")
     shown = pd.read_csv(results / f"{name}.csv")["arm"]
     places = {variant: place for place, variant in enumerate(shown[shown != "input"])}
@@ -171,11 +172,11 @@ def variants(results: Path, name: str) -> Figure:
     for stage, (label, colour) in STAGES.items():
         of = points[points["stage"] == stage]
         axes.plot(of["variant"].map(places), of[ID], "o", color=colour, alpha=0.5, markersize=5, label=label)
-        means = of.groupby("variant")[ID].mean()
+        means = of[of["common"]].groupby("variant")[ID].mean()
         axes.plot(means.index.map(places), means, "_", color=colour, markersize=30, markeredgewidth=2)
     axes.set_xticks(list(places.values()), list(places))
     axes.set(ylabel="PSNR in distribution, dB", xlim=(-0.5, len(places) - 0.5))
-    axes.set_title("one dot a pre-training, bar: mean; dotted: the degraded input", fontsize=10)
+    axes.set_title("dot: a pre-training; bar: mean of the seeds that all have; dotted: the degraded input", fontsize=10)
     figure.legend(frameon=False, fontsize=9, loc="outside right center")
     sns.despine(ax=axes)
     return figure

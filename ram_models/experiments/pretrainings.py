@@ -10,9 +10,10 @@ import pandas as pd
 import yaml
 
 from macattr.layers import LayerTable
+from ram_models.checkpoints import create, load_weights
 from ram_models.experiments.arms import top
 from ram_models.experiments.blocks import Plan, prepare, run_blocks
-from ram_models.experiments.networks import load, rank, weights_file, weights_hash
+from ram_models.experiments.networks import load, rank, weights_file
 from ram_models.experiments.parallel import in_parallel
 from ram_models.experiments.store import UNTUNED
 from ram_models.experiments.study import SEED_STEP, Block, Pretrained, Study
@@ -75,12 +76,7 @@ def compare(study: Study, variants: Mapping[str, Pretrained], claims: Sequence[C
     seeds = study.seeds[: study.blocks]
     networks = {replace(variant, seed=seed): label for seed in seeds for label, variant in variants.items()}
     if not study.pretrain_missing:
-        networks = {network: label for network, label in networks.items() if weights_file(study, network).is_file()}
-        if not networks:
-            raise ValueError(
-                f"`pretrain_missing` is false, and {str(study.out / 'pretrain')!r} has no network of {study.what}: "
-                "leave it out, or choose another `out`."
-            )
+        networks = _trained(study, networks)
     store = prepare(study, list(networks), study.results / STORE)
     made = pd.DataFrame([_made(study, network, label) for network, label in networks.items()])
     made.to_csv(study.results / f"{study.what}-pretrainings.csv", index=False)
@@ -91,31 +87,54 @@ def compare(study: Study, variants: Mapping[str, Pretrained], claims: Sequence[C
     run_blocks(study, store, Plan({block: {ARM: tops[block.pretrained]} for block in blocks}, {}, layers), [ARM])
     scores = _by_variant(store.scores(), networks)
     stages = {stage: by_network(of.drop(columns="stage")) for stage, of in scores.groupby("stage")}
-    tuned, keys = stages["fine-tuned"], [(f"seed {seed}", 0) for seed in seeds]
-    table = by_arm(tuned, list(variants), {}, keys)
-    for stage, column in BEFORE.items():
-        table[column] = by_arm(stages[stage], list(variants), {}, keys)[ID]
-    floor = stages["input"].mean().to_frame().T.assign(arm="input", run_as="input")
-    table = pd.concat([floor, table], ignore_index=True)[table.columns]
+    keys = [(f"seed {seed}", 0) for seed in seeds]
+    table = _table(stages, list(variants), keys)
     table.to_csv(study.results / f"{study.what}.csv", index=False, float_format="%.4f")
-    checked = check_claims(tuned, claims, {}, {ID: study.margin}, keys)
+    checked = check_claims(stages["fine-tuned"], claims, {}, {ID: study.margin}, keys)
     checked.to_csv(study.results / f"{study.what}-claims.csv", index=False, float_format="%.4f")
     print(table[["arm", "blocks", ID, *BEFORE.values()]].round(3).to_string(index=False))
     print(checked[["claim", "blocks", "mean_db", "low_db", "high_db", "verdict"]].round(3).to_string(index=False))
 
 
+def _trained(study: Study, networks: Mapping[Pretrained, str]) -> dict[Pretrained, str]:
+    """Those of the networks that are there.
+
+    Raises:
+        ValueError: If none is.
+    """
+    trained = {network: label for network, label in networks.items() if weights_file(study, network).is_file()}
+    if not trained:
+        raise ValueError(
+            f"`pretrain_missing` is false, and {str(study.out / 'pretrain')!r} has no network of {study.what}: leave "
+            "it out, or choose another `out`."
+        )
+    return trained
+
+
+def _table(
+    stages: Mapping[str, pd.DataFrame], variants: Sequence[str], keys: Sequence[tuple[str, int]]
+) -> pd.DataFrame:
+    """The degraded input, and every variant after fine-tuning, with its quality before in columns of their own."""
+    table = by_arm(stages["fine-tuned"], variants, {}, keys)
+    for stage, column in BEFORE.items():
+        table[column] = by_arm(stages[stage], variants, {}, keys)[ID]
+    floor = stages["input"].mean().to_frame().T.assign(arm="input", run_as="input")
+    return pd.concat([floor, table], ignore_index=True)[table.columns]
+
+
 def _made(study: Study, pretrained: Pretrained, variant: str) -> dict[str, object]:
     """How a short pre-training was made; a run that was continued elsewhere has both devices."""
-    starts = yaml.safe_load((weights_file(study, pretrained).parent / "starts.yaml").read_text())
+    weights = weights_file(study, pretrained)
+    config, starts = (yaml.safe_load((weights.parent / name).read_text()) for name in ("config.yaml", "starts.yaml"))
     return {
         "variant": variant,
         "pretrained": pretrained.name,
         "seed": pretrained.seed,
-        "steps": study.short_pretrain.steps,
-        "batch_size": study.short_pretrain.batch_size,
+        "steps": config["optim"]["steps"],
+        "batch_size": config["optim"]["batch_size"],
         "device": " ".join(dict.fromkeys(start["device"] for start in starts)),
         "torch": " ".join(dict.fromkeys(start["versions"]["torch"] for start in starts)),
-        "weights_sha256": weights_hash(study, pretrained),
+        "weights_sha256": load_weights(create(study.network), weights).sha256[:16],
     }
 
 
@@ -125,5 +144,5 @@ def _by_variant(scores: pd.DataFrame, networks: Mapping[Pretrained, str]) -> pd.
     seeds = {network.name: f"seed {network.seed}" for network in networks}
     known = scores[scores["pretrained"].isin(labels)]
     stage = known["arm"].where(known["seed"] == UNTUNED, "fine-tuned")
-    of = {"arm": known["pretrained"].map(labels), "pretrained": known["pretrained"].map(seeds), "seed": 0}
-    return known.assign(stage=stage, **of, progress=1.0)
+    arm, pretrained = (known["pretrained"].map(names) for names in (labels, seeds))
+    return known.assign(stage=stage, arm=arm, pretrained=pretrained, seed=0, progress=1.0)

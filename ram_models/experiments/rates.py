@@ -18,7 +18,7 @@ FACTORS = (1 / 3, 1.0, 3.0)
 """What the learning rate of the class is multiplied with; as many values for every class."""
 
 LENGTH = 0.5
-"""Factor of the steps."""
+"""Factor of the steps and of the warm-up."""
 
 SEED = 99
 """Seed of the block's crops."""

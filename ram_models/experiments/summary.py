@@ -21,7 +21,7 @@ import pandas as pd
 
 from ram_models.experiments.statistics import contrast, holm, verdict_of
 from ram_models.experiments.store import KEY, UNTUNED
-from ram_models.experiments.tuning import FULL, LONGER
+from ram_models.experiments.tuning import WHOLE
 
 Key = tuple[str, int]
 """Pre-training and seed of a block."""
@@ -212,14 +212,14 @@ def above_frontier(table: pd.DataFrame, arm: str, column: str, blocks: Sequence[
         blocks: Pre-training and seed of every block of the study.
 
     Returns:
-        Difference in dB by (pretrained, seed); NaN where the arm is better in distribution than the whole frontier.
+        Difference in dB by (pretrained, seed); NaN where no line reaches the arm's quality in distribution.
     """
     found = {}
     for (pretrained, seed), own in blocks_of(table, arm, blocks).iterrows():
         start = table.loc[(pretrained, UNTUNED, "whole", 0.0)]
         block = table.xs((pretrained, seed), level=("pretrained", "seed"))
         lines = []
-        for full in (FULL, LONGER):
+        for full in WHOLE:
             for way in (full, f"{full}, interpolated"):
                 if way in block.index.get_level_values("arm"):
                     points = block.xs(way, level="arm").sort_index()

@@ -1,11 +1,13 @@
 """One run of the fine-tuning experiments: an arm of a block, trained and scored."""
 
 __all__ = [
+    "AGAIN",
     "FULL",
     "LENGTHS",
     "LONGER",
     "LONGER_MAC",
     "MASKED",
+    "WHOLE",
     "Job",
     "Trained",
     "interpolate",
@@ -36,27 +38,33 @@ from ram_models.recipes.pretrain import masked_loss, masked_views
 from ram_models.training import Log, MaskedCrops, Validation, fingerprint, fit, start, training_crops
 
 FULL = "all"
-"""The arm that trains every layer; it is also scored on its way, and on the straight line to it."""
+"""The arm that trains every layer."""
 
 MASKED = "masked, all"
 """The arm that goes on with the pre-training, pixels hidden, for as many steps; scored with twin masks. It tells what
 more training does from what closing the gap does."""
 
 LONGER = "all, 4 times the steps"
-"""The arm that trains every layer for longer, at the same learning rate, and is scored as the full one: it reaches
-qualities in distribution that few layers reach sooner, so that both can be compared there."""
+"""The arm that trains every layer for longer, at the same learning rate: on its way it passes the quality in
+distribution that few layers have, so that both can be compared there."""
 
 LONGER_MAC = "MAC, 4 times the steps"
 """The arm that trains the layers of "MAC" for as long."""
 
+AGAIN: Mapping[str, str] = MappingProxyType({LONGER: FULL, LONGER_MAC: "MAC", MASKED: FULL})
+"""Arms that train the layers of another one."""
+
 LENGTHS: Mapping[str, float] = MappingProxyType({LONGER: 4.0, LONGER_MAC: 4.0})
-"""Factor of the steps, of the arms where it is not 1."""
+"""Factor of the steps and of the warm-up, of the arms where it is not 1."""
+
+WHOLE = (FULL, LONGER)
+"""Arms that train every layer on whole images; they are scored on their way too, and on the straight line to it."""
 
 ON_THE_WAY = 10
 """Checkpoints that are kept of a run."""
 
 PROGRESS = (0.1, 0.3, 0.6)
-"""Shares of the steps after which the full arms are scored too."""
+"""Shares of the steps after which they are scored."""
 
 INTERPOLATED = (0.4, 0.6, 0.8)
 """Shares of the straight way from the pre-trained to the fully fine-tuned weights that are scored (WiSE-FT)."""
@@ -71,7 +79,7 @@ class Job:
         arm: Name of the arm.
         layers: What it trains.
         factor: Factor of the learning rate of its class.
-        length: Factor of the steps.
+        length: Factor of the steps and of the warm-up.
     """
 
     block: Block
@@ -161,7 +169,7 @@ def tune(study: Study, job: Job) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     trained, judge = train(study, job), Judge(study)
     optim = trained.config.optim
-    layers = "every" if job.arm in (FULL, LONGER, MASKED) else " ".join(job.layers)
+    layers = "every" if job.arm in (*WHOLE, MASKED) else " ".join(job.layers)
     run = pd.DataFrame(
         [
             (
@@ -173,7 +181,7 @@ def tune(study: Study, job: Job) -> tuple[pd.DataFrame, pd.DataFrame]:
     )  # fmt: skip
     network = build(study.network, trained.weights).to(study.device)
     scores = [keyed(judge.score(network, twins=job.arm == MASKED), *job.key, 1.0)]
-    if job.arm in (FULL, LONGER):
+    if job.arm in WHOLE:
         scores += _frontier(study, job, trained, judge)
     return pd.concat(scores).assign(made_with=made_with(study, job)), run
 

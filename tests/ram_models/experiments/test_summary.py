@@ -120,9 +120,13 @@ def test_an_interpolated_network_that_is_better_raises_the_frontier():
 
 def test_longer_full_fine_tuning_reaches_farther_and_raises_the_frontier():
     longer = scores("masked-0", 10, LONGER, 1.0, 22.0, 15.0)
-    found = by_network(pd.concat([frontier(), longer], ignore_index=True))
-    assert above_frontier(found, "far", NOISE, BLOCKS).item() == pytest.approx(14.0 - 14.5)
-    assert above_frontier(found, "few", NOISE, BLOCKS).item() == pytest.approx(14.0 - 12.75)
+    drawn_back = scores("masked-0", 10, f"{LONGER}, interpolated", 0.8, 20.0, 14.5)
+    without = frontier().assign(pretrained="masked-1")
+    found = by_network(pd.concat([frontier(), longer, drawn_back, without], ignore_index=True))
+    assert above_frontier(found, "few", NOISE, BLOCKS).tolist() == pytest.approx([14.0 - 13.125, 14.0 - 12.5])
+    far = above_frontier(found, "far", NOISE, BLOCKS)
+    assert far["masked-0", 10] == pytest.approx(14.0 - 14.75)
+    assert np.isnan(far["masked-1", 10])
 
 
 def test_nothing_is_compared_beyond_the_frontier():
