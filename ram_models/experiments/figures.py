@@ -17,7 +17,7 @@ from ram_models.experiments.pretrainings import STORE
 from ram_models.experiments.store import UNTUNED, Store
 from ram_models.experiments.summary import ID, NOISE, by_network
 from ram_models.experiments.table6 import RATIOS
-from ram_models.experiments.tuning import FULL, LONGER, LONGER_MAC, WHOLE
+from ram_models.experiments.tuning import AGAIN, FULL, LONGER, LONGER_MAC, WHOLE
 
 VIEWS = ("input", "whole", "twins")
 LABELS = {"input": "degraded input", "whole": "answer to the whole input", "twins": "answer with twin masks"}
@@ -137,18 +137,20 @@ def _draw_trade_off(axes: Axes, points: pd.DataFrame, column: str) -> None:
             axes.plot(line[:, 0], line[:, 1], style, color=colour, label=label, zorder=1)
     names = {arm: arm.replace("MAC 20", "20").replace("MAC 50", "50") for arm in ("ends", *RATIOS)}
     names |= {"random": "random 10 %", "MAC": "MAC 10 %", FULL: "100 %"}
-    names |= {LONGER_MAC: "MAC 10 %, 4 times the steps", LONGER: "100 %, 4 times the steps"}
-    for colour, (arm, label) in zip(sns.color_palette("colorblind", len(names)), names.items(), strict=True):
+    colours = dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
+    for arm, marker in (*dict.fromkeys(names, "o").items(), (LONGER_MAC, "s"), (LONGER, "s")):
         of = ends[ends["arm"] == arm][[ID, column]]
         if len(of):
-            (x, y), errors = of.mean(), of.sem().fillna(0.0)
-            axes.errorbar(x, y, errors[column], errors[ID], fmt="o", color=colour, label=label, zorder=2)
+            (x, y), errors, trained_as = of.mean(), of.sem().fillna(0.0), AGAIN.get(arm, arm)
+            label = names[trained_as] + (", 4 times the steps" if arm in AGAIN else "")
+            bars = {"yerr": errors[column], "xerr": errors[ID], "color": colours[trained_as]}
+            axes.errorbar(x, y, fmt=marker, label=label, zorder=2, **bars)
     degraded = points[points["arm"] == "input"][column].mean()
     axes.axhline(degraded, color="0.4", linestyle=":", linewidth=1, label="degraded input")
     low = ends[ID].min()
     axes.set(xlabel="PSNR in distribution, dB", ylabel=f"PSNR on {column}, dB", title=column)
     axes.set_xlim(low - 1.5, ends[ID].max() + 0.4)
-    heights = [*ends.loc[ends["arm"].isin(names), column], degraded]
+    heights = [*ends.loc[ends["arm"].isin([*names, *AGAIN]), column], degraded]
     axes.set_ylim(min(heights) - 0.6, max(heights) + 0.6)
     sns.despine(ax=axes)
 
