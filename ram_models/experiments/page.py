@@ -80,12 +80,13 @@ SECTIONS = (
         ("arm", "blocks", "poisson", "pepper", "speckle", NOISE, ID), ("table6",),
         "Pepper noise destroys isolated pixels, as the masks of the pre-training do; Poisson and speckle noise do "
         "not. The degraded input stands beside, because an arm that does nothing would reach it. The baseline was "
-        "trained once, from scratch with as many supervised pixels, which is half of the steps. Full fine-tuning "
-        "that is stopped on its way still has a high learning rate, so that a grey line may be too low. At equal "
-        "quality 10 % is compared with the best of all grey lines; blocks in which none of them is as good in "
-        "distribution are left out, and *blocks* counts the others. Arms with 4 times the steps keep the learning "
-        "rates of the others. They were added when it was known that full fine-tuning stays behind in the short "
-        "runs, all layers first, then, when these had passed the 10 %, the 10 % too; their claims describe.",
+        "trained once, from scratch with as many supervised pixels, which is half of the steps. *Where both are as "
+        "good*, 10 % is compared with the best of the grey lines: full fine-tuning, of as many or 4 times the "
+        "steps, stopped on its way or drawn back towards its start. What is stopped still has a high learning rate, "
+        "so that a line may be too low; blocks in which none of them is as good in distribution are left out, and "
+        "*blocks* counts the others. Arms with 4 times the steps keep the learning rates of the others. They were "
+        "added when it was known that full fine-tuning stays behind in the short runs, all layers first, then, when "
+        "these had passed the 10 %, the 10 % too; their claims describe.",
     ),
     Section(
         "rates", "Learning rates",

@@ -40,10 +40,7 @@ CLAIMS = (
 )
 """What is claimed of Table 6, but for equal quality."""
 
-EQUAL_QUALITY = (
-    "{} is better than full fine-tuning (of as many or 4 times the steps) stopped, or drawn back, where both are as "
-    "good in distribution"
-)
+EQUAL_QUALITY = "{} is better than full fine-tuning where both are as good in distribution"
 """What is claimed at equal quality of 10 %, and of 10 % with 4 times the steps."""
 
 
