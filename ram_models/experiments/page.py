@@ -171,13 +171,23 @@ def write_page(results: Path, figures: Sequence[str]) -> str:
         if section.name in ("table5", "table6"):
             parts.append(f"Runs of Tables 5 and 6 by device: {_devices(Store(results).runs())}.\n")
         if (made := results / f"{section.name}-pretrainings.csv").exists():
-            parts.append(f"Pre-trainings by device: {_devices(pd.read_csv(made))}.\n")
+            parts.append(f"{_made_on(pd.read_csv(made))}\n")
     return "\n".join(parts)
 
 
 def _devices(runs: pd.DataFrame) -> str:
     """On what runs were computed, and how many on each; arms that share a run count each."""
     return ", ".join(f"{count} {name}" for name, count in runs["device"].value_counts().items())
+
+
+def _made_on(made: pd.DataFrame) -> str:
+    """How many pre-trainings of every variant were made on which device."""
+    listed = []
+    for device, of in made.groupby("device", sort=False):
+        counts = of["variant"].value_counts(sort=False)
+        listed.append(f"on {device}: " + ", ".join(f"{variant} ({count})" for variant, count in counts.items()))
+    caution = " A comparison between devices is also one of their rounding." if len(listed) > 1 else ""
+    return f"Pre-trainings {'; '.join(listed)}.{caution}"
 
 
 def _claims(claims: pd.DataFrame) -> str:
