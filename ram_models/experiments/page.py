@@ -186,7 +186,7 @@ def _made_on(made: pd.DataFrame) -> str:
     for device, of in made.groupby("device", sort=False):
         counts = of["variant"].value_counts(sort=False)
         listed.append(f"on {device}: " + ", ".join(f"{variant} ({count})" for variant, count in counts.items()))
-    caution = " A comparison between devices is also one of their rounding." if len(listed) > 1 else ""
+    caution = f" {BETWEEN_DEVICES}" if len(listed) > 1 else ""
     return f"Pre-trainings {'; '.join(listed)}.{caution}"
 
 
@@ -264,6 +264,12 @@ def _mean_agreement(pairs: pd.DataFrame) -> list[str]:
     """Number of pairs, mean correlation and mean overlap."""
     return [f"{len(pairs)}", f"{pairs['spearman'].mean():.3f}", f"{pairs['overlap'].mean():.0%}"]
 
+
+BETWEEN_DEVICES = (
+    "A seed has the same crops and masks on every device, but its first weights may differ with the version of "
+    "PyTorch: a comparison between devices is less well paired."
+)
+"""What is to be known of such a comparison."""
 
 INTRODUCTION = """# Reproduction
 
