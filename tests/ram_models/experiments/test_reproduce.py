@@ -1,6 +1,7 @@
 """``ram reproduce`` from end to end on a few small pictures: what it writes, and that it never measures twice."""
 
 import re
+import shutil
 from functools import partial
 from typing import get_args
 
@@ -155,6 +156,14 @@ def test_the_table_says_how_every_short_pre_training_was_made(measured):
     assert said in (measured / "docs/reproduction.md").read_text()
     runs = pd.read_csv(measured / "results/short/runs.csv").set_index("pretrained")
     pd.testing.assert_series_equal(made["weights_sha256"], runs["weights_sha256"], check_like=True)
+
+
+def test_the_page_says_which_variants_were_trained_on_another_device(measured, tmp_path):
+    results = shutil.copytree(measured / "results", tmp_path / "results")
+    file = results / "table4-pretrainings.csv"
+    pd.read_csv(file).assign(device=["cuda", "cpu"]).to_csv(file, index=False)
+    page = write_page(results, [])
+    assert "Pre-trainings on cuda: paired (1); on cpu: ground truth only (1). A seed has the same crops" in page
 
 
 def test_how_a_short_pre_training_was_made_is_read_from_its_run(measured, tmp_path):
