@@ -39,7 +39,7 @@ PATHS = {
     "line": "in a straight line from the reference input to the image",
     "tail": "along the last {r} of the straight line from the reference input to the image",
     "blur": "from the blurred to the sharp image",
-    "restore": "from the clean to the degraded image",
+    "restore": "in a straight line from the degraded to the clean image",
 }
 """Paths in words."""
 

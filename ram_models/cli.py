@@ -150,7 +150,7 @@ def _find_configs(arguments: Sequence[str]) -> list[str]:
 def _spell(arguments: Sequence[str], config: type) -> list[str]:
     """Options with dashes as with underscores, and flags without a value."""
     flags, spelled = set(_flags(config)), []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in pairwise([*arguments, ""]):
         name, equals, value = argument.partition("=")
         if name.startswith("--"):
             name = "--" + name[2:].replace("-", "_")

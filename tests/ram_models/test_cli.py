@@ -102,6 +102,13 @@ def test_the_exit_code_is_that_of_the_recipe(recipe):
     assert main(["try", "in", "out"]) == 1
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_without_arguments_names_what_it_needs_in_one_line(name, capsys):
+    assert main(name.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ram {name}: error: the following arguments are required: ")
+
+
 @pytest.mark.parametrize("error", [ValueError("`r` is odd:\n  got 3."), OSError("`r` is odd:   got 3.")])
 def test_errors_of_a_recipe_become_one_line(recipe, capsys, error):
     def fail(config):
