@@ -46,8 +46,9 @@ from macattr.importance import LayerImportance
 from macattr.layers import LayerTable
 from macattr.objectives import Distance, GradientMagnitude, OutputMean, OutputSum, Target, Window
 from macattr.paths import BlurPath, LinearPath, MaskAttributePath, order_by_score
-from macattr.presets import DEFAULT, OFFICIAL, PAPER, RANKING, Preset, read_official_ranking
+from macattr.presets import DEFAULT, OFFICIAL, PAPER, RANKING, Preset
 from macattr.rank import RankingInterrupted, RankingOptions, rank_layers, rank_methods
 from macattr.report import write_report
-from macattr.selection import Selection, SelectionRule, select
-from macattr.trainable import TrainableMask
+from macattr.selection.official import read_official_ranking
+from macattr.selection.rules import Selection, SelectionRule, select
+from macattr.selection.trainable import TrainableMask

@@ -21,9 +21,9 @@ from macattr.methods import JointMethod, Method, PathMethod, walks_of
 from macattr.plots import plot_heatmap
 from macattr.ranking import IntervalMethod, bootstrap, probability_in_top, top_count, variance_components
 from macattr.run import Finished, Record
-from macattr.selection import Selection, SelectionRule, select
+from macattr.selection.rules import Selection, SelectionRule, select
+from macattr.selection.trainable import TrainableMask
 from macattr.setup import describe
-from macattr.trainable import TrainableMask
 
 PER_LAYER = ("score", "signed_sum", "step_error")
 PER_ORDER = ("input_residual", "objective_start", "objective_end", "order_seed")
@@ -87,7 +87,7 @@ class LayerImportance:
         """The layers that a rule takes from this ranking; the other arguments are those of :meth:`layer_table`.
 
         Raises:
-            ValueError: As :func:`macattr.selection.select`.
+            ValueError: As :func:`macattr.selection.rules.select`.
         """
         scores = self.scores()
         ranking = dict(zip(scores["layer"].values.tolist(), scores.values.tolist(), strict=True))

@@ -19,13 +19,13 @@ import pandas as pd
 from torch import nn
 
 from macattr import comparison
-from macattr.exports import pattern_lines
 from macattr.files import write_atomically
 from macattr.importance import LayerImportance
 from macattr.methods import METHODS
 from macattr.plots import block_grid
 from macattr.ranking import ranks, stability_curve, top_probabilities
-from macattr.selection import Selection, SelectionRule, select
+from macattr.selection.exports import pattern_lines
+from macattr.selection.rules import Selection, SelectionRule, select
 
 SURE = 0.95
 """Share of the resamples in which a layer must be in the top to be called sure."""
@@ -534,7 +534,7 @@ def _exports(file: Path | str) -> tuple[Export, ...]:
         ),
         Export(
             "peft", "Low-rank adapters on these layers; norms and the like are trained in full. Needs macattr[peft].",
-            "from macattr import TrainableMask\nfrom macattr.adapters import lora_config\n"
+            "from macattr import TrainableMask\nfrom macattr.selection.lora import lora_config\n"
             f"from peft import get_peft_model\n\n{listed}", "", "", "quoted", ",\n        ",
             ",\n    )\n)\nmodel = get_peft_model(model, lora_config(mask, model, rank=8))\n",
         ),

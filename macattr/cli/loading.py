@@ -170,7 +170,7 @@ def load_ranking(source: str) -> LayerImportance | dict[str, float]:
     Raises:
         ValueError: If it is neither.
     """
-    from macattr.presets import read_official_ranking
+    from macattr.selection.official import read_official_ranking
 
     return read_official_ranking(source) if Path(source).is_dir() else LayerImportance.load(source)
 

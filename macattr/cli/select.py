@@ -9,15 +9,15 @@ from pathlib import Path
 import pandas as pd
 from torch import nn
 
-from macattr.adapters import Bare
 from macattr.cli.loading import load_network
-from macattr.exports import Format
-from macattr.exports import export as write_export
 from macattr.importance import LayerImportance
 from macattr.layers import LayerTable
-from macattr.presets import read_official_ranking
-from macattr.selection import By, Per, Rounding, Selection, SelectionRule
-from macattr.selection import select as select_layers
+from macattr.selection.exports import Format
+from macattr.selection.exports import export as write_export
+from macattr.selection.lora import Bare
+from macattr.selection.official import read_official_ranking
+from macattr.selection.rules import By, Per, Rounding, Selection, SelectionRule
+from macattr.selection.rules import select as select_layers
 
 
 def select(

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from macattr.controls import convolutions, random_layers, random_parameters, shuffled_layers
 from macattr.importance import LayerImportance
 from macattr.layers import LayerTable
-from macattr.selection import Selection, SelectionRule
+from macattr.selection.controls import convolutions, random_layers, random_parameters, shuffled_layers
+from macattr.selection.rules import Selection, SelectionRule
 from ram_models.inference import seeded
 
 MERGED = 0.9

@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from macattr.trainable import TrainableMask
+from macattr.selection.trainable import TrainableMask
 from ram_models.checkpoints import build, create, load_weights
 from ram_models.experiments.judge import Judge
 from ram_models.experiments.networks import load, weights_file, weights_hash

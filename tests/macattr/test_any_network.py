@@ -8,7 +8,7 @@ from torch import nn
 
 from macattr.objectives import Target
 from macattr.rank import rank_layers, rank_methods
-from macattr.selection import SelectionRule
+from macattr.selection.rules import SelectionRule
 
 
 class Residual(nn.Module):

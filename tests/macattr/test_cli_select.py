@@ -6,8 +6,8 @@ from torch import nn
 
 from macattr import LayerImportance, SelectionRule, rank_layers
 from macattr.cli import main
-from macattr.exports import match_parameters, read_json, read_patterns
-from macattr.presets import write_official_ranking
+from macattr.selection.exports import match_parameters, read_json, read_patterns
+from macattr.selection.official import write_official_ranking
 
 NETWORK = """
 import torch
@@ -75,7 +75,7 @@ def test_an_export_holds_what_was_selected(importance, network, model, tmp_path,
     }[form]()
     rule = SelectionRule(count=2, exclude=("3",))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("macattr.selection._warn_if_uneven", lambda _: None)
+        patch.setattr("macattr.selection.rules._warn_if_uneven", lambda _: None)
         expected = LayerImportance.load(importance).select(rule, network)
     assert sorted(read) == sorted(expected.mask().parameter_names(network))
     assert f"written: {out} (read back; its 4 parameter tensors are in the network)" in capsys.readouterr().out

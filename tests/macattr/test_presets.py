@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from macattr.objectives import GradientMagnitude, OutputSum
-from macattr.presets import DEFAULT, OFFICIAL, PAPER, read_official_ranking, write_official_ranking
+from macattr.presets import DEFAULT, OFFICIAL, PAPER
+from macattr.selection.official import read_official_ranking, write_official_ranking
 
 
 @pytest.fixture

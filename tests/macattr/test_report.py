@@ -14,7 +14,7 @@ from torch import nn
 from macattr import LayerImportance, SelectionRule, TrainableMask, write_report
 from macattr.cli import main
 from macattr.comparison import overlap_at, spearman
-from macattr.exports import export
+from macattr.selection.exports import export
 
 NAMES = [
     "conv_first",

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from macattr.controls import convolutions, random_parameters
 from macattr.layers import LayerDescription, LayerTable
-from macattr.presets import read_official_ranking
-from macattr.selection import SelectionRule, select
+from macattr.selection.controls import convolutions, random_parameters
+from macattr.selection.official import read_official_ranking
+from macattr.selection.rules import SelectionRule, select
 from ram_models import ram_swinir
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"

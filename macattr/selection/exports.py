@@ -12,10 +12,10 @@ from typing import Literal, get_args
 import yaml
 from torch import nn
 
-from macattr.adapters import Bare, adapted_layers, lora_config, read_lora_config
-from macattr.presets import read_official_ranking, write_official_ranking
-from macattr.selection import Selection
-from macattr.trainable import TrainableMask
+from macattr.selection.lora import Bare, adapted_layers, lora_config, read_lora_config
+from macattr.selection.official import read_official_ranking, write_official_ranking
+from macattr.selection.rules import Selection
+from macattr.selection.trainable import TrainableMask
 
 Format = Literal["csv", "json", "official", "peft", "spectrum"]
 """Names of the formats that :func:`export` writes."""
@@ -38,7 +38,7 @@ def export(
         form: ``json`` and ``csv`` for :func:`read_json` and :func:`read_csv`; ``official``, the three lists that the
             authors' fine-tuning reads (a ranking: only the top layers by number can be told); ``spectrum``, a YAML
             file with a list ``unfrozen_parameters`` of regular expressions, as Spectrum writes and Axolotl reads;
-            ``peft``, the folder of a LoraConfig, see :func:`macattr.adapters.lora_config`.
+            ``peft``, the folder of a LoraConfig, see :func:`macattr.selection.lora.lora_config`.
         model: The network to check against; ``peft`` needs it.
         rank: Mean rank of the adapters of ``peft`` (default 8); the ranks follow the scores if there are any.
         bare: What ``peft`` does with bare parameters (default ``refuse``).
@@ -207,7 +207,7 @@ def read_patterns(path: Path | str) -> tuple[str, ...]:
 def match_parameters(patterns: Iterable[str], model: nn.Module) -> list[str]:
     """Names of the parameters that regular expressions match from their start.
 
-    :func:`macattr.trainable.train_only` makes them, and nothing else, trainable.
+    :func:`macattr.selection.trainable.train_only` makes them, and nothing else, trainable.
 
     Raises:
         ValueError: If an expression matches none.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
-from macattr.trainable import TrainableMask
+from macattr.selection.trainable import TrainableMask
 
 if TYPE_CHECKING:
     from peft import LoraConfig

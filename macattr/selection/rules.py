@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from macattr.layers import LayerTable, unknown_layer
-from macattr.trainable import TrainableMask
+from macattr.selection.trainable import TrainableMask
 
 Unit = tuple[str, ...]
 """Layers that are chosen together: one name, or all that return the same tensor."""

@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from macattr.layers import LayerTable
-from macattr.selection import SelectionRule, select
+from macattr.selection.rules import SelectionRule, select
 
 SIZES = {"a": 10, "b": 20, "c": 30, "d": 40, "e": 50, "f": 50}
 RANKING = {"f": 6.0, "e": 5.0, "d": 4.0, "c": 3.0, "b": 2.0, "a": 1.0}

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from macattr.layers import LayerTable
-from macattr.selection import SelectionRule, select
-from macattr.trainable import TrainableMask
+from macattr.selection.rules import SelectionRule, select
+from macattr.selection.trainable import TrainableMask
 from ram_models import ram_swinir_tiny
 
 peft = pytest.importorskip("peft", reason="needs peft: pip install 'macattr[peft]'")
 
-from macattr.adapters import adapted_layers, lora_config, read_lora_config  # noqa: E402
+from macattr.selection.lora import adapted_layers, lora_config, read_lora_config  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 
@@ -281,7 +281,7 @@ def test_a_folder_without_a_configuration_is_explained(tmp_path):
 
 
 def test_without_peft_the_way_to_install_it_is_named(monkeypatch):
-    monkeypatch.setattr("macattr.adapters.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("macattr.selection.lora.importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"adapters need peft, which is not installed: pip install 'macattr\[peft\]'"):
         lora_config(TrainableMask(("conv",)), Net())
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from macattr.layers import LayerTable
-from macattr.selection import Selection, Unit, flat, pack
+from macattr.selection.rules import Selection, Unit, flat, pack
 
 Generator = np.random.Generator | torch.Generator
 

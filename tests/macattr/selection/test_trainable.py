@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from macattr.trainable import TrainableMask, train_only
+from macattr.selection.trainable import TrainableMask, train_only
 
 
 class Attention(nn.Module):

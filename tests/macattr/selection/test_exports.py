@@ -7,11 +7,11 @@ import pytest
 import yaml
 from torch import nn
 
-from macattr.exports import export, match_parameters, read_csv, read_json, read_patterns
 from macattr.layers import LayerTable
-from macattr.presets import read_official_ranking
-from macattr.selection import Selection, SelectionRule, select
-from macattr.trainable import TrainableMask, train_only
+from macattr.selection.exports import export, match_parameters, read_csv, read_json, read_patterns
+from macattr.selection.official import read_official_ranking
+from macattr.selection.rules import Selection, SelectionRule, select
+from macattr.selection.trainable import TrainableMask, train_only
 from ram_models import ram_swinir_tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:top .* at random:UserWarning")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from macattr.controls import convolutions, random_layers, random_parameters, shuffled_layers
 from macattr.layers import LayerTable
-from macattr.selection import SelectionRule, select
+from macattr.selection.controls import convolutions, random_layers, random_parameters, shuffled_layers
+from macattr.selection.rules import SelectionRule, select
 
 pytestmark = pytest.mark.filterwarnings("ignore:top .* at random:UserWarning")
 
