@@ -19,11 +19,12 @@ from tqdm.auto import tqdm
 
 from macattr.engine import trace
 from macattr.layers import resolve_layers
-from macattr.objectives import GradientMagnitude, Objective
-from macattr.partitions import Partition, StieltjesSum
-from macattr.paths import LinearPath, random_order, resolve_reference
-from macattr.paths import Path as InputPath
-from macattr.presets import DEFAULT, OFFICIAL, PAPER, Preset
+from macattr.paths.inputs import LinearPath, random_order, resolve_reference
+from macattr.paths.inputs import Path as InputPath
+from macattr.paths.objectives import GradientMagnitude, Objective
+from macattr.paths.partitions import Partition
+from macattr.paths.presets import DEFAULT, OFFICIAL, PAPER, Preset
+from macattr.paths.sums import StieltjesSum
 from ram_models import ram_swinir_tiny, sample
 
 RESULTS = Path(__file__).parent / "results"

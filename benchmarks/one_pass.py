@@ -28,9 +28,10 @@ from torch import Tensor
 
 from macattr.engine import trace
 from macattr.layers import resolve_layers
-from macattr.objectives import GradientMagnitude
-from macattr.partitions import StieltjesSum, tagged_partition
-from macattr.paths import MaskAttributePath, random_order
+from macattr.paths.inputs import MaskAttributePath, random_order
+from macattr.paths.objectives import GradientMagnitude
+from macattr.paths.partitions import tagged_partition
+from macattr.paths.sums import StieltjesSum
 from ram_models.archs.swinir import SwinIR
 
 RESULTS = Path(__file__).parent / "results" / "one_pass.md"

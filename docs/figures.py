@@ -17,7 +17,7 @@ from skimage import data, transform
 from torch import Tensor, nn
 
 from macattr import GradientMagnitude, LayerConductance, MaskAttributePath
-from macattr.paths import Gate, random_order, reveal_gate
+from macattr.paths.inputs import Gate, random_order, reveal_gate
 
 BLUE, ORANGE, GREEN = "#2a78b5", "#d2691e", "#3a8f4d"
 COLOURS: dict[Gate, str] = {"fade": BLUE, "sigmoid": ORANGE, "one_sided": GREEN}

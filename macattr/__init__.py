@@ -44,9 +44,9 @@ from macattr.attribution import (
 )
 from macattr.importance import LayerImportance
 from macattr.layers import LayerTable
-from macattr.objectives import Distance, GradientMagnitude, OutputMean, OutputSum, Target, Window
-from macattr.paths import BlurPath, LinearPath, MaskAttributePath, order_by_score
-from macattr.presets import DEFAULT, OFFICIAL, PAPER, RANKING, Preset
+from macattr.paths.inputs import BlurPath, LinearPath, MaskAttributePath, order_by_score
+from macattr.paths.objectives import Distance, GradientMagnitude, OutputMean, OutputSum, Target, Window
+from macattr.paths.presets import DEFAULT, OFFICIAL, PAPER, RANKING, Preset
 from macattr.rank import RankingInterrupted, RankingOptions, rank_layers, rank_methods
 from macattr.report import write_report
 from macattr.selection.official import read_official_ranking

@@ -21,19 +21,11 @@ from tqdm.auto import tqdm
 
 from macattr.engine import Trace, add_calls, objective_at, sweep_activations, trace
 from macattr.layers import LayerLike, resolve_layers
-from macattr.objectives import Objective, Target, TargetType
-from macattr.partitions import (
-    ActivationGradientSum,
-    GradientSum,
-    LayerSum,
-    Partition,
-    StieltjesSum,
-    Tag,
-    captum_nodes,
-    tagged_partition,
-)
-from macattr.paths import Gate, LinearPath, Path, Reference, resolve_reference
-from macattr.presets import DEFAULT, MacMethod, Preset
+from macattr.paths.inputs import Gate, LinearPath, Path, Reference, resolve_reference
+from macattr.paths.objectives import Objective, Target, TargetType
+from macattr.paths.partitions import Partition, Tag, captum_nodes, tagged_partition
+from macattr.paths.presets import DEFAULT, MacMethod, Preset
+from macattr.paths.sums import ActivationGradientSum, GradientSum, LayerSum, StieltjesSum
 
 Tensors = Tensor | tuple[Tensor, ...]
 Attributions = Tensors | list[Tensors]
@@ -203,7 +195,8 @@ class MaskAttributeConductance(_ConductanceMethod):
             target: As in Captum, for models that do not return images; excludes ``objective``.
             additional_forward_args: Further positional arguments of the model.
             n_steps: Increments of alpha (default 200; rankings need fewer).
-            method: Where the gradient is taken (default ``riemann_trapezoid``); see :class:`macattr.presets.Preset`.
+            method: Where the gradient is taken (default ``riemann_trapezoid``); see
+                :class:`macattr.paths.presets.Preset`.
             internal_batch_size: Rows (nodes x images) of one forward pass; None chooses by memory.
             return_convergence_delta: Also return the sum of the attributions minus the objective's change, (B,) for
                 each layer: 0 only where the layer is a cut of the network.
@@ -214,7 +207,7 @@ class MaskAttributeConductance(_ConductanceMethod):
             gate: ``fade``, ``sigmoid`` or ``one_sided`` (default ``fade``).
             delta: Sharpness of the last two (default 1e4).
             objective: What is explained, (B, ...) to (B,) (default gradient magnitude).
-            preset: Bundle of defaults: :data:`macattr.presets.DEFAULT`, ``PAPER`` or ``OFFICIAL``.
+            preset: Bundle of defaults: :data:`macattr.paths.presets.DEFAULT`, ``PAPER`` or ``OFFICIAL``.
             seed: Seed of the random order (default 0); excludes ``order``.
             show_progress: Show a progress bar.
             groups: Groups of pixels of the ``fade`` gate (default one for every 10 steps, at most 5).

@@ -17,9 +17,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge, saved_tensors_hooks
 
-from macattr.objectives import GradientMagnitude, Objective
-from macattr.partitions import GradientSum, LayerSum, Partition, StieltjesSum
-from macattr.paths import Path
+from macattr.paths.inputs import Path
+from macattr.paths.objectives import GradientMagnitude, Objective
+from macattr.paths.partitions import Partition
+from macattr.paths.sums import GradientSum, LayerSum, StieltjesSum
 from macattr.probes import Site, probing
 
 STOCHASTIC = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)

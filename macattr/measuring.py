@@ -11,19 +11,10 @@ from torch import Tensor
 
 from macattr.engine import Trace, trace
 from macattr.methods import Method, PathMethod, is_ordered, walks_of
-from macattr.objectives import HiddenDistance, Objective
-from macattr.partitions import (
-    ActivationGradientSum,
-    ActivationSum,
-    EverySecond,
-    GradientSum,
-    LayerSum,
-    Partition,
-    StieltjesSum,
-    every_second_node,
-    tagged_partition,
-)
-from macattr.presets import CAPTUM_ONLY
+from macattr.paths.objectives import HiddenDistance, Objective
+from macattr.paths.partitions import Partition, every_second_node, tagged_partition
+from macattr.paths.presets import CAPTUM_ONLY
+from macattr.paths.sums import ActivationGradientSum, ActivationSum, EverySecond, GradientSum, LayerSum, StieltjesSum
 from macattr.reductions import REDUCTIONS, reduce_neurons
 from macattr.samples import Sample
 from macattr.setup import PathLike, Setup, WalkName

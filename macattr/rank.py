@@ -15,9 +15,9 @@ from macattr.importance import LayerImportance, assemble
 from macattr.layers import LayerLike, resolve_layers
 from macattr.measuring import estimate_evaluations, measure
 from macattr.methods import Method, PathMethod, find_methods
-from macattr.objectives import Objective
-from macattr.paths import Gate, Reference
-from macattr.presets import RANKING, MacMethod, Preset
+from macattr.paths.inputs import Gate, Reference
+from macattr.paths.objectives import Objective
+from macattr.paths.presets import RANKING, MacMethod, Preset
 from macattr.reductions import REDUCTIONS
 from macattr.refinement import steps_for_tolerance
 from macattr.run import Stopped, World, run
@@ -123,19 +123,19 @@ def rank_layers(
             layer that returns several tensors the first is scored.
         layers: Modules, names, globs or classes; None for every module that owns a parameter and runs.
         r: Masked fraction at the start of the path, in (0, 1].
-        n_steps: Increments of alpha (default 30, see :data:`macattr.presets.RANKING`).
+        n_steps: Increments of alpha (default 30, see :data:`macattr.paths.presets.RANKING`).
         gate: How a pixel changes from hidden to visible: ``fade``, ``sigmoid`` or ``one_sided``.
         delta: Sharpness of the last two.
         groups: Groups of pixels of the ``fade`` gate.
         include_end: Whether the whole image is the last node.
-        quadrature: Where the gradient is taken; ``method`` of :class:`macattr.presets.Preset`.
+        quadrature: Where the gradient is taken; ``method`` of :class:`macattr.paths.presets.Preset`.
         objective: What of the output is explained, (B, ...) to (B,).
-        preset: Bundle of defaults, e.g. :data:`macattr.presets.OFFICIAL`.
+        preset: Bundle of defaults, e.g. :data:`macattr.paths.presets.OFFICIAL`.
         baselines: Reference input; None: the model's ``reference_input`` if it has one, else 0.
         path: Path that replaces the method's own: ``mask``, ``line`` from the reference input, ``tail`` (its last
             share r), ``blur``, ``restore`` (degraded to clean), or a function from an image (1, C, H, W) to a path.
         orders: Number of random pixel orders for every image, the orders themselves (orders, H*W), or a function from
-            an image to one order, e.g. by a saliency map with :func:`macattr.paths.order_by_score`.
+            an image to one order, e.g. by a saliency map with :func:`macattr.paths.inputs.order_by_score`.
         patch_size: Side in pixels of the blocks that are revealed together.
         seed: Seed of everything random (default 0); order j of image i depends on it, i and j alone.
         reduction: From neurons to a layer's score, by name; see :data:`macattr.reductions.REDUCTIONS`.

@@ -12,9 +12,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from macattr.objectives import Distance, Objective
-from macattr.paths import BlurPath, LinearPath, MaskAttributePath, Path, Reference, resolve_reference
-from macattr.presets import Preset
+from macattr.paths.inputs import BlurPath, LinearPath, MaskAttributePath, Path, Reference, resolve_reference
+from macattr.paths.objectives import Distance, Objective
+from macattr.paths.presets import Preset
 from macattr.samples import Sample
 
 WalkName = Literal["mask", "twin", "line", "tail", "blur", "restore"]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import settings
 from torch import Tensor, nn
 
-from macattr.paths import MaskAttributePath, random_order
+from macattr.paths.inputs import MaskAttributePath, random_order
 
 settings.register_profile("suite", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.load_profile("suite")

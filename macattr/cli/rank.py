@@ -18,15 +18,15 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from macattr import presets
 from macattr.cli.compare import compare_rankings
 from macattr.cli.loading import ImageFiles, load_images, load_network, load_weights, shuffled
 from macattr.importance import LayerImportance
 from macattr.layers import resolve_layers
 from macattr.measuring import estimate_evaluations
 from macattr.methods import Method, find_methods
-from macattr.paths import Gate
-from macattr.presets import Preset
+from macattr.paths import presets
+from macattr.paths.inputs import Gate
+from macattr.paths.presets import Preset
 from macattr.rank import RankingInterrupted, RankingOptions, rank_methods
 from macattr.report import write_report
 from macattr.samples import Item

@@ -20,7 +20,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from macattr.importance import LayerImportance
-from macattr.presets import OFFICIAL
+from macattr.paths.presets import OFFICIAL
 from macattr.rank import rank_layers
 from macattr.setup import hash_parameters
 from ram_models.checkpoints import BUNDLED, build

@@ -8,9 +8,9 @@ from skimage import data
 from macattr import MaskAttributeConductance
 from macattr.engine import trace
 from macattr.layers import resolve_layers
-from macattr.objectives import GradientMagnitude
-from macattr.partitions import tagged_partition
-from macattr.presets import DEFAULT
+from macattr.paths.objectives import GradientMagnitude
+from macattr.paths.partitions import tagged_partition
+from macattr.paths.presets import DEFAULT
 from ram_models import ram_swinir_tiny, sample
 from ram_models.archs.swinir import SwinIR
 

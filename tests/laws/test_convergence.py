@@ -7,9 +7,10 @@ from torch import nn
 
 from macattr.attribution import LayerConductance
 from macattr.engine import trace
-from macattr.objectives import OutputSum
-from macattr.partitions import EverySecond, GradientSum, StieltjesSum, every_second_node, tagged_partition
-from macattr.paths import BlurPath, LinearPath, MaskAttributePath
+from macattr.paths.inputs import BlurPath, LinearPath, MaskAttributePath
+from macattr.paths.objectives import OutputSum
+from macattr.paths.partitions import every_second_node, tagged_partition
+from macattr.paths.sums import EverySecond, GradientSum, StieltjesSum
 
 STEPS = [16, 32, 64, 128]
 

@@ -5,8 +5,9 @@ import torch
 
 from macattr.engine import survey, trace
 from macattr.layers import resolve_layers
-from macattr.objectives import GradientMagnitude
-from macattr.partitions import ActivationGradientSum, GradientSum, StieltjesSum, tagged_partition
+from macattr.paths.objectives import GradientMagnitude
+from macattr.paths.partitions import tagged_partition
+from macattr.paths.sums import ActivationGradientSum, GradientSum, StieltjesSum
 
 TAGS = ["left", "right", "trapezoid"]
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from macattr.partitions import tagged_partition
-from macattr.paths import MaskAttributePath, random_order
+from macattr.paths.inputs import MaskAttributePath, random_order
+from macattr.paths.partitions import tagged_partition
 
 GATES = ["fade", "sigmoid"]
 SHARES = [0.1, 0.3, 0.5, 0.9, 1.0]

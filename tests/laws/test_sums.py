@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from macattr.partitions import ActivationGradientSum, ActivationSum, EverySecond, GradientSum, StieltjesSum
+from macattr.paths.sums import ActivationGradientSum, ActivationSum, EverySecond, GradientSum, StieltjesSum
 
 TAGS = ["left", "right", "trapezoid"]
 

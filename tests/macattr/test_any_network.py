@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from macattr.objectives import Target
+from macattr.paths.objectives import Target
 from macattr.rank import rank_layers, rank_methods
 from macattr.selection.rules import SelectionRule
 

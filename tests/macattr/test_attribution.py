@@ -13,9 +13,9 @@ from macattr import (
     LayerIntegratedGradients,
     MaskAttributeConductance,
 )
-from macattr.objectives import GradientMagnitude, OutputSum
-from macattr.paths import LinearPath, MaskAttributePath, random_order
-from macattr.presets import OFFICIAL, PAPER
+from macattr.paths.inputs import LinearPath, MaskAttributePath, random_order
+from macattr.paths.objectives import GradientMagnitude, OutputSum
+from macattr.paths.presets import OFFICIAL, PAPER
 from ram_models.archs.swinir import SwinIR
 
 ALONG_A_PATH = [LayerConductance, InternalInfluence, LayerIntegratedGradients]

@@ -11,9 +11,10 @@ from torch.utils._pytree import tree_leaves
 
 from macattr.engine import evaluate, objective_at, survey, sweep_activations, trace
 from macattr.layers import resolve_layers
-from macattr.objectives import GradientMagnitude, OutputSum, Target
-from macattr.partitions import ActivationGradientSum, GradientSum, StieltjesSum, captum_nodes, tagged_partition
-from macattr.paths import LinearPath
+from macattr.paths.inputs import LinearPath
+from macattr.paths.objectives import GradientMagnitude, OutputSum, Target
+from macattr.paths.partitions import captum_nodes, tagged_partition
+from macattr.paths.sums import ActivationGradientSum, GradientSum, StieltjesSum
 from macattr.probes import Site
 
 ROUNDING = {"rtol": 1e-10, "atol": 1e-12}

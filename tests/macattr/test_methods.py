@@ -10,9 +10,9 @@ from torch import nn
 
 from macattr.measuring import estimate_evaluations, plan_sweeps
 from macattr.methods import METHODS, JointMethod, SampleMethod, find_methods, register_method
-from macattr.objectives import Distance, HiddenDistance, OutputSum
-from macattr.paths import LinearPath, MaskAttributePath, order_by_score, random_order
-from macattr.presets import OFFICIAL, RANKING
+from macattr.paths.inputs import LinearPath, MaskAttributePath, order_by_score, random_order
+from macattr.paths.objectives import Distance, HiddenDistance, OutputSum
+from macattr.paths.presets import OFFICIAL, RANKING
 from macattr.rank import rank_layers, rank_methods
 from macattr.reductions import REDUCTIONS
 from macattr.setup import Setup

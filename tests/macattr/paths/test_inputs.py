@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from macattr.paths import (
+from macattr.paths.inputs import (
     BlurPath,
     LinearPath,
     MaskAttributePath,

@@ -1,4 +1,4 @@
-"""Paths that an input walks from a reference to itself: straight lines, pixel-by-pixel reveals, sharpening."""
+"""Paths through the input: from the reference to the image, along a line, by revealing pixels, or by deblurring."""
 
 __all__ = ["BlurPath", "LinearPath", "MaskAttributePath", "Path", "order_by_score", "random_order", "reveal_gate"]
 

@@ -2,15 +2,7 @@ import pytest
 import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from macattr.objectives import (
-    Distance,
-    GradientMagnitude,
-    Objective,
-    OutputMean,
-    OutputSum,
-    Target,
-    Window,
-)
+from macattr.paths.objectives import Distance, GradientMagnitude, Objective, OutputMean, OutputSum, Target, Window
 
 
 def ramp(down: float, right: float, height: int = 5, width: int = 7) -> torch.Tensor:

@@ -7,16 +7,8 @@ from captum.attr._utils.approximation_methods import approximation_parameters
 from hypothesis import given
 from hypothesis import strategies as st
 
-from macattr.partitions import (
-    ActivationSum,
-    EverySecond,
-    LayerSum,
-    Partition,
-    StieltjesSum,
-    captum_nodes,
-    every_second_node,
-    tagged_partition,
-)
+from macattr.paths.partitions import Partition, captum_nodes, every_second_node, tagged_partition
+from macattr.paths.sums import ActivationSum, EverySecond, LayerSum, StieltjesSum
 
 TAGS = ["left", "right", "trapezoid"]
 METHODS = ["gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"]

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from macattr.objectives import GradientMagnitude, OutputSum
-from macattr.presets import DEFAULT, OFFICIAL, PAPER
+from macattr.paths.objectives import GradientMagnitude, OutputSum
+from macattr.paths.presets import DEFAULT, OFFICIAL, PAPER
 from macattr.selection.official import read_official_ranking, write_official_ranking
 
 

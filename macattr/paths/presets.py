@@ -7,9 +7,9 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from macattr.objectives import GradientMagnitude, Objective
-from macattr.partitions import CaptumMethod, Partition, Tag, captum_nodes, tagged_partition
-from macattr.paths import Gate, MaskAttributePath, Path, random_order
+from macattr.paths.inputs import Gate, MaskAttributePath, Path, random_order
+from macattr.paths.objectives import GradientMagnitude, Objective
+from macattr.paths.partitions import CaptumMethod, Partition, Tag, captum_nodes, tagged_partition
 
 MacMethod = Literal["riemann_left", "riemann_right", "riemann_trapezoid", "riemann_middle", "gausslegendre"]
 
@@ -24,7 +24,7 @@ class Preset:
         name: How provenance calls it.
         r: Share of pixels hidden at the start of the path, in (0, 1].
         n_steps: Increments of alpha.
-        gate: How a pixel changes from hidden to visible; see :class:`macattr.paths.MaskAttributePath`.
+        gate: How a pixel changes from hidden to visible; see :class:`macattr.paths.inputs.MaskAttributePath`.
         delta: Sharpness of the ``sigmoid`` and ``one_sided`` gates.
         groups: Groups of pixels of the ``fade`` gate; None: one for every 10 steps, at most 5.
         method: ``riemann_left | right | trapezoid`` take the gradient there on nodes that include both ends;
@@ -123,7 +123,8 @@ class Preset:
             patch_size: Side of the blocks that are revealed together, in pixels.
 
         Raises:
-            ValueError: If the inputs are not images (B, C, H, W), or as :class:`macattr.paths.MaskAttributePath`.
+            ValueError: If the inputs are not images (B, C, H, W), or as
+                :class:`macattr.paths.inputs.MaskAttributePath`.
         """
         if inputs.dim() != 4:
             raise ValueError(f"a mask path needs images (B, C, H, W), got inputs of shape {tuple(inputs.shape)}.")
