@@ -17,8 +17,8 @@ import torch
 
 import macattr
 from macattr.plots import plot_stability
-from macattr.ranking import ranks, stability_curve, top_count
-from macattr.stopping import StableTop
+from macattr.statistics.certainty import ranks, stability_curve, top_count
+from macattr.statistics.stopping import StableTop
 from ram_models import ram_swinir_tiny
 from ram_models.datasets import clean_photographs
 from ram_models.degradations import TASKS, degrade

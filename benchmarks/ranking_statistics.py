@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from macattr.comparison import compare, overlap_at, rank_biased_overlap, spearman
-from macattr.ranking import bootstrap, ranks, resample_means
-from macattr.stopping import StableTop
+from macattr.statistics.agreement import compare, overlap_at, rank_biased_overlap, spearman
+from macattr.statistics.certainty import bootstrap, ranks, resample_means
+from macattr.statistics.stopping import StableTop
 
 RESULTS = Path(__file__).parent / "results"
 Array = np.ndarray

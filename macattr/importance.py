@@ -19,11 +19,11 @@ from macattr.layers import LayerDescription, LayerTable, describe_layers
 from macattr.measuring import Reading
 from macattr.methods import JointMethod, Method, PathMethod, walks_of
 from macattr.plots import plot_heatmap
-from macattr.ranking import IntervalMethod, bootstrap, probability_in_top, top_count, variance_components
 from macattr.run import Finished, Record
 from macattr.selection.rules import Selection, SelectionRule, select
 from macattr.selection.trainable import TrainableMask
 from macattr.setup import describe
+from macattr.statistics.certainty import IntervalMethod, bootstrap, probability_in_top, top_count, variance_components
 
 PER_LAYER = ("score", "signed_sum", "step_error")
 PER_ORDER = ("input_residual", "objective_start", "objective_end", "order_seed")
@@ -163,7 +163,7 @@ class LayerImportance:
     def intervals(self, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
         """Scores and ranks with confidence intervals for other images of the same kind.
 
-        By :func:`macattr.ranking.bootstrap`.
+        By :func:`macattr.statistics.certainty.bootstrap`.
 
         Args:
             confidence: Coverage of the intervals, in (0, 1).
@@ -189,14 +189,14 @@ class LayerImportance:
             seed: Seed of the resamples.
 
         Raises:
-            ValueError: As :func:`macattr.ranking.probability_in_top`.
+            ValueError: As :func:`macattr.statistics.certainty.probability_in_top`.
         """
         names = self.dataset["layer"].values
         shares = probability_in_top(self.values, top_count(fraction, len(names)), np.random.default_rng(seed))
         return pd.Series(shares, names, name="probability").sort_values(ascending=False, kind="stable")
 
     def variance_components(self) -> pd.DataFrame:
-        """Where the variance of the scores comes from; see :func:`macattr.ranking.variance_components`.
+        """Where the variance of the scores comes from; see :func:`macattr.statistics.certainty.variance_components`.
 
         On a logarithmic scale if all scores are positive. The step part needs ``step_error`` in :func:`rank_layers`.
         """

@@ -168,7 +168,7 @@ def plot_overlap(curves: Mapping[str, pd.DataFrame], k: int, title: str) -> Figu
 
     Args:
         curves: By label, tables with ``k``, ``overlap``, ``expected``, ``random_low`` and ``random_high``
-            (:func:`macattr.comparison.overlap_curve`) over the same number of layers.
+            (:func:`macattr.statistics.agreement.overlap_curve`) over the same number of layers.
         k: Size that is marked.
         title: Heading.
     """
@@ -194,7 +194,8 @@ def plot_stability(curve: pd.DataFrame, k: int, may_differ: int, title: str, sto
     """How well the top of few images agrees with that of all, against the number of images.
 
     Args:
-        curve: ``images``, ``same_set``, ``near_set``, ``overlap`` (:func:`macattr.ranking.stability_curve`).
+        curve: ``images``, ``same_set``, ``near_set``, ``overlap``
+            (:func:`macattr.statistics.certainty.stability_curve`).
         k: Number of layers in the top.
         may_differ: Layers that ``near_set`` lets differ.
         title: Heading.
@@ -226,8 +227,8 @@ def plot_intervals(table: pd.DataFrame, k: int, title: str, unit: str, shown: in
 
     Args:
         table: One row a layer (its name is the index): ``score``, ``score_low``, ``score_high``, ``rank``,
-            ``rank_low``, ``rank_high`` (:func:`macattr.ranking.bootstrap`) and ``probability``
-            (:func:`macattr.ranking.probability_in_top`).
+            ``rank_low``, ``rank_high`` (:func:`macattr.statistics.certainty.bootstrap`) and ``probability``
+            (:func:`macattr.statistics.certainty.probability_in_top`).
         k: Number of layers in the top.
         title: Heading.
         unit: What the scores are.

@@ -19,11 +19,11 @@ from macattr.paths.inputs import Gate, Reference
 from macattr.paths.objectives import Objective
 from macattr.paths.presets import RANKING, MacMethod, Preset
 from macattr.reductions import REDUCTIONS
-from macattr.refinement import steps_for_tolerance
 from macattr.run import Stopped, World, run
 from macattr.samples import Item, count_samples, iterate_samples, refuse_iterator
 from macattr.setup import Orders, PathLike, Setup
-from macattr.stopping import StableTop
+from macattr.statistics.step_errors import steps_for_tolerance
+from macattr.statistics.stopping import StableTop
 
 SHARE_WITHIN = 0.95
 """Share of the layers whose step error a ``tolerance`` bounds: the rest scores near 0."""

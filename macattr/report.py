@@ -18,14 +18,14 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from macattr import comparison
 from macattr.files import write_atomically
 from macattr.importance import LayerImportance
 from macattr.methods import METHODS
 from macattr.plots import block_grid
-from macattr.ranking import ranks, stability_curve, top_probabilities
 from macattr.selection.exports import pattern_lines
 from macattr.selection.rules import Selection, SelectionRule, select
+from macattr.statistics import agreement as comparison
+from macattr.statistics.certainty import ranks, stability_curve, top_probabilities
 
 SURE = 0.95
 """Share of the resamples in which a layer must be in the top to be called sure."""

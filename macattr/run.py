@@ -18,7 +18,7 @@ from macattr.measuring import Reading, measure
 from macattr.methods import JointMethod, Method, PathMethod, SampleMethod, is_ordered
 from macattr.samples import Item, Sample, count_samples, iterate_samples
 from macattr.setup import Setup, describe, hash_tensors
-from macattr.stopping import Stability, StableTop
+from macattr.statistics.stopping import Stability, StableTop
 
 Unit = tuple[int, int]
 """Number of an image and of a pixel order."""

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from macattr.layers import resolve_layers
 from macattr.rank import RankingOptions, rank_layers
-from macattr.ranking import ranks, top_count
 from macattr.samples import Item, refuse_iterator
+from macattr.statistics.certainty import ranks, top_count
 
 SUSPECT = 0.9
 """Correlation with the ranking of a fully random network from which on a ranking says little about what was learned."""

@@ -8,12 +8,12 @@ import matplotlib as mpl
 import numpy as np
 
 from macattr.cli.loading import load_images, load_network
-from macattr.comparison import overlap_at, size_dependence, spearman
 from macattr.importance import LayerImportance
 from macattr.plots import plot_randomisation
 from macattr.rank import RankingOptions, rank_methods
-from macattr.ranking import top_count
 from macattr.sanity import SUSPECT, randomisation_test
+from macattr.statistics.agreement import overlap_at, size_dependence, spearman
+from macattr.statistics.certainty import top_count
 
 
 def check(

@@ -10,11 +10,11 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from macattr import comparison
 from macattr.cli.loading import load_ranking, short_names
 from macattr.importance import LayerImportance
 from macattr.plots import plot_agreement, plot_overlap, plot_rank_flow
-from macattr.ranking import ranks, top_count
+from macattr.statistics import agreement as comparison
+from macattr.statistics.certainty import ranks, top_count
 
 FLOWING = 6
 """Rankings from which on a flow of ranks and curves of overlap would be unreadable: a matrix says more."""

@@ -31,7 +31,7 @@ from macattr.rank import RankingInterrupted, RankingOptions, rank_methods
 from macattr.report import write_report
 from macattr.samples import Item
 from macattr.setup import PathName, Setup
-from macattr.stopping import StableTop
+from macattr.statistics.stopping import StableTop
 
 
 def rank(

@@ -7,9 +7,9 @@ from itertools import combinations
 
 import pandas as pd
 
-from macattr.comparison import overlap_at, spearman
 from macattr.importance import LayerImportance
-from macattr.ranking import top_count
+from macattr.statistics.agreement import overlap_at, spearman
+from macattr.statistics.certainty import top_count
 from ram_models.experiments.blocks import prepare
 from ram_models.experiments.networks import rank_all
 from ram_models.experiments.parallel import in_parallel

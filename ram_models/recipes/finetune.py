@@ -15,10 +15,10 @@ from torch import nn
 from macattr.importance import LayerImportance
 from macattr.methods import METHODS
 from macattr.rank import rank_layers
-from macattr.ranking import top_count
 from macattr.run import World
 from macattr.selection.official import read_official_ranking
 from macattr.selection.trainable import TrainableMask
+from macattr.statistics.certainty import top_count
 from ram_models.checkpoints import BUNDLED, build
 from ram_models.training import (
     Compute,

@@ -7,7 +7,7 @@ from torch import nn
 
 from macattr.importance import LayerImportance
 from macattr.rank import rank_layers
-from macattr.ranking import bootstrap
+from macattr.statistics.certainty import bootstrap
 
 
 @pytest.fixture

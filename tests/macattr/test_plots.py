@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from macattr.comparison import overlap_curve
 from macattr.plots import TOP_HEIGHT, plot_intervals, plot_overlap, plot_rank_flow, plot_stability
-from macattr.ranking import bootstrap, probability_in_top, ranks, stability_curve
+from macattr.statistics.agreement import overlap_curve
+from macattr.statistics.certainty import bootstrap, probability_in_top, ranks, stability_curve
 
 LAYERS, K = 263, 26
 

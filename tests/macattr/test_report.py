@@ -13,8 +13,8 @@ from torch import nn
 
 from macattr import LayerImportance, SelectionRule, TrainableMask, write_report
 from macattr.cli import main
-from macattr.comparison import overlap_at, spearman
 from macattr.selection.exports import export
+from macattr.statistics.agreement import overlap_at, spearman
 
 NAMES = [
     "conv_first",

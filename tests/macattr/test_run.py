@@ -16,7 +16,7 @@ from torch import nn
 from macattr.importance import LayerImportance
 from macattr.rank import RankingInterrupted, rank_layers, rank_methods
 from macattr.run import World
-from macattr.stopping import StableTop
+from macattr.statistics.stopping import StableTop
 
 FORK = multiprocessing.get_context("fork")
 """Children that need not import torch again."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.integrate import trapezoid
 
-from macattr.refinement import observed_order, step_error, steps_for_tolerance
+from macattr.statistics.step_errors import observed_order, step_error, steps_for_tolerance
 
 
 def trapezoids(n_steps: int, powers: np.ndarray) -> np.ndarray:

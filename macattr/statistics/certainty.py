@@ -169,7 +169,7 @@ def probability_in_top(
     """How often every layer is among the k highest over resamples of the images; they sum to k.
 
     It tells how much the images at hand leave open; it is no error rate. For a decision with a guarantee take
-    :class:`macattr.stopping.StableTop`. Ties go to the layer that comes first.
+    :class:`macattr.statistics.stopping.StableTop`. Ties go to the layer that comes first.
 
     Args:
         scores: Score of every image, pixel order and layer.
@@ -260,9 +260,10 @@ def variance_components(
 
     Args:
         scores: One score for every image, order and layer, finite.
-        step_errors: Error of the scores by the finite number of steps (:func:`macattr.refinement.step_error`), same
-            unit as the scores, (layers) or (images, orders, layers). Its mean square relative to the score is the
-            ``step`` row. It is stated beside the others, not taken out of them: most of it is the same for all images.
+        step_errors: Error of the scores by the finite number of steps
+            (:func:`macattr.statistics.step_errors.step_error`), same unit as the scores, (layers) or (images, orders,
+            layers). Its mean square relative to the score is the ``step`` row. It is stated beside the others, not
+            taken out of them: most of it is the same for all images.
         scale: ``log`` scores, or scores ``normalized`` by the mean absolute score of all layers of the image and
             order, for scores that can be 0 or negative.
 

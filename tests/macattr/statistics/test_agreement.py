@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from macattr.comparison import (
+from macattr.statistics.agreement import (
     class_dependence,
     common_layers,
     compare,

@@ -23,7 +23,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from macattr.ranking import check_count, ranks, resample_means
+from macattr.statistics.certainty import check_count, ranks, resample_means
 
 Array = np.ndarray
 
@@ -179,10 +179,10 @@ def compare(
 ) -> pd.DataFrame:
     r"""Agreement of two rankings of the same layers by every measure, with intervals over images.
 
-    Rankings that come with images are resampled as in :func:`macattr.ranking.resample_means`; one without stays fixed.
-    The interval starts at the lower percentile of the resamples. Noise lowers agreement, that of resamples once more
-    than that of the estimate; so its upper end is the upper percentile or, if higher, the reflection of the lower one
-    in the estimate, at most 1.
+    Rankings that come with images are resampled as in :func:`macattr.statistics.certainty.resample_means`; one
+    without stays fixed. The interval starts at the lower percentile of the resamples. Noise lowers agreement, that of
+    resamples once more than that of the estimate; so its upper end is the upper percentile or, if higher, the
+    reflection of the lower one in the estimate, at most 1.
 
     Args:
         a: Scores (layers), or (images, orders, layers).

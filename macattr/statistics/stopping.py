@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
-from macattr.ranking import ranks, summarize_images, surely_above, top_count
+from macattr.statistics.certainty import ranks, summarize_images, surely_above, top_count
 
 Array = np.ndarray
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from macattr.ranking import (
+from macattr.statistics.certainty import (
     bootstrap,
     probability_in_top,
     ranks,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from macattr.stopping import Stability, StableTop, core
+from macattr.statistics.stopping import Stability, StableTop, core
 
 LAYERS, TOP, MAXIMUM = 20, 4, 70
 # Log standard deviations as on the bundled network: of images (common to all layers), image x layer, order x layer.

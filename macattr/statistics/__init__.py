@@ -1,0 +1,1 @@
+"""How sure a ranking is: intervals over images, agreement between rankings, stopping, step errors."""
