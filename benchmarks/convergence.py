@@ -17,7 +17,6 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from macattr.engine import trace
 from macattr.layers import resolve_layers
 from macattr.paths.inputs import LinearPath, random_order, resolve_reference
 from macattr.paths.inputs import Path as InputPath
@@ -25,6 +24,7 @@ from macattr.paths.objectives import GradientMagnitude, Objective
 from macattr.paths.partitions import Partition
 from macattr.paths.presets import DEFAULT, OFFICIAL, PAPER, Preset
 from macattr.paths.sums import StieltjesSum
+from macattr.sweep.trace import trace
 from ram_models import ram_swinir_tiny, sample
 
 RESULTS = Path(__file__).parent / "results"

@@ -26,12 +26,12 @@ from captum.attr import LayerConductance
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from macattr.engine import trace
 from macattr.layers import resolve_layers
 from macattr.paths.inputs import MaskAttributePath, random_order
 from macattr.paths.objectives import GradientMagnitude
 from macattr.paths.partitions import tagged_partition
 from macattr.paths.sums import StieltjesSum
+from macattr.sweep.trace import trace
 from ram_models.archs.swinir import SwinIR
 
 RESULTS = Path(__file__).parent / "results" / "one_pass.md"

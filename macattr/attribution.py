@@ -19,13 +19,15 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from macattr.engine import Trace, add_calls, objective_at, sweep_activations, trace
 from macattr.layers import LayerLike, resolve_layers
 from macattr.paths.inputs import Gate, LinearPath, Path, Reference, resolve_reference
 from macattr.paths.objectives import Objective, Target, TargetType
 from macattr.paths.partitions import Partition, Tag, captum_nodes, tagged_partition
 from macattr.paths.presets import DEFAULT, MacMethod, Preset
 from macattr.paths.sums import ActivationGradientSum, GradientSum, LayerSum, StieltjesSum
+from macattr.sweep.activations import sweep_activations
+from macattr.sweep.nodes import objective_at
+from macattr.sweep.trace import Trace, add_calls, trace
 
 Tensors = Tensor | tuple[Tensor, ...]
 Attributions = Tensors | list[Tensors]

@@ -2,10 +2,11 @@
 
 __all__ = ["layer_integrated_gradients"]
 
-from macattr.engine import add_calls, sweep_activations
 from macattr.reductions import REDUCTIONS, reduce_neurons
 from macattr.samples import Sample
 from macattr.setup import Setup
+from macattr.sweep.activations import sweep_activations
+from macattr.sweep.trace import add_calls
 
 
 def layer_integrated_gradients(setup: Setup, sample: Sample) -> list[float]:
@@ -14,7 +15,8 @@ def layer_integrated_gradients(setup: Setup, sample: Sample) -> list[float]:
     One sweep a layer: so many times the cost of the methods that share one.
 
     Raises:
-        ValueError: If the reduction needs the layer's output, or as :func:`macattr.engine.sweep_activations`.
+        ValueError: If the reduction needs the layer's output, or as
+            :func:`macattr.sweep.activations.sweep_activations`.
     """
     if REDUCTIONS[setup.reduction].needs_output:
         raise ValueError(f"the reduction {setup.reduction!r} is not available for the method 'layer_ig'.")

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from macattr.engine import Trace, trace
 from macattr.methods import Method, PathMethod, is_ordered, walks_of
 from macattr.paths.objectives import HiddenDistance, Objective
 from macattr.paths.partitions import Partition, every_second_node, tagged_partition
@@ -18,6 +17,7 @@ from macattr.paths.sums import ActivationGradientSum, ActivationSum, EverySecond
 from macattr.reductions import REDUCTIONS, reduce_neurons
 from macattr.samples import Sample
 from macattr.setup import PathLike, Setup, WalkName
+from macattr.sweep.trace import Trace, trace
 
 
 def _weight_at(partition: Partition, node: int) -> Tensor:
@@ -170,7 +170,7 @@ def measure(
         step_error: Also estimate the error by the finite number of steps, from every second node of the same sweep.
 
     Raises:
-        ValueError: As :func:`macattr.engine.trace`.
+        ValueError: As :func:`macattr.sweep.trace.trace`.
     """
     found: dict[str, list[Reading]] = {method.name: [] for method in methods}
     for sweep in plan_sweeps(methods, setup):

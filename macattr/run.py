@@ -12,13 +12,13 @@ import numpy as np
 import torch.distributed as dist
 from torch import Tensor
 
-from macattr.engine import survey
 from macattr.files import write_atomically
 from macattr.measuring import Reading, measure
 from macattr.methods import JointMethod, Method, PathMethod, SampleMethod, is_ordered
 from macattr.samples import Item, Sample, count_samples, iterate_samples
 from macattr.setup import Setup, describe, hash_tensors
 from macattr.statistics.stopping import Stability, StableTop
+from macattr.sweep.survey import survey
 
 Unit = tuple[int, int]
 """Number of an image and of a pixel order."""

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from macattr import LayerConductance, MaskAttributeConductance
-from macattr.engine import trace
 from macattr.paths.inputs import LinearPath, random_order
 from macattr.paths.objectives import OutputSum
 from macattr.paths.partitions import tagged_partition
 from macattr.paths.sums import StieltjesSum
+from macattr.sweep.trace import trace
 
 ROUNDING = {"rtol": 0, "atol": 1e-12}
 """float64 sums of a few hundred terms of order one; the brief asks for 1e-6."""

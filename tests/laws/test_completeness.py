@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from skimage import data
 
 from macattr import MaskAttributeConductance
-from macattr.engine import trace
 from macattr.layers import resolve_layers
 from macattr.paths.objectives import GradientMagnitude
 from macattr.paths.partitions import tagged_partition
 from macattr.paths.presets import DEFAULT
+from macattr.sweep.trace import trace
 from ram_models import ram_swinir_tiny, sample
 from ram_models.archs.swinir import SwinIR
 

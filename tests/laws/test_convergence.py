@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from macattr.attribution import LayerConductance
-from macattr.engine import trace
 from macattr.paths.inputs import BlurPath, LinearPath, MaskAttributePath
 from macattr.paths.objectives import OutputSum
 from macattr.paths.partitions import every_second_node, tagged_partition
 from macattr.paths.sums import EverySecond, GradientSum, StieltjesSum
+from macattr.sweep.trace import trace
 
 STEPS = [16, 32, 64, 128]
 

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from macattr.engine import survey, trace
 from macattr.layers import resolve_layers
 from macattr.paths.objectives import GradientMagnitude
 from macattr.paths.partitions import tagged_partition
 from macattr.paths.sums import ActivationGradientSum, GradientSum, StieltjesSum
+from macattr.sweep.survey import survey
+from macattr.sweep.trace import trace
 
 TAGS = ["left", "right", "trapezoid"]
 

@@ -6,12 +6,12 @@ import torch
 from captum.testing.attr.helpers.test_config import config
 
 import macattr
-from macattr.engine import trace
 from macattr.layers import resolve_layers
 from macattr.paths.inputs import LinearPath
 from macattr.paths.objectives import GradientMagnitude
 from macattr.paths.partitions import captum_nodes
 from macattr.paths.sums import StieltjesSum
+from macattr.sweep.trace import trace
 from ram_models.archs.swinir import SwinIR
 
 pytestmark = [

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from macattr import InternalInfluence, MaskAttributeConductance
-from macattr.engine import trace
 from macattr.layers import resolve_layers
 from macattr.paths.inputs import LinearPath, MaskAttributePath
 from macattr.paths.objectives import GradientMagnitude
 from macattr.paths.presets import OFFICIAL
+from macattr.sweep.trace import trace
 
 SAME_NUMBERS = 1e-5
 """Relative; float32 sums of 49 increments agree to about 1e-6, order of operations aside."""

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from macattr.probes import Site, probing
+from macattr.sweep.probes import Site, probing
 
 
 class Branches(nn.Module):

@@ -9,13 +9,16 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from macattr.engine import evaluate, objective_at, survey, sweep_activations, trace
 from macattr.layers import resolve_layers
 from macattr.paths.inputs import LinearPath
 from macattr.paths.objectives import GradientMagnitude, OutputSum, Target
 from macattr.paths.partitions import captum_nodes, tagged_partition
 from macattr.paths.sums import ActivationGradientSum, GradientSum, StieltjesSum
-from macattr.probes import Site
+from macattr.sweep.activations import sweep_activations
+from macattr.sweep.nodes import evaluate, objective_at
+from macattr.sweep.probes import Site
+from macattr.sweep.survey import survey
+from macattr.sweep.trace import trace
 
 ROUNDING = {"rtol": 1e-10, "atol": 1e-12}
 """float64 sums of ten terms of order one, batched differently."""
