@@ -14,15 +14,15 @@ import xarray as xr
 from matplotlib.figure import Figure
 from torch import nn
 
-from macattr.files import write_atomically
+from macattr.atomic_files import write_atomically
 from macattr.layers import LayerDescription, LayerTable, describe_layers
-from macattr.measuring import Reading
-from macattr.methods import JointMethod, Method, PathMethod, walks_of
+from macattr.methods.kinds import JointMethod, Method, PathMethod, walks_of
+from macattr.methods.provenance import describe
+from macattr.methods.readings import Reading
 from macattr.plots import plot_heatmap
 from macattr.run import Finished, Record
 from macattr.selection.rules import Selection, SelectionRule, select
 from macattr.selection.trainable import TrainableMask
-from macattr.setup import describe
 from macattr.statistics.certainty import IntervalMethod, bootstrap, probability_in_top, top_count, variance_components
 
 PER_LAYER = ("score", "signed_sum", "step_error")

@@ -13,15 +13,16 @@ from tqdm.auto import tqdm
 
 from macattr.importance import LayerImportance, assemble
 from macattr.layers import LayerLike, resolve_layers
-from macattr.measuring import estimate_evaluations, measure
-from macattr.methods import Method, PathMethod, find_methods
+from macattr.methods.catalogue import find_methods
+from macattr.methods.kinds import Method, PathMethod
+from macattr.methods.readings import estimate_evaluations, measure
+from macattr.methods.reductions import REDUCTIONS
+from macattr.methods.samples import Item, count_samples, iterate_samples, refuse_iterator
+from macattr.methods.task import Orders, PathLike, Setup
 from macattr.paths.inputs import Gate, Reference
 from macattr.paths.objectives import Objective
 from macattr.paths.presets import RANKING, MacMethod, Preset
-from macattr.reductions import REDUCTIONS
 from macattr.run import Stopped, World, run
-from macattr.samples import Item, count_samples, iterate_samples, refuse_iterator
-from macattr.setup import Orders, PathLike, Setup
 from macattr.statistics.step_errors import steps_for_tolerance
 from macattr.statistics.stopping import StableTop
 
@@ -119,8 +120,8 @@ def rank_layers(
         inputs: Images: a tensor (C, H, W) or (B, C, H, W), or any iterable (list, DataLoader) of such tensors, of
             sequences whose first element is one (the second is the clean image), or of mappings with ``image`` and
             optionally ``clean``, ``name``, ``degradation`` and ``forward_args``. Sizes may differ.
-        method: Name of a method; :data:`macattr.methods.METHODS` holds all, ``macattr methods`` explains them. Of a
-            layer that returns several tensors the first is scored.
+        method: Name of a method; :data:`macattr.methods.catalogue.METHODS` holds all, ``macattr methods`` explains
+            them. Of a layer that returns several tensors the first is scored.
         layers: Modules, names, globs or classes; None for every module that owns a parameter and runs.
         r: Masked fraction at the start of the path, in (0, 1].
         n_steps: Increments of alpha (default 30, see :data:`macattr.paths.presets.RANKING`).
@@ -138,7 +139,7 @@ def rank_layers(
             an image to one order, e.g. by a saliency map with :func:`macattr.paths.inputs.order_by_score`.
         patch_size: Side in pixels of the blocks that are revealed together.
         seed: Seed of everything random (default 0); order j of image i depends on it, i and j alone.
-        reduction: From neurons to a layer's score, by name; see :data:`macattr.reductions.REDUCTIONS`.
+        reduction: From neurons to a layer's score, by name; see :data:`macattr.methods.reductions.REDUCTIONS`.
         loss: What parameter-based methods differentiate, (B, ...) to (B,); None: the mean absolute error to ``clean``.
         start_weights: Parameters by name from which the path in weight space (``faig``) comes to the model's own.
         additional_forward_args: Further positional arguments of the model.

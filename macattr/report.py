@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from macattr.files import write_atomically
+from macattr.atomic_files import write_atomically
 from macattr.importance import LayerImportance
-from macattr.methods import METHODS
+from macattr.methods.catalogue import METHODS
 from macattr.plots import block_grid
 from macattr.selection.exports import pattern_lines
 from macattr.selection.rules import Selection, SelectionRule, select

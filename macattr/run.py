@@ -12,11 +12,12 @@ import numpy as np
 import torch.distributed as dist
 from torch import Tensor
 
-from macattr.files import write_atomically
-from macattr.measuring import Reading, measure
-from macattr.methods import JointMethod, Method, PathMethod, SampleMethod, is_ordered
-from macattr.samples import Item, Sample, count_samples, iterate_samples
-from macattr.setup import Setup, describe, hash_tensors
+from macattr.atomic_files import write_atomically
+from macattr.methods.kinds import JointMethod, Method, PathMethod, SampleMethod, is_ordered
+from macattr.methods.provenance import describe, hash_tensors
+from macattr.methods.readings import Reading, measure
+from macattr.methods.samples import Item, Sample, count_samples, iterate_samples
+from macattr.methods.task import Setup
 from macattr.statistics.stopping import Stability, StableTop
 from macattr.sweep.survey import survey
 
@@ -188,7 +189,7 @@ def run(
     Args:
         setup: What is measured, and how.
         methods: What is read.
-        inputs: Images; see :func:`macattr.samples.iterate_samples`. Every process must see the same.
+        inputs: Images; see :func:`macattr.methods.samples.iterate_samples`. Every process must see the same.
         drop_idle: Leave out layers that do not run, with a warning, instead of refusing them.
         until: Stop when the top layers of the first method are stable.
         parts: Folder that keeps every finished image and order; a run continues from what it finds there.

@@ -13,8 +13,8 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from macattr.layers import resolve_layers
+from macattr.methods.samples import Item, refuse_iterator
 from macattr.rank import RankingOptions, rank_layers
-from macattr.samples import Item, refuse_iterator
 from macattr.statistics.certainty import ranks, top_count
 
 SUSPECT = 0.9

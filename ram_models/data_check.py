@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from macattr.images import read_pixels
+from macattr.image_files import read_pixels
 from ram_models.layouts import LAYOUTS, ImageSet, Pair, recognise
 
 KINDS = {

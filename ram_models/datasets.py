@@ -16,7 +16,7 @@ from skimage.transform import downscale_local_mean
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from macattr.images import center_crop, read_image, read_pixels
+from macattr.image_files import center_crop, read_image, read_pixels
 from ram_models.degradations import DEGRADATIONS, TASKS, degrade
 from ram_models.layouts import ImageSet, Pair
 
@@ -101,7 +101,7 @@ class DecodedImages:
         self.bytes = 0
 
     def __call__(self, file: Path) -> Tensor:
-        """Pixels of ``file`` (3, h, w), as :func:`macattr.images.read_pixels` gives them; not to be written to."""
+        """Pixels of ``file`` (3, h, w), as :func:`macattr.image_files.read_pixels` gives them; not to be written to."""
         if file in self.kept:
             self.kept.move_to_end(file)
             return self.kept[file]
@@ -242,7 +242,7 @@ def _mirrored(image: Tensor, size: int) -> Tensor:
 
 
 def _unit(pixels: Tensor) -> Tensor:
-    """Pixels of :func:`macattr.images.read_pixels` in [0, 1]."""
+    """Pixels of :func:`macattr.image_files.read_pixels` in [0, 1]."""
     return (pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels).contiguous()
 
 

@@ -26,7 +26,7 @@ from types import MappingProxyType
 from PIL import Image
 from torch import Tensor
 
-from macattr.images import SUFFIXES, find_images, read_image
+from macattr.image_files import SUFFIXES, find_images, read_image
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
-from macattr.files import write_atomically
+from macattr.atomic_files import write_atomically
 
 Array = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from macattr.images import center_crop
+from macattr.image_files import center_crop
 from ram_models.degradations import add_gaussian_noise, compress_jpeg, degrade, gaussian_blur
 from ram_models.inference import seeded
 from ram_models.layouts import LAYOUTS, ImageSet, Pair

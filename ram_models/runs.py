@@ -34,7 +34,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from macattr.files import sync_folder, write_atomically
+from macattr.atomic_files import sync_folder, write_atomically
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -22,9 +22,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from macattr.images import center_crop, find_images, read_image
+from macattr.image_files import center_crop, find_images, read_image
 from macattr.importance import LayerImportance
-from macattr.samples import Item
+from macattr.methods.samples import Item
 
 
 class ImageFiles:

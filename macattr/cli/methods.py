@@ -2,7 +2,7 @@
 
 __all__ = ["methods"]
 
-from macattr.methods import METHODS
+from macattr.methods.catalogue import METHODS
 
 
 def methods() -> None:

@@ -22,15 +22,16 @@ from macattr.cli.compare import compare_rankings
 from macattr.cli.loading import ImageFiles, load_images, load_network, load_weights, shuffled
 from macattr.importance import LayerImportance
 from macattr.layers import resolve_layers
-from macattr.measuring import estimate_evaluations
-from macattr.methods import Method, find_methods
+from macattr.methods.catalogue import find_methods
+from macattr.methods.kinds import Method
+from macattr.methods.readings import estimate_evaluations
+from macattr.methods.samples import Item
+from macattr.methods.task import PathName, Setup
 from macattr.paths import presets
 from macattr.paths.inputs import Gate
 from macattr.paths.presets import Preset
 from macattr.rank import RankingInterrupted, RankingOptions, rank_methods
 from macattr.report import write_report
-from macattr.samples import Item
-from macattr.setup import PathName, Setup
 from macattr.statistics.stopping import StableTop
 
 

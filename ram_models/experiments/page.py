@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from macattr.files import write_atomically
+from macattr.atomic_files import write_atomically
 from ram_models.experiments.figures import draw
 from ram_models.experiments.pretrainings import BEFORE
 from ram_models.experiments.store import UNTUNED, Store

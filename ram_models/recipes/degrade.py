@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from macattr.images import center_crop, find_images, read_image
+from macattr.image_files import center_crop, find_images, read_image
 from ram_models.degradations import DEGRADATIONS, TASKS, Degradation, draw
 
 

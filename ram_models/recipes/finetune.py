@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import nn
 
 from macattr.importance import LayerImportance
-from macattr.methods import METHODS
+from macattr.methods.catalogue import METHODS
 from macattr.rank import rank_layers
 from macattr.run import World
 from macattr.selection.official import read_official_ranking

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from macattr.images import SUFFIXES, center_crop, find_images
+from macattr.image_files import SUFFIXES, center_crop, find_images
 from ram_models.inference import check_tiles, network_by_name, restore_any_size, restorer, seeded, tile_count
 from ram_models.pictures import read_picture, write_picture
 

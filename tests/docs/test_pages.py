@@ -24,7 +24,7 @@ import macattr.cli
 import ram_models.checkpoints
 import ram_models.cli
 import ram_models.datasets
-from macattr.methods import METHODS
+from macattr.methods.catalogue import METHODS
 from ram_models.archs.rgb import RGBSwinIR
 
 ROOT = Path(__file__).parents[2]

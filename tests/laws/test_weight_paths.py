@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from macattr.weight_paths import adam_states, allocate_loss_change, by_layer, refine_states, straight_weights
+from macattr.methods.weight_paths import adam_states, allocate_loss_change, by_layer, refine_states, straight_weights
 
 
 class Residual(nn.Module):

@@ -11,7 +11,7 @@ import torch
 
 from macattr.cli import main
 from macattr.importance import LayerImportance
-from macattr.methods import METHODS
+from macattr.methods.catalogue import METHODS
 
 NETWORK = """
 import torch

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from macattr.images import read_image
+from macattr.image_files import read_image
 from ram_models.degradations import DEGRADATIONS, GaussianNoise
 from ram_models.recipes import degrade as recipe
 from ram_models.recipes.degrade import Config, main

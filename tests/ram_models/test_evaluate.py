@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from macattr.images import read_image
+from macattr.image_files import read_image
 from ram_models.metrics import Convention, psnr, ssim
 from ram_models.recipes import evaluate
 from ram_models.recipes.evaluate import Config, main

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from macattr.images import read_image
+from macattr.image_files import read_image
 from ram_models.layouts import (
     LAYOUTS,
     ImageSet,

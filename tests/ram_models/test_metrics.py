@@ -9,7 +9,7 @@ import torch
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from macattr.images import center_crop, read_image
+from macattr.image_files import center_crop, read_image
 from ram_models.metrics import Convention, luma, psnr, ssim
 
 TEST_SETS = Path(__file__).parents[3] / "shared/data/test"

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from macattr import files
+from macattr import atomic_files as files
 from ram_models import build
 from ram_models.recipes import pretrain
 from ram_models.recipes.pretrain import Config, Masks, Network, main

@@ -6,7 +6,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector
 
-from macattr.weight_paths import allocate_loss_change, straight_weights
+from macattr.methods.weight_paths import allocate_loss_change, straight_weights
 
 
 def test_the_straight_line_gives_integrated_gradients_of_the_parameters():

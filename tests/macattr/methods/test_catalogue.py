@@ -8,14 +8,15 @@ import torch
 from captum.attr import LayerIntegratedGradients
 from torch import nn
 
-from macattr.measuring import estimate_evaluations, plan_sweeps
-from macattr.methods import METHODS, JointMethod, SampleMethod, find_methods, register_method
+from macattr.methods.catalogue import METHODS, find_methods, register_method
+from macattr.methods.kinds import JointMethod, SampleMethod
+from macattr.methods.readings import estimate_evaluations, plan_sweeps
+from macattr.methods.reductions import REDUCTIONS
+from macattr.methods.task import Setup
 from macattr.paths.inputs import LinearPath, MaskAttributePath, order_by_score, random_order
 from macattr.paths.objectives import Distance, HiddenDistance, OutputSum
 from macattr.paths.presets import OFFICIAL, RANKING
 from macattr.rank import rank_layers, rank_methods
-from macattr.reductions import REDUCTIONS
-from macattr.setup import Setup
 
 LAYERS = ["first", "norm", "last"]
 

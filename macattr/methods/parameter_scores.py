@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from macattr.samples import Sample
-from macattr.setup import Setup
-from macattr.weight_paths import adam_states, allocate_loss_change, by_layer, straight_weights
+from macattr.methods.samples import Sample
+from macattr.methods.task import Setup
+from macattr.methods.weight_paths import adam_states, allocate_loss_change, by_layer, straight_weights
 
 LCA_STEPS = 20
 """Optimiser steps of the fine-tuning along which the loss change is allocated."""
@@ -108,7 +108,7 @@ def weight_line(setup: Setup, sample: Sample) -> list[float]:
     """Absolute change of an image's loss along the line from other weights to the network's own, by layer.
 
     Source:
-        Xie et al. 2021 (FAIG), for layers instead of filters; filters: :func:`macattr.weight_paths.by_filter`.
+        Xie et al. 2021 (FAIG), for layers instead of filters; filters: :func:`macattr.methods.weight_paths.by_filter`.
 
     Raises:
         ValueError: If there are no other weights, or they are not of this network.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from macattr.weight_paths import (
+from macattr.methods.weight_paths import (
     adam_states,
     allocate_loss_change,
     by_filter,

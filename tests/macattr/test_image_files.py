@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from macattr.images import center_crop, find_images, read_image, read_pixels
+from macattr.image_files import center_crop, find_images, read_image, read_pixels
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 __all__ = ["layer_integrated_gradients"]
 
-from macattr.reductions import REDUCTIONS, reduce_neurons
-from macattr.samples import Sample
-from macattr.setup import Setup
+from macattr.methods.reductions import REDUCTIONS, reduce_neurons
+from macattr.methods.samples import Sample
+from macattr.methods.task import Setup
 from macattr.sweep.activations import sweep_activations
 from macattr.sweep.trace import add_calls
 

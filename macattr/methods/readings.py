@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from macattr.methods import Method, PathMethod, is_ordered, walks_of
+from macattr.methods.kinds import Method, PathMethod, is_ordered, walks_of
+from macattr.methods.reductions import REDUCTIONS, reduce_neurons
+from macattr.methods.samples import Sample
+from macattr.methods.task import PathLike, Setup, WalkName
 from macattr.paths.objectives import HiddenDistance, Objective
 from macattr.paths.partitions import Partition, every_second_node, tagged_partition
 from macattr.paths.presets import CAPTUM_ONLY
 from macattr.paths.sums import ActivationGradientSum, ActivationSum, EverySecond, GradientSum, LayerSum, StieltjesSum
-from macattr.reductions import REDUCTIONS, reduce_neurons
-from macattr.samples import Sample
-from macattr.setup import PathLike, Setup, WalkName
 from macattr.sweep.trace import Trace, trace
 
 
