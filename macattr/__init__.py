@@ -42,12 +42,12 @@ from macattr.attribution import (
     LayerIntegratedGradients,
     MaskAttributeConductance,
 )
-from macattr.importance import LayerImportance
 from macattr.layers import LayerTable
 from macattr.paths.inputs import BlurPath, LinearPath, MaskAttributePath, order_by_score
 from macattr.paths.objectives import Distance, GradientMagnitude, OutputMean, OutputSum, Target, Window
 from macattr.paths.presets import DEFAULT, OFFICIAL, PAPER, RANKING, Preset
-from macattr.rank import RankingInterrupted, RankingOptions, rank_layers, rank_methods
+from macattr.ranking.importance import LayerImportance
+from macattr.ranking.rank import RankingInterrupted, RankingOptions, rank_layers, rank_methods
 from macattr.report import write_report
 from macattr.selection.official import read_official_ranking
 from macattr.selection.rules import Selection, SelectionRule, select

@@ -357,7 +357,7 @@ def plot_randomisation(tables: Mapping[str, pd.DataFrame], title: str) -> Figure
     """How a ranking changes when layers lose what they learned.
 
     Args:
-        tables: By kind, what :func:`macattr.sanity.randomisation_test` returns.
+        tables: By kind, what :func:`macattr.ranking.sanity.randomisation_test` returns.
         title: Heading.
     """
     figure = Figure(figsize=(8.5, 1.6 + 0.42 * sum(map(len, tables.values()))), layout="constrained")

@@ -19,9 +19,9 @@ import pandas as pd
 from torch import nn
 
 from macattr.atomic_files import write_atomically
-from macattr.importance import LayerImportance
 from macattr.methods.catalogue import METHODS
 from macattr.plots import block_grid
+from macattr.ranking.importance import LayerImportance
 from macattr.selection.exports import pattern_lines
 from macattr.selection.rules import Selection, SelectionRule, select
 from macattr.statistics import agreement as comparison

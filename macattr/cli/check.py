@@ -8,10 +8,10 @@ import matplotlib as mpl
 import numpy as np
 
 from macattr.cli.loading import load_images, load_network
-from macattr.importance import LayerImportance
 from macattr.plots import plot_randomisation
-from macattr.rank import RankingOptions, rank_methods
-from macattr.sanity import SUSPECT, randomisation_test
+from macattr.ranking.importance import LayerImportance
+from macattr.ranking.rank import RankingOptions, rank_methods
+from macattr.ranking.sanity import SUSPECT, randomisation_test
 from macattr.statistics.agreement import overlap_at, size_dependence, spearman
 from macattr.statistics.certainty import top_count
 

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from macattr.cli.loading import load_ranking, short_names
-from macattr.importance import LayerImportance
 from macattr.plots import plot_agreement, plot_overlap, plot_rank_flow
+from macattr.ranking.importance import LayerImportance
 from macattr.statistics import agreement as comparison
 from macattr.statistics.certainty import ranks, top_count
 

@@ -23,8 +23,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from macattr.image_files import center_crop, find_images, read_image
-from macattr.importance import LayerImportance
 from macattr.methods.samples import Item
+from macattr.ranking.importance import LayerImportance
 
 
 class ImageFiles:

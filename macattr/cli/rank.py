@@ -20,7 +20,6 @@ from torch import nn
 
 from macattr.cli.compare import compare_rankings
 from macattr.cli.loading import ImageFiles, load_images, load_network, load_weights, shuffled
-from macattr.importance import LayerImportance
 from macattr.layers import resolve_layers
 from macattr.methods.catalogue import find_methods
 from macattr.methods.kinds import Method
@@ -30,7 +29,8 @@ from macattr.methods.task import PathName, Setup
 from macattr.paths import presets
 from macattr.paths.inputs import Gate
 from macattr.paths.presets import Preset
-from macattr.rank import RankingInterrupted, RankingOptions, rank_methods
+from macattr.ranking.importance import LayerImportance
+from macattr.ranking.rank import RankingInterrupted, RankingOptions, rank_methods
 from macattr.report import write_report
 from macattr.statistics.stopping import StableTop
 

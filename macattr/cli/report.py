@@ -5,7 +5,7 @@ __all__ = ["report"]
 from pathlib import Path
 
 from macattr.cli.loading import load_network, short_names
-from macattr.importance import LayerImportance
+from macattr.ranking.importance import LayerImportance
 from macattr.report import write_report
 
 

@@ -10,8 +10,8 @@ import pandas as pd
 from torch import nn
 
 from macattr.cli.loading import load_network
-from macattr.importance import LayerImportance
 from macattr.layers import LayerTable
+from macattr.ranking.importance import LayerImportance
 from macattr.selection.exports import Format
 from macattr.selection.exports import export as write_export
 from macattr.selection.lora import Bare

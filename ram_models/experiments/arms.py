@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from macattr.importance import LayerImportance
 from macattr.layers import LayerTable
+from macattr.ranking.importance import LayerImportance
 from macattr.selection.controls import convolutions, random_layers, random_parameters, shuffled_layers
 from macattr.selection.rules import Selection, SelectionRule
 from ram_models.inference import seeded

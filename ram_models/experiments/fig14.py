@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pandas as pd
 
-from macattr.importance import LayerImportance
+from macattr.ranking.importance import LayerImportance
 from macattr.statistics.agreement import overlap_at, spearman
 from macattr.statistics.certainty import top_count
 from ram_models.experiments.blocks import prepare

@@ -19,10 +19,10 @@ from typing import Literal, get_args
 import pandas as pd
 from torch import Tensor, nn
 
-from macattr.importance import LayerImportance
 from macattr.methods.provenance import hash_parameters
 from macattr.paths.presets import OFFICIAL
-from macattr.rank import rank_layers
+from macattr.ranking.importance import LayerImportance
+from macattr.ranking.rank import rank_layers
 from ram_models.checkpoints import BUNDLED, build
 from ram_models.experiments.arms import Rankings
 from ram_models.experiments.judge import Judge, fit_affine

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from torch import nn
 
-from macattr.importance import LayerImportance
 from macattr.methods.catalogue import METHODS
-from macattr.rank import rank_layers
-from macattr.run import World
+from macattr.ranking.importance import LayerImportance
+from macattr.ranking.rank import rank_layers
+from macattr.ranking.run import World
 from macattr.selection.official import read_official_ranking
 from macattr.selection.trainable import TrainableMask
 from macattr.statistics.certainty import top_count

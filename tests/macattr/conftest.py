@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 from torch import nn
 
-from macattr.importance import LayerImportance
 from macattr.layers import describe_layers
+from macattr.ranking.importance import LayerImportance
 
 ATTRIBUTES = {
     "method": "mac", "unit": "mean |C|", "source": "Qin et al. 2024 (RAM), Eq. 8-9", "preset": "ranking",

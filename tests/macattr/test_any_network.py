@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from macattr.paths.objectives import Target
-from macattr.rank import rank_layers, rank_methods
+from macattr.ranking.rank import rank_layers, rank_methods
 from macattr.selection.rules import SelectionRule
 
 

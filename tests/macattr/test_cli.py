@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from macattr.cli import main
-from macattr.importance import LayerImportance
+from macattr.ranking.importance import LayerImportance
 
 NETWORK = """
 import torch

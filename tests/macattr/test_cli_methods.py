@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from macattr.cli import main
-from macattr.importance import LayerImportance
 from macattr.methods.catalogue import METHODS
+from macattr.ranking.importance import LayerImportance
 
 NETWORK = """
 import torch

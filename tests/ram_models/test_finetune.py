@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from macattr.importance import LayerImportance
-from macattr.rank import rank_layers
+from macattr.ranking.importance import LayerImportance
+from macattr.ranking.rank import rank_layers
 from ram_models import build
 from ram_models.recipes import finetune
 from ram_models.recipes.finetune import Config, Selection, Start, main, select

@@ -16,7 +16,7 @@ from macattr.methods.task import Setup
 from macattr.paths.inputs import LinearPath, MaskAttributePath, order_by_score, random_order
 from macattr.paths.objectives import Distance, HiddenDistance, OutputSum
 from macattr.paths.presets import OFFICIAL, RANKING
-from macattr.rank import rank_layers, rank_methods
+from macattr.ranking.rank import rank_layers, rank_methods
 
 LAYERS = ["first", "norm", "last"]
 

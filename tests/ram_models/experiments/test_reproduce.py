@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from macattr.rank import rank_layers
+from macattr.ranking.rank import rank_layers
 from ram_models import checkpoints
 from ram_models.archs.rgb import RGBSwinIR
 from ram_models.cli import main

@@ -13,9 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from macattr.importance import LayerImportance
-from macattr.rank import RankingInterrupted, rank_layers, rank_methods
-from macattr.run import World
+from macattr.ranking.importance import LayerImportance
+from macattr.ranking.rank import RankingInterrupted, rank_layers, rank_methods
+from macattr.ranking.run import World
 from macattr.statistics.stopping import StableTop
 
 FORK = multiprocessing.get_context("fork")

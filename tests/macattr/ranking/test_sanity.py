@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from macattr.sanity import randomisation_test, randomised
+from macattr.ranking.sanity import randomisation_test, randomised
 
 
 @pytest.fixture

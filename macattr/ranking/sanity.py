@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from macattr.layers import resolve_layers
 from macattr.methods.samples import Item, refuse_iterator
-from macattr.rank import RankingOptions, rank_layers
+from macattr.ranking.rank import RankingOptions, rank_layers
 from macattr.statistics.certainty import ranks, top_count
 
 SUSPECT = 0.9

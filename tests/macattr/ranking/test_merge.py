@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from macattr.importance import LayerImportance
-from macattr.rank import rank_layers
+from macattr.ranking.importance import LayerImportance
+from macattr.ranking.rank import rank_layers
 from macattr.statistics.certainty import bootstrap
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from macattr.importance import LayerImportance, assemble
 from macattr.layers import LayerLike, resolve_layers
 from macattr.methods.catalogue import find_methods
 from macattr.methods.kinds import Method, PathMethod
@@ -22,7 +21,8 @@ from macattr.methods.task import Orders, PathLike, Setup
 from macattr.paths.inputs import Gate, Reference
 from macattr.paths.objectives import Objective
 from macattr.paths.presets import RANKING, MacMethod, Preset
-from macattr.run import Stopped, World, run
+from macattr.ranking.importance import LayerImportance, assemble
+from macattr.ranking.run import Stopped, World, run
 from macattr.statistics.step_errors import steps_for_tolerance
 from macattr.statistics.stopping import StableTop
 

@@ -20,7 +20,8 @@ from macattr.methods.kinds import JointMethod, Method, PathMethod, walks_of
 from macattr.methods.provenance import describe
 from macattr.methods.readings import Reading
 from macattr.plots import plot_heatmap
-from macattr.run import Finished, Record
+from macattr.ranking.journal import Record
+from macattr.ranking.run import Finished
 from macattr.selection.rules import Selection, SelectionRule, select
 from macattr.selection.trainable import TrainableMask
 from macattr.statistics.certainty import IntervalMethod, bootstrap, probability_in_top, top_count, variance_components
