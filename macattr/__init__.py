@@ -48,7 +48,7 @@ from macattr.paths.objectives import Distance, GradientMagnitude, OutputMean, Ou
 from macattr.paths.presets import DEFAULT, OFFICIAL, PAPER, RANKING, Preset
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.rank import RankingInterrupted, RankingOptions, rank_layers, rank_methods
-from macattr.report import write_report
+from macattr.report.page import write_report
 from macattr.selection.official import read_official_ranking
 from macattr.selection.rules import Selection, SelectionRule, select
 from macattr.selection.trainable import TrainableMask

@@ -31,7 +31,7 @@ from macattr.paths.inputs import Gate
 from macattr.paths.presets import Preset
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.rank import RankingInterrupted, RankingOptions, rank_methods
-from macattr.report import write_report
+from macattr.report.page import write_report
 from macattr.statistics.stopping import StableTop
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from macattr.cli.loading import load_network, short_names
 from macattr.ranking.importance import LayerImportance
-from macattr.report import write_report
+from macattr.report.page import write_report
 
 
 def report(

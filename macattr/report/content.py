@@ -1,27 +1,31 @@
-"""Rankings as one self-contained HTML page: what to fine-tune, how sure that is, and how it was found."""
+"""The content of a report: layers, choices for every k, exports and the heat map, ready to be shown."""
 
-__all__ = ["write_report"]
+__all__ = ["Report", "collect"]
 
 import importlib.metadata
 import json
 import math
 import shlex
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
-import jinja2
 import numpy as np
 import pandas as pd
 from torch import nn
 
-from macattr.atomic_files import write_atomically
-from macattr.methods.catalogue import METHODS
 from macattr.plots import block_grid
 from macattr.ranking.importance import LayerImportance
+from macattr.report.words import (
+    describe_measurement,
+    describe_question,
+    format_percent,
+    list_attributes,
+    reasons_to_doubt,
+    why_without_intervals,
+)
 from macattr.selection.exports import pattern_lines
 from macattr.selection.rules import Selection, SelectionRule, select
 from macattr.statistics import agreement as comparison
@@ -32,16 +36,6 @@ SURE = 0.95
 
 STABILITY_IMAGES = 4
 """Images from which on a curve over fewer of them tells something."""
-
-PATHS = {
-    "mask": "from an image with {r} of its pixels hidden to the whole image",
-    "mask, twin": "from an image with {r} of its pixels hidden to the whole image, and with the others hidden",
-    "line": "in a straight line from the reference input to the image",
-    "tail": "along the last {r} of the straight line from the reference input to the image",
-    "blur": "from the blurred to the sharp image",
-    "restore": "in a straight line from the degraded to the clean image",
-}
-"""Paths in words."""
 
 
 @dataclass(frozen=True)
@@ -303,74 +297,7 @@ def _side_by_side(columns: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
     return {name: [column.get(name, "") for column in columns] for name in names}
 
 
-def write_report(
-    rankings: LayerImportance | Mapping[str, LayerImportance],
-    path: Path | str,
-    *,
-    fraction: float = 0.1,
-    model: nn.Module | None = None,
-    files: Mapping[str, Path | str] | None = None,
-    seed: int = 0,
-) -> None:
-    """Write one self-contained HTML page: the answer, how sure it is, exports, and how it was measured.
-
-    It needs no network and no other file. Layers that hold no parameter are left out: they cannot be trained.
-
-    Args:
-        rankings: One, or several of the same layers by their names; the page opens with the first.
-        path: The file.
-        fraction: Share of the layers, in (0, 1], that is chosen when it opens (at least one layer).
-        model: The network, for exact totals and tied parameters; None: what the ranking tells of its layers.
-        files: Where the rankings are kept, by their names, for the command that selects from them.
-        seed: Seed of the resamples behind intervals and probabilities.
-
-    Raises:
-        ValueError: If the rankings are of different layers, none of these holds a parameter, or ``path`` is a folder.
-
-    Example:
-        >>> write_report(LayerImportance.load("importance.nc"), "report.html")  # doctest: +SKIP
-    """
-    if Path(path).is_dir():
-        raise ValueError(f"`path` {str(path)!r} is a folder: name a file in it, such as {Path(path) / 'report.html'}.")
-    if isinstance(rankings, LayerImportance):
-        rankings = {str(rankings.dataset.attrs["method"]): rankings}
-    content = _collect(rankings, fraction, model, files or {}, seed)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    page = _render(content).encode()
-    write_atomically(Path(path), lambda file: file.write(page))
-
-
-def _render(report: Report) -> str:
-    """The page."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("macattr"), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"number": _number, "percent": _percent}
-    return environment.get_template("report.html.j2").render(report=report, data=_data(report))
-
-
-def _data(report: Report) -> dict[str, object]:
-    """What the page's script reads."""
-    rankings = [
-        {
-            "choices": [vars(choice) for choice in ranked.choices],
-            "exports": [vars(export) for export in ranked.exports],
-            "pieces": ranked.pieces,
-            "tops": ranked.tops,
-        }
-        for ranked in report.rankings
-    ]
-    agreement = report.agreement
-    return {
-        "k": report.k,
-        "rankings": rankings,
-        "shared": {} if agreement is None else agreement.shared,
-        "common": [] if agreement is None else agreement.common,
-    }
-
-
-def _collect(
+def collect(
     rankings: Mapping[str, LayerImportance],
     fraction: float,
     model: nn.Module | None,
@@ -416,7 +343,7 @@ def _ranked(
     every = dict(zip(scores["layer"].values.tolist(), scores.values.tolist(), strict=True))
     rule = SelectionRule(count=len(every))
     whole = select(every, importance.layer_table(model), rule, importance.dataset.attrs)
-    uncertain = _uncertain(importance)
+    uncertain = why_without_intervals(importance)
     tops = None if uncertain else _tops(importance, whole.layers, seed)
     layers, scale = _layers(whole, None if uncertain else _intervals(importance, seed))
     by_name = {layer.name: layer for layer in layers}
@@ -424,19 +351,11 @@ def _ranked(
     images = importance.dataset.sizes["sample"]
     curve = None if uncertain or images < STABILITY_IMAGES else _stability(importance, k, seed)
     return Ranked(
-        name, _asked(importance), _doubts(importance), str(importance.dataset.attrs["unit"]), uncertain, layers,
-        by_depth, scale, _heat_map(importance, by_name), _choices(whole, tops), _exports(file), _pieces(whole),
-        None if tops is None else _compact(tops), curve, _measured(importance), _attributes(importance),
+        name, describe_question(importance), reasons_to_doubt(importance), str(importance.dataset.attrs["unit"]),
+        uncertain, layers, by_depth, scale, _heat_map(importance, by_name), _choices(whole, tops), _exports(file),
+        _pieces(whole), None if tops is None else _compact(tops), curve, describe_measurement(importance),
+        list_attributes(importance),
     )  # fmt: skip
-
-
-def _uncertain(importance: LayerImportance) -> str:
-    """Why a ranking has no intervals, if so."""
-    if importance.dataset.sizes["sample"] > 1:
-        return ""
-    if importance.dataset["sample"].values.tolist() == ["all images"]:
-        return "The method scores all images together, so there are no intervals: nothing tells how sure the order is."
-    return "One image was measured, so there are no intervals: nothing tells whether other images agree."
 
 
 def _tops(importance: LayerImportance, order: Sequence[str], seed: int) -> np.ndarray:
@@ -507,8 +426,8 @@ def _choices(whole: Selection, tops: np.ndarray | None) -> tuple[Choice, ...]:
         sure = "" if tops is None else str(int((tops[:k, k - 1] >= SURE).sum()))
         choices.append(
             Choice(
-                _percent(k / number), f"{chosen.parameters:,}", _percent(chosen.parameters / whole.table.total),
-                str(outputs), f"{chosen.parameters / chosen.random_mean:.2g}", sure, str(chosen),
+                format_percent(k / number), f"{chosen.parameters:,}", format_percent(chosen.parameters /
+                whole.table.total), str(outputs), f"{chosen.parameters / chosen.random_mean:.2g}", sure, str(chosen),
             )
         )  # fmt: skip
     return tuple(choices)
@@ -618,93 +537,3 @@ def _shared(ranked: Sequence[np.ndarray]) -> tuple[int, ...]:
     """Layers that all tops of k hold, for every k: those whose worst rank is k or better."""
     worst = np.sort(np.max(ranked, axis=0))
     return tuple(np.searchsorted(worst, np.arange(1, len(worst) + 1), side="right").tolist())
-
-
-def _asked(importance: LayerImportance) -> tuple[tuple[str, str], ...]:
-    """What was asked, in words."""
-    data, attrs = importance.dataset, importance.dataset.attrs
-    method = METHODS.get(str(attrs["method"]))
-    asked = {
-        "Network": f"{attrs['model']}, weights {attrs['model_sha256']}: {data.sizes['layer']} layers with parameters",
-        "Method": f"{attrs['method']}: {method.summary if method else attrs['unit']} ({attrs['source']})",
-        "Images": _images(importance),
-    }
-    if "path" in attrs:
-        words = PATHS.get(str(attrs["path"]), f"along {attrs['path']}")
-        words = words.replace("{r}", f"{100 * float(attrs.get('r', 0)):g} %")
-        asked["Path"] = words + (f", in {int(attrs['n_steps'])} steps" if "n_steps" in attrs else "")
-    if "objective" in attrs:
-        asked["Objective"] = f"{attrs['objective']} of the output"
-    return tuple(asked.items())
-
-
-def _images(importance: LayerImportance) -> str:
-    """Number, sizes and degradations of the images, and the pixel orders of each."""
-    data = importance.dataset
-    if data["sample"].values.tolist() == ["all images"]:
-        return "all together; the file does not tell how many"
-    sizes = Counter(zip(data["width"].values.tolist(), data["height"].values.tolist(), strict=True))
-    kinds = Counter(kind for kind in data["degradation"].values.tolist() if kind)
-    (width, height), count = sizes.most_common(1)[0]
-    words = f"{len(data['sample'])}, {'' if len(sizes) == 1 else f'{count} of them '}{width} x {height} pixels"
-    words += f" ({', '.join(f'{count} {kind}' for kind, count in kinds.items())})" if kinds else ""
-    if "seed" in data.attrs and "patch_size" in data.attrs:
-        orders = data.sizes["order"]
-        words += f"; {orders} random pixel order{'s' if orders > 1 else ''} of each"
-    return words
-
-
-def _doubts(importance: LayerImportance) -> tuple[str, ...]:
-    """What a reader must know before relying on a ranking."""
-    data = importance.dataset
-    doubts = []
-    if 1 < (images := data.sizes["sample"]) < 8:
-        doubts.append(f"{images} images are few: intervals are wide, and cover less than 95 %.")
-    residual = np.abs(data["input_residual"].values)
-    if np.isfinite(residual).any() and np.nanmedian(residual) > 0.05:
-        doubts.append(
-            f"The sums miss the change of the objective by {_percent(np.nanmedian(residual))} (median over images): "
-            "more steps would bring them closer."
-        )
-    if stability := data.attrs.get("stability"):
-        doubts.append(str(stability).replace("\n", "; "))
-    return tuple(doubts)
-
-
-def _measured(importance: LayerImportance) -> dict[str, str]:
-    """Residuals and cost."""
-    data, attrs = importance.dataset, importance.dataset.attrs
-    rows = {}
-    residual = np.abs(data["input_residual"].values)
-    if (known := residual[np.isfinite(residual)]).size:
-        rows["Input residual"] = f"median {_percent(np.median(known))}, largest {_percent(known.max())} (0 is exact)"
-    errors = np.abs(data["step_error"].values) / np.abs(importance.values).clip(min=np.finfo(float).tiny)
-    if np.isfinite(errors).any():
-        per_layer = np.nanmedian(errors[..., np.isfinite(errors).any(axis=(0, 1))], axis=(0, 1))
-        rows["Step error"] = (
-            f"{_percent(np.median(per_layer))} of the score in the median layer, in 95 % of the layers below "
-            f"{_percent(np.quantile(per_layer, 0.95))}"
-        )
-    else:
-        rows["Step error"] = "not estimated (step_error=True in rank_layers does)"
-    rows["Evaluations"] = f"{int(attrs['evaluations']):,}, each a forward and at most one backward pass over one image"
-    rows["Memory"] = f"{int(attrs['estimated_bytes']) / 2**30:.2f} GiB estimated for activations and sums"
-    return rows
-
-
-def _attributes(importance: LayerImportance) -> dict[str, str]:
-    """How a ranking was measured, all of it, and the images."""
-    data = importance.dataset
-    seeds = " ".join(str(seed) for seed in data["order_seed"].values.ravel().tolist())
-    found = {name: str(value) for name, value in data.attrs.items()}
-    return found | {"images": ", ".join(data["sample"].values.tolist()), "order_seed": seeds}
-
-
-def _number(value: float) -> str:
-    """Three digits."""
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
-
-
-def _percent(share: float) -> str:
-    """A share in percent."""
-    return f"{100 * share:.1f} %" if share >= 0.0005 or not share else "< 0.1 %"
