@@ -32,7 +32,7 @@ from macattr.paths.objectives import GradientMagnitude
 from macattr.paths.partitions import tagged_partition
 from macattr.paths.sums import StieltjesSum
 from macattr.sweep.trace import trace
-from ram_models.archs.swinir import SwinIR
+from ram_models.networks.swinir import SwinIR
 
 RESULTS = Path(__file__).parent / "results" / "one_pass.md"
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 30)}

@@ -21,7 +21,7 @@ from PIL import Image
 from skimage import data as photographs
 from torch import Tensor, nn
 
-from ram_models.checkpoints import create
+from ram_models.networks.checkpoints import create
 from ram_models.recipes.pretrain import Config, Network, masked_loss, masked_views
 from ram_models.training import (
     Batch,

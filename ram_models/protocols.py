@@ -15,8 +15,8 @@ from torch import Tensor
 
 from macattr.image_files import center_crop
 from ram_models.degradations import add_gaussian_noise, compress_jpeg, degrade, gaussian_blur
-from ram_models.inference import seeded
 from ram_models.layouts import LAYOUTS, ImageSet, Pair
+from ram_models.seeds import seeded
 
 Synthesis: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 

@@ -52,7 +52,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from ram_models.datasets import MixedCrops
 from ram_models.degradations import TASKS
 from ram_models.layouts import ImageSet, clean_folder, read_sets
-from ram_models.masking import random_mask
+from ram_models.networks.masking import random_mask
 from ram_models.optimisers import optimiser
 from ram_models.runs import (
     Journal,
@@ -265,8 +265,8 @@ def masked_l1(
 ) -> Float[Tensor, ""]:
     """Mean absolute error over the hidden pixels alone.
 
-    As every mask of :func:`ram_models.masking.random_mask` hides the same number of pixels, the mean of these means
-    over processes and accumulated passes is the mean over all hidden pixels of the step.
+    As every mask of :func:`ram_models.networks.masking.random_mask` hides the same number of pixels, the mean of
+    these means over processes and accumulated passes is the mean over all hidden pixels of the step.
 
     Args:
         restored: What the network made of the input.

@@ -12,7 +12,7 @@ from macattr.layers import LayerTable
 from macattr.ranking.importance import LayerImportance
 from macattr.selection.controls import convolutions, random_layers, random_parameters, shuffled_layers
 from macattr.selection.rules import Selection, SelectionRule
-from ram_models.inference import seeded
+from ram_models.seeds import seeded
 
 MERGED = 0.9
 """Overlap of the trained parameters from which on two arms are one: their difference could not be seen."""

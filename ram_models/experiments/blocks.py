@@ -17,7 +17,7 @@ from ram_models.experiments.parallel import in_parallel
 from ram_models.experiments.store import UNTUNED, Store
 from ram_models.experiments.study import Block, Pretrained, Study
 from ram_models.experiments.tuning import AGAIN, FULL, LENGTHS, MASKED, Job, made_with, tune
-from ram_models.inference import seeded
+from ram_models.seeds import seeded
 
 
 @dataclass(frozen=True)

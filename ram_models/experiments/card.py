@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ram_models.checkpoints import BUNDLED, build
 from ram_models.datasets import clean_photographs
 from ram_models.degradations import add_gaussian_noise, darken, gaussian_blur
 from ram_models.experiments.study import Study
-from ram_models.inference import seeded
-from ram_models.masking import random_mask, restore_with_twins
+from ram_models.networks.checkpoints import BUNDLED, build
+from ram_models.networks.masking import random_mask, restore_with_twins
+from ram_models.seeds import seeded
 
 NETWORK = "ram-swinir-tiny"
 

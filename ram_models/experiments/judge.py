@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ram_models.experiments.study import Judged, Study
-from ram_models.inference import Restorer, restore_any_size, restorer, seeded
 from ram_models.layouts import Pair, read_sets
 from ram_models.metrics import psnr, ssim
+from ram_models.networks.inference import Restorer, restore_any_size, restorer
 from ram_models.protocols import PROTOCOLS, Test
+from ram_models.seeds import seeded
 from ram_models.training import Crops
 
 SCORES = ("kind", "task", "setting", "image", "psnr_db", "ssim", "kept_db")

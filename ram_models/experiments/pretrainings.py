@@ -10,7 +10,6 @@ import pandas as pd
 import yaml
 
 from macattr.layers import LayerTable
-from ram_models.checkpoints import create, load_weights
 from ram_models.experiments.arms import top
 from ram_models.experiments.blocks import Plan, prepare, run_blocks
 from ram_models.experiments.networks import load, rank, weights_file
@@ -18,6 +17,7 @@ from ram_models.experiments.parallel import in_parallel
 from ram_models.experiments.store import UNTUNED
 from ram_models.experiments.study import SEED_STEP, Block, Pretrained, Study
 from ram_models.experiments.summary import ID, Claim, by_arm, by_network, check_claims
+from ram_models.networks.checkpoints import create, load_weights
 
 ARM = "MAC"
 FRACTION = 0.1

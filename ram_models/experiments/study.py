@@ -123,7 +123,7 @@ class Study:
         out: Folder for runs; what is in it is continued.
         results: Folder for tables; runs that stand there are never measured twice.
         docs: Folder of the page and, in images/, of its figures.
-        network: Name of the network, see :func:`ram_models.checkpoints.build`.
+        network: Name of the network, see :func:`ram_models.networks.checkpoints.build`.
         bundled: Take the pre-trained weights that come with the package where there are some.
         seeds: Seeds of the pre-trainings.
         finetune_seeds: Seeds of the fine-tunings; every pair of both is a block, with crops of its own: 100 times the

@@ -20,10 +20,11 @@ import pandas as pd
 from torch import nn
 from tqdm.auto import tqdm
 
-from ram_models.inference import check_tiles, network_by_name, restore_any_size, restorer, seeded
 from ram_models.layouts import Pair, read_sets
 from ram_models.metrics import Convention, psnr, ssim
+from ram_models.networks.inference import check_tiles, network_by_name, restore_any_size, restorer
 from ram_models.protocols import UNSEEN_ON, Plan, Test, plan
+from ram_models.seeds import seeded
 from ram_models.tables import TABLES, beside_paper, by_setting, markdown, summarise
 
 FIELDS = ("method", "setting", "dataset", "task", "image", "height", "width", "psnr_db", "ssim")
@@ -36,7 +37,8 @@ class Config:
     Args:
         data: Folder of test sets in their own layouts (see docs/datasets.md), at any depth.
         out: Folder for the results.
-        network: Name of the network, see `ram_models.checkpoints.build`; identity measures the degraded images.
+        network: Name of the network, see `ram_models.networks.checkpoints.build`; identity measures the degraded
+            images.
         weights: File of its weights, or a Hugging Face repository as owner/name; default the bundled ones.
         twins: Predict every pixel while it is hidden, in two runs with complementary masks.
         method: Name of the row in the tables; default the network's. With the name of one of the paper's methods the

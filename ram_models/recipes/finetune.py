@@ -19,7 +19,7 @@ from macattr.ranking.run import World
 from macattr.selection.official import read_official_ranking
 from macattr.selection.trainable import TrainableMask
 from macattr.statistics.certainty import top_count
-from ram_models.checkpoints import BUNDLED, build
+from ram_models.networks.checkpoints import BUNDLED, build
 from ram_models.training import (
     Compute,
     Crops,
@@ -41,9 +41,9 @@ class Start:
     """What is fine-tuned.
 
     Args:
-        name: See :func:`ram_models.checkpoints.build`.
-        weights: Pre-trained weights: a file, or what else :func:`ram_models.checkpoints.build` takes; null takes the
-            bundled ones of that name.
+        name: See :func:`ram_models.networks.checkpoints.build`.
+        weights: Pre-trained weights: a file, or what else :func:`ram_models.networks.checkpoints.build` takes; null
+            takes the bundled ones of that name.
     """
 
     name: str = "ram-swinir-tiny"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ram_models.checkpoints import create, load_weights
-from ram_models.masking import restore_with_twins
+from ram_models.networks.checkpoints import create, load_weights
+from ram_models.networks.masking import restore_with_twins
 from ram_models.training import (
     Batch,
     Compute,
@@ -37,9 +37,9 @@ class Network:
     """What is trained.
 
     Args:
-        name: See :func:`ram_models.checkpoints.create`.
-        weights: Where to start, as :func:`ram_models.checkpoints.load_weights` takes it; null starts from a random
-            initialisation.
+        name: See :func:`ram_models.networks.checkpoints.create`.
+        weights: Where to start, as :func:`ram_models.networks.checkpoints.load_weights` takes it; null starts from a
+            random initialisation.
         arguments: Constructor arguments in place of those of that name.
     """
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from macattr.image_files import SUFFIXES, center_crop, find_images
-from ram_models.inference import check_tiles, network_by_name, restore_any_size, restorer, seeded, tile_count
+from ram_models.networks.inference import check_tiles, network_by_name, restore_any_size, restorer, tile_count
 from ram_models.pictures import read_picture, write_picture
+from ram_models.seeds import seeded
 
 DETAIL = 128
 """Side in pixels of the detail in a figure."""
@@ -35,7 +36,8 @@ class Config:
     Args:
         source: Image file, or folder of image files, searched recursively.
         out: File or folder for the results; a folder keeps the names and subfolders of its source.
-        network: Name of the network, see `ram_models.checkpoints.build`; identity gives images back as they are.
+        network: Name of the network, see `ram_models.networks.checkpoints.build`; identity gives images back as they
+            are.
         weights: File of its weights, or a Hugging Face repository as owner/name; default the bundled ones.
         twins: Predict every pixel while it is hidden, in two runs with complementary masks. For networks that were
             pre-trained with masks and not fine-tuned, as the bundled one.

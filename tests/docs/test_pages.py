@@ -21,11 +21,11 @@ from sybil.example import Example
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
 import macattr.cli
-import ram_models.checkpoints
 import ram_models.cli
 import ram_models.datasets
+import ram_models.networks.checkpoints
 from macattr.methods.catalogue import METHODS
-from ram_models.archs.rgb import RGBSwinIR
+from ram_models.networks.rgb import RGBSwinIR
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -58,7 +58,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     few = ram_models.datasets.sample(16)[:2]
     small = RGBSwinIR(img_size=16, embed_dim=12, depths=(2, 2), num_heads=(2, 2)).eval()
     monkeypatch.setattr(ram_models.datasets, "sample", lambda: few)
-    monkeypatch.setattr(ram_models.checkpoints, "ram_swinir_tiny", lambda: small)
+    monkeypatch.setattr(ram_models.networks.checkpoints, "ram_swinir_tiny", lambda: small)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     methods = dict(METHODS)

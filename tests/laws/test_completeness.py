@@ -12,7 +12,7 @@ from macattr.paths.partitions import tagged_partition
 from macattr.paths.presets import DEFAULT
 from macattr.sweep.trace import trace
 from ram_models import ram_swinir_tiny, sample
-from ram_models.archs.swinir import SwinIR
+from ram_models.networks.swinir import SwinIR
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from macattr import (
 from macattr.paths.inputs import LinearPath, MaskAttributePath, random_order
 from macattr.paths.objectives import GradientMagnitude, OutputSum
 from macattr.paths.presets import OFFICIAL, PAPER
-from ram_models.archs.swinir import SwinIR
+from ram_models.networks.swinir import SwinIR
 
 ALONG_A_PATH = [LayerConductance, InternalInfluence, LayerIntegratedGradients]
 ROUNDING = {"rtol": 1e-10, "atol": 1e-12}

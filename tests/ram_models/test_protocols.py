@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from ram_models.degradations import add_gaussian_noise, compress_jpeg, gaussian_blur
-from ram_models.inference import seeded
 from ram_models.layouts import LAYOUTS, ImageSet, Pair, read_sets
 from ram_models.protocols import PAPER, Plan, plan
+from ram_models.seeds import seeded
 
 TEST_SETS = Path(__file__).parents[3] / "shared/data/test"
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ram_models.archs.promptir import PromptIR
-from ram_models.archs.swinir import SwinIR
+from ram_models.networks.promptir import PromptIR
+from ram_models.networks.swinir import SwinIR
 
 DATA = Path(__file__).parent / "data"
 

@@ -12,7 +12,7 @@ from macattr.paths.objectives import GradientMagnitude
 from macattr.paths.partitions import captum_nodes
 from macattr.paths.sums import StieltjesSum
 from macattr.sweep.trace import trace
-from ram_models.archs.swinir import SwinIR
+from ram_models.networks.swinir import SwinIR
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Internal batch size cannot be less:UserWarning"),

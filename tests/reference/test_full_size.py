@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from macattr.layers import resolve_layers
-from ram_models.archs.promptir import PromptIR
-from ram_models.archs.rgb import RGBPromptIR, RGBSwinIR
-from ram_models.archs.swinir import SwinIR
+from ram_models.networks.promptir import PromptIR
+from ram_models.networks.rgb import RGBPromptIR, RGBSwinIR
+from ram_models.networks.swinir import SwinIR
 
 FACTS = Path(__file__).parents[2].parent / "shared" / "reference"
 

@@ -3,8 +3,8 @@
 import hashlib
 import re
 
-from ram_models.checkpoints import BUNDLED
 from ram_models.experiments import card
+from ram_models.networks.checkpoints import BUNDLED
 
 
 def test_the_figure_shows_every_degradation(monkeypatch):

@@ -1,8 +1,8 @@
 """Pre-trained networks of a study: which file is whose, and how large the crops are."""
 
-from ram_models.checkpoints import BUNDLED
 from ram_models.experiments import networks
 from ram_models.experiments.study import Pretrained, Study
+from ram_models.networks.checkpoints import BUNDLED
 from ram_models.training import Data
 
 

@@ -6,13 +6,11 @@ __all__ = [
     "network_by_name",
     "restore_any_size",
     "restorer",
-    "seeded",
     "tile_count",
     "tile_spans",
     "tile_weights",
 ]
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -22,8 +20,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ram_models.checkpoints import BUNDLED, create, load_weights
-from ram_models.masking import random_mask, restore_with_twins
+from ram_models.networks.checkpoints import BUNDLED, create, load_weights
+from ram_models.networks.masking import random_mask, restore_with_twins
 
 Restorer: TypeAlias = Callable[[Tensor], Tensor]
 """Degraded images (b, 3, h, w) to restored ones of the same shape, RGB nominally in [0, 1]."""
@@ -44,8 +42,8 @@ def network_by_name(name: str, weights: Path | str | None, device: str) -> tuple
     """A network that is ready for use: trained weights, in eval mode, on the device; and the SHA-256 of its weights.
 
     Args:
-        name: See :func:`ram_models.checkpoints.build`; or ``identity``, which gives its input back.
-        weights: As :func:`ram_models.checkpoints.load_weights` takes them; None for the bundled ones.
+        name: See :func:`ram_models.networks.checkpoints.build`; or ``identity``, which gives its input back.
+        weights: As :func:`ram_models.networks.checkpoints.load_weights` takes them; None for the bundled ones.
         device: Where to compute, as "cpu" or "cuda".
 
     Raises:
@@ -64,12 +62,6 @@ def network_by_name(name: str, weights: Path | str | None, device: str) -> tuple
     return network.to(device).eval(), report.sha256
 
 
-def seeded(name: str, seed: int = 0) -> torch.Generator:
-    """A generator whose numbers depend on a name and a seed alone: an image meets the same noise in every run."""
-    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-
-
 def restorer(
     network: nn.Module, twins: bool, generator: torch.Generator, device: torch.device | str = "cpu"
 ) -> Restorer:
@@ -77,7 +69,7 @@ def restorer(
 
     Args:
         network: On ``device``; called as ``network(image)``, or ``network(image, mask)`` with twin masks.
-        twins: Predict every pixel while it is hidden, see :func:`ram_models.masking.restore_with_twins`.
+        twins: Predict every pixel while it is hidden, see :func:`ram_models.networks.masking.restore_with_twins`.
         generator: Source of the twin masks (half of the pixels hidden, one by one); on the CPU.
         device: Where to compute.
     """

@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ram_models.archs.rgb import RGBPromptIR, RGBSwinIR
+from ram_models.networks.rgb import RGBPromptIR, RGBSwinIR
 
 Arguments = Mapping[str, int | float | list[int]]
 """Constructor arguments of a network, as a YAML file gives them."""
@@ -44,7 +44,7 @@ NETWORKS: Mapping[str, tuple[type[RGBSwinIR] | type[RGBPromptIR], Arguments]] = 
 )
 """Class and constructor arguments by name; empty ones are the paper's network."""
 
-BUNDLED = Path(__file__).parent / "weights"
+BUNDLED = Path(__file__).parents[1] / "weights"
 
 ENTRIES = ("params_ema", "average", "params", "state_dict", "model", "network")
 """Where files keep weights, averaged ones first; ``average`` and ``network`` are those of this project's runs."""

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ram_models.archs.promptir import PromptIR
-from ram_models.archs.swinir import SwinIR
+from ram_models.networks.promptir import PromptIR
+from ram_models.networks.swinir import SwinIR
 
 
 class ImageNetRGB(nn.Module):
@@ -51,8 +51,8 @@ class ImageNetRGB(nn.Module):
 
 
 class RGBSwinIR(ImageNetRGB, SwinIR):
-    """:class:`~ram_models.archs.swinir.SwinIR` with RGB in [0, 1] at its border."""
+    """:class:`~ram_models.networks.swinir.SwinIR` with RGB in [0, 1] at its border."""
 
 
 class RGBPromptIR(ImageNetRGB, PromptIR):
-    """:class:`~ram_models.archs.promptir.PromptIR` with RGB in [0, 1] at its border."""
+    """:class:`~ram_models.networks.promptir.PromptIR` with RGB in [0, 1] at its border."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ram_models.archs.maskable import Maskable
+from ram_models.networks.maskable import Maskable
 
 
 def partition_windows(tokens: Float[Tensor, "b h w c"], size: int) -> Float[Tensor, "windows tokens c"]:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ram_models.archs.maskable import Maskable
+from ram_models.networks.maskable import Maskable
 
 
 class ChannelNorm(nn.Module):

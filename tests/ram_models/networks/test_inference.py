@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from ram_models.inference import (
+from ram_models.networks.inference import (
     check_tiles,
     network_by_name,
     restore_any_size,
     restorer,
-    seeded,
     tile_count,
     tile_spans,
     tile_weights,
 )
+from ram_models.seeds import seeded
 
 
 def convolutions(radius: int) -> nn.Module:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from ram_models.archs.maskable import reflect_pad
-from ram_models.archs.rgb import RGBSwinIR
-from ram_models.archs.swinir import (
+from ram_models.networks.maskable import reflect_pad
+from ram_models.networks.rgb import RGBSwinIR
+from ram_models.networks.swinir import (
     SwinBlock,
     SwinIR,
     merge_windows,

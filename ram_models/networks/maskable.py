@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ram_models.masking import hide
+from ram_models.networks.masking import hide
 
 
 class Maskable(nn.Module):

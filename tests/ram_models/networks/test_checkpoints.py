@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel
 
 from ram_models import build, ram_promptir_tiny, ram_swinir_tiny, sample
-from ram_models.archs.promptir import PromptIR
-from ram_models.archs.rgb import RGBPromptIR, RGBSwinIR
-from ram_models.archs.swinir import SwinIR
-from ram_models.checkpoints import BUNDLED, ENTRIES, NETWORKS, create, load_weights
+from ram_models.networks.checkpoints import BUNDLED, ENTRIES, NETWORKS, create, load_weights
+from ram_models.networks.promptir import PromptIR
+from ram_models.networks.rgb import RGBPromptIR, RGBSwinIR
+from ram_models.networks.swinir import SwinIR
 
 SMALL = {"img_size": 16, "embed_dim": 8, "depths": (2,), "num_heads": (2,)}
 
@@ -51,7 +51,7 @@ def test_the_bundled_network_has_the_bundled_weights():
 
 def test_the_bundled_network_shows_the_integrity_gap():
     """Pre-trained on hidden pixels, it restores hidden pixels far better than it restores whole images."""
-    from ram_models.masking import random_mask, restore_with_twins
+    from ram_models.networks.masking import random_mask, restore_with_twins
 
     network = ram_swinir_tiny()
     images = torch.stack([item["image"] for item in sample()])[::4]

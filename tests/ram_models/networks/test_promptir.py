@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from macattr import rank_layers
-from ram_models.archs.maskable import reflect_pad
-from ram_models.archs.promptir import (
+from ram_models.networks.maskable import reflect_pad
+from ram_models.networks.promptir import (
     ChannelAttention,
     ChannelNorm,
     GatedFeedForward,
@@ -16,7 +16,7 @@ from ram_models.archs.promptir import (
     double,
     halve,
 )
-from ram_models.archs.rgb import RGBPromptIR
+from ram_models.networks.rgb import RGBPromptIR
 
 SMALL = {"dim": 12, "num_blocks": (1, 1, 1, 1), "num_refinement_blocks": 1, "ffn_expansion_factor": 0.5}
 ROUNDING = {"rtol": 0, "atol": 1e-12}

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ram_models.masking import hide, random_mask, restore_with_twins
+from ram_models.networks.masking import hide, random_mask, restore_with_twins
 
 
 @pytest.fixture

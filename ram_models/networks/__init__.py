@@ -1,0 +1,1 @@
+"""The networks of RAM: architectures, pixel masks, checkpoints and inference on images of any size."""
