@@ -20,7 +20,7 @@ from macattr.plots import plot_stability
 from macattr.statistics.certainty import ranks, stability_curve, top_count
 from macattr.statistics.stopping import StableTop
 from ram_models import ram_swinir_tiny
-from ram_models.datasets import clean_photographs
+from ram_models.data.crops import clean_photographs
 from ram_models.degradations import TASKS, degrade
 
 RESULTS = Path(__file__).parent / "results"

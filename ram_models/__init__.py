@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ram_models.datasets import sample
+    from ram_models.data.crops import sample
     from ram_models.networks.checkpoints import (
         build,
         load_weights,
@@ -29,5 +29,5 @@ def __getattr__(name: str) -> object:
     """A public name, imported when it is first asked for: ``ram --help`` should not wait for torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "ram_models.datasets" if name == "sample" else "ram_models.networks.checkpoints"
+    module = "ram_models.data.crops" if name == "sample" else "ram_models.networks.checkpoints"
     return getattr(importlib.import_module(module), name)

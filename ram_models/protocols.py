@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from macattr.image_files import center_crop
+from ram_models.data.layouts import LAYOUTS
+from ram_models.data.sets import ImageSet, Pair
 from ram_models.degradations import add_gaussian_noise, compress_jpeg, degrade, gaussian_blur
-from ram_models.layouts import LAYOUTS, ImageSet, Pair
 from ram_models.seeds import seeded
 
 Synthesis: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
@@ -27,7 +28,7 @@ class Setting:
 
     Args:
         name: Name in results.
-        dataset: Name of the set in :data:`ram_models.layouts.LAYOUTS`.
+        dataset: Name of the set in :data:`ram_models.data.layouts.LAYOUTS`.
         task: Degradation.
         synthesis: Degradation of clean images, a function of image and generator; None for the set's own pairs.
         split: Part of the set: "test" (then sets that are not divided serve too) or "val".
@@ -186,7 +187,7 @@ def plan(protocol: str, sets: Sequence[ImageSet]) -> Plan:
 
     Args:
         protocol: Name in :data:`PROTOCOLS`.
-        sets: As :func:`ram_models.layouts.read_sets` finds them.
+        sets: As :func:`ram_models.data.recognition.read_sets` finds them.
 
     Raises:
         ValueError: If there is no such protocol, or none of its sets is present.

@@ -49,9 +49,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from ram_models.datasets import MixedCrops
+from ram_models.data.crops import MixedCrops
+from ram_models.data.recognition import read_sets
+from ram_models.data.sets import ImageSet, clean_folder
 from ram_models.degradations import TASKS
-from ram_models.layouts import ImageSet, clean_folder, read_sets
 from ram_models.networks.masking import random_mask
 from ram_models.optimisers import optimiser
 from ram_models.runs import (

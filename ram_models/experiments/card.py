@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ram_models.datasets import clean_photographs
+from ram_models.data.crops import clean_photographs
 from ram_models.degradations import add_gaussian_noise, darken, gaussian_blur
 from ram_models.experiments.study import Study
 from ram_models.networks.checkpoints import BUNDLED, build

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ram_models.data.recognition import read_sets
+from ram_models.data.sets import Pair
 from ram_models.experiments.study import Judged, Study
-from ram_models.layouts import Pair, read_sets
 from ram_models.metrics import psnr, ssim
 from ram_models.networks.inference import Restorer, restore_any_size, restorer
 from ram_models.protocols import PROTOCOLS, Test

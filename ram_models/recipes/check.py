@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from ram_models.data_check import Problem, Report, check_data, summary
+from ram_models.data.check import Problem, Report, check_data, summary
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ import pandas as pd
 from torch import nn
 from tqdm.auto import tqdm
 
-from ram_models.layouts import Pair, read_sets
+from ram_models.data.recognition import read_sets
+from ram_models.data.sets import Pair
 from ram_models.metrics import Convention, psnr, ssim
 from ram_models.networks.inference import check_tiles, network_by_name, restore_any_size, restorer
 from ram_models.protocols import UNSEEN_ON, Plan, Test, plan

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from macattr.image_files import SUFFIXES, center_crop, find_images
+from ram_models.data.pictures import read_picture, write_picture
 from ram_models.networks.inference import check_tiles, network_by_name, restore_any_size, restorer, tile_count
-from ram_models.pictures import read_picture, write_picture
 from ram_models.seeds import seeded
 
 DETAIL = 128

@@ -22,7 +22,7 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
 import macattr.cli
 import ram_models.cli
-import ram_models.datasets
+import ram_models.data.crops
 import ram_models.networks.checkpoints
 from macattr.methods.catalogue import METHODS
 from ram_models.networks.rgb import RGBSwinIR
@@ -55,9 +55,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "mypackage" / "models.py").write_text(NETWORK)
     (tmp_path / "ram_models").mkdir()
     (tmp_path / "ram_models" / "configs").symlink_to(ROOT / "ram_models" / "configs")
-    few = ram_models.datasets.sample(16)[:2]
+    few = ram_models.data.crops.sample(16)[:2]
     small = RGBSwinIR(img_size=16, embed_dim=12, depths=(2, 2), num_heads=(2, 2)).eval()
-    monkeypatch.setattr(ram_models.datasets, "sample", lambda: few)
+    monkeypatch.setattr(ram_models.data.crops, "sample", lambda: few)
     monkeypatch.setattr(ram_models.networks.checkpoints, "ram_swinir_tiny", lambda: small)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))

@@ -7,8 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from ram_models.data.layouts import LAYOUTS
+from ram_models.data.recognition import read_sets
+from ram_models.data.sets import ImageSet, Pair
 from ram_models.degradations import add_gaussian_noise, compress_jpeg, gaussian_blur
-from ram_models.layouts import LAYOUTS, ImageSet, Pair, read_sets
 from ram_models.protocols import PAPER, Plan, plan
 from ram_models.seeds import seeded
 

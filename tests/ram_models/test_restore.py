@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from ram_models.data.pictures import Picture, read_picture, write_picture
 from ram_models.networks.inference import tile_count
-from ram_models.pictures import Picture, read_picture, write_picture
 from ram_models.recipes import restore
 from ram_models.recipes.restore import Config, main
 

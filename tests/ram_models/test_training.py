@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from ram_models.layouts import ImageSet, Pair
+from ram_models.data.sets import ImageSet, Pair
 from ram_models.training import (
     Compute,
     Data,

@@ -65,7 +65,7 @@ def test_tiling_is_wrong_only_near_the_seams_for_a_network_that_sees_farther():
 
 def test_the_bundled_network_gives_nearly_the_same_in_tiles():
     """It sees the whole image, so tiles differ; the blend keeps that below a level of 8 bits in the mean."""
-    from ram_models.datasets import clean_photographs
+    from ram_models.data.crops import clean_photographs
 
     network, image = network_by_name("ram-swinir-tiny", None, "cpu")[0], clean_photographs(64)["chelsea"]
     whole, tiled = (

@@ -9,11 +9,12 @@ from PIL import Image
 from scipy.stats import binomtest, chisquare
 from torch.utils.data import DataLoader, Subset
 
-from ram_models import datasets
-from ram_models.datasets import DecodedImages, MixedCrops
-from ram_models.layouts import ImageSet, Pair, read_sets
+from ram_models.data import crops as datasets
+from ram_models.data.crops import DecodedImages, MixedCrops
+from ram_models.data.recognition import read_sets
+from ram_models.data.sets import ImageSet, Pair
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 CLEAN, RAIN, HAZE = 10, 100, 200
 
 

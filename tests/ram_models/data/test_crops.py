@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from ram_models.datasets import LOW_COST, SyntheticCrops, sample
+from ram_models.data.crops import LOW_COST, SyntheticCrops, sample
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import tifffile
 import torch
 from PIL import Image, ImageCms
 
-from ram_models.pictures import Picture, read_picture, write_picture
+from ram_models.data.pictures import Picture, read_picture, write_picture
 
 
 def noise(channels: int, dtype=np.uint8, size=(9, 13)) -> np.ndarray:

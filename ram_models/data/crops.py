@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from macattr.image_files import center_crop, read_image, read_pixels
+from ram_models.data.sets import ImageSet, Pair
 from ram_models.degradations import DEGRADATIONS, TASKS, degrade
-from ram_models.layouts import ImageSet, Pair
 
 LOW_COST = ("noise", "blur", "jpeg")
 """The tasks whose degraded images the paper synthesises, too; the bundled network was trained with them."""
@@ -132,7 +132,7 @@ class MixedCrops(Dataset[tuple[Tensor, Tensor]]):
     what was read before: a run that resumes at item ``i`` sees what it would have seen.
 
     Args:
-        sets: Real pairs and clean images, see :func:`ram_models.layouts.read_sets`.
+        sets: Real pairs and clean images, see :func:`ram_models.data.recognition.read_sets`.
         length: Number of items.
         crop: Side of the crops in pixels.
         tasks: Tasks to balance; one that is named twice comes twice as often.

@@ -7,19 +7,11 @@ import torch
 from PIL import Image
 
 from macattr.image_files import read_image
-from ram_models.layouts import (
-    LAYOUTS,
-    ImageSet,
-    Pair,
-    clean_folder,
-    layouts_table,
-    paired_folder,
-    read_sets,
-    recognise,
-    write_table,
-)
+from ram_models.data.layouts import LAYOUTS, layouts_table, write_table
+from ram_models.data.recognition import read_sets, recognise
+from ram_models.data.sets import ImageSet, Pair, clean_folder, paired_folder
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 SHARED = REPOSITORY.parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the real images of ../shared/data are not here")
 
@@ -255,7 +247,9 @@ def test_the_page_of_data_sets_is_up_to_date(tmp_path):
     page = REPOSITORY / "docs" / "datasets.md"
     (copy := tmp_path / "datasets.md").write_text(page.read_text())
     write_table(copy)
-    remedy = "write it anew: python -c \"from ram_models.layouts import write_table; write_table('docs/datasets.md')\""
+    remedy = (
+        "write it anew: python -c \"from ram_models.data.layouts import write_table; write_table('docs/datasets.md')\""
+    )
     assert copy.read_text() == page.read_text(), remedy
     assert layouts_table() in page.read_text()
 

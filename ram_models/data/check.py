@@ -13,7 +13,9 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from macattr.image_files import read_pixels
-from ram_models.layouts import LAYOUTS, ImageSet, Pair, recognise
+from ram_models.data.layouts import LAYOUTS
+from ram_models.data.recognition import recognise
+from ram_models.data.sets import ImageSet, Pair
 
 KINDS = {
     "unreadable": "files that cannot be read",
@@ -188,7 +190,8 @@ def check_data(directory: Path | str, layout: str | None = None, workers: int = 
 
     Args:
         directory: Folder with one set or many, at any depth.
-        layout: Layout to take the folder for, see :func:`ram_models.layouts.recognise`; every known one unless given.
+        layout: Layout to take the folder for, see :func:`ram_models.data.recognition.recognise`; every known one
+            unless given.
         workers: Threads that read.
 
     Raises:

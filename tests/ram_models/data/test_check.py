@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ram_models.data_check import check_data, summary
+from ram_models.data.check import check_data, summary
 from ram_models.recipes.check import Config, main
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the real images of ../shared/data are not here")
 
 

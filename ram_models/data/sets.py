@@ -1,0 +1,123 @@
+"""Data sets as pairs of files: a clean image and, where there is one, its degraded version."""
+
+__all__ = ["ImageSet", "Pair", "clean_folder", "paired_folder"]
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from macattr.image_files import find_images, read_image
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One item of a data set: a clean image and, where the set has one, its degraded version.
+
+    Args:
+        name: Name within the set, without suffix.
+        clean: File of the clean image.
+        degraded: File of the degraded image; None if degradations are to be synthesised.
+        clean_border: Pixels to cut off each side of the clean image (10 for the ground truth of SOTS indoor).
+    """
+
+    name: str
+    clean: Path
+    degraded: Path | None = None
+    clean_border: int = 0
+
+    def read(self, reader: Callable[[Path], Tensor] = read_image) -> tuple[Tensor | None, Tensor]:
+        """Degraded (or None) and clean image, each (3, h, w), the clean one's border cut.
+
+        Args:
+            reader: Reads one file as (3, h, w); RGB in [0, 1] unless told otherwise.
+
+        Raises:
+            ValueError: If a file cannot be read, or the two sizes differ.
+        """
+        clean, border = reader(self.clean), self.clean_border
+        if border:
+            clean = clean[:, border:-border, border:-border]
+        if self.degraded is None:
+            return None, clean
+        degraded = reader(self.degraded)
+        if degraded.shape != clean.shape:
+            sizes = [f"{image.shape[2]}x{image.shape[1]}" for image in (degraded, clean)]
+            raise ValueError(
+                f"{str(self.degraded)!r} has {sizes[0]} pixels, its clean image {str(self.clean)!r} has {sizes[1]}: "
+                "they must be of one size."
+            )
+        return degraded, clean
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """One data set, or one split of it.
+
+    Args:
+        name: Name of the set, as "Rain100H".
+        task: Degradation of its pairs; None for clean images alone.
+        split: "train", "val", "test", or "all" where neither the layout nor a folder's name tells.
+        pairs: The items, sorted by name.
+        unmatched: Files that should have a counterpart and have none.
+        directory: Folder in which the set was found.
+    """
+
+    name: str
+    task: str | None
+    split: str
+    pairs: tuple[Pair, ...]
+    unmatched: tuple[Path, ...] = ()
+    directory: Path = Path()
+
+
+def paired_folder(degraded: Path | str, clean: Path | str, task: str, name: str | None = None) -> ImageSet:
+    """The set of pairs whose two sides lie in two folders, under names that belong together.
+
+    A degraded file belongs to the clean file of the same path below its folder, whatever the suffixes; where there is
+    none, to the one named by its beginning up to an underscore: ``0001_0.8_0.2.jpg`` to ``0001.png``.
+
+    Args:
+        degraded: Folder of degraded images, searched recursively.
+        clean: Folder of clean images, searched recursively.
+        task: Degradation, as "rain".
+        name: Name of the set; the name of the folder around ``degraded`` unless given.
+
+    Raises:
+        ValueError: If a folder holds no image, or no file has a counterpart.
+    """
+    sources, targets = _by_name(Path(degraded)), _by_name(Path(clean))
+    partners = {key: _counterpart(key, targets) for key in sources}
+    pairs = tuple(Pair(key, targets[other], sources[key]) for key, other in partners.items() if other is not None)
+    if not pairs:
+        raise ValueError(
+            f"no image of {str(degraded)!r} has a counterpart in {str(clean)!r}: the two need equal names, or "
+            "`NAME_anything` for `NAME`."
+        )
+    alone = [sources[key] for key, other in partners.items() if other is None]
+    alone += [file for key, file in targets.items() if key not in set(partners.values())]
+    name = name or Path(degraded).resolve().parent.name
+    return ImageSet(name, task, "all", pairs, tuple(alone), Path(degraded).parent)
+
+
+def clean_folder(directory: Path | str, name: str | None = None) -> ImageSet:
+    """The set of all images below a folder, for degradations that are synthesised.
+
+    Raises:
+        ValueError: If the folder holds no image.
+    """
+    pairs = tuple(Pair(key, file) for key, file in _by_name(Path(directory)).items())
+    return ImageSet(name or Path(directory).resolve().name, None, "all", pairs, (), Path(directory))
+
+
+def _by_name(directory: Path) -> dict[str, Path]:
+    """Image files by their path below a folder without suffix."""
+    return {file.relative_to(directory).with_suffix("").as_posix(): file for file in find_images(directory)}
+
+
+def _counterpart(name: str, clean: dict[str, Path]) -> str | None:
+    """Name of the clean image that belongs to a degraded one, if there is one."""
+    while name not in clean and "_" in name:
+        name = name.rpartition("_")[0]
+    return name if name in clean else None
