@@ -23,19 +23,11 @@ from torch import Tensor, nn
 
 from ram_models.networks.checkpoints import create
 from ram_models.recipes.pretrain import Config, Network, masked_loss, masked_views
-from ram_models.training import (
-    Batch,
-    Compute,
-    Data,
-    Log,
-    MaskedCrops,
-    Optim,
-    Validation,
-    fingerprint,
-    fit,
-    start,
-    training_crops,
-)
+from ram_models.training.batches import Batch
+from ram_models.training.config import Compute, Data, Log, Optim
+from ram_models.training.crops import MaskedCrops, fingerprint, training_crops
+from ram_models.training.loop import fit, start
+from ram_models.training.validation import Validation
 
 RESULTS = Path(__file__).parent / "results" / "training.md"
 BLOCK = 10

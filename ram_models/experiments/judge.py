@@ -16,7 +16,7 @@ from ram_models.metrics import psnr, ssim
 from ram_models.networks.inference import Restorer, restore_any_size, restorer
 from ram_models.protocols import PROTOCOLS, Test
 from ram_models.seeds import seeded
-from ram_models.training import Crops
+from ram_models.training.batches import Crops
 
 SCORES = ("kind", "task", "setting", "image", "psnr_db", "ssim", "kept_db")
 """Columns of the scores of a network: ``kind`` is "trained" or "unseen"; ``kept_db`` is the PSNR of the output against

@@ -29,7 +29,8 @@ from ram_models.experiments.store import UNTUNED, keyed
 from ram_models.experiments.study import Pretrained, Study
 from ram_models.networks.checkpoints import BUNDLED, build
 from ram_models.recipes import pretrain as recipe
-from ram_models.training import Log, training_crops
+from ram_models.training.config import Log
+from ram_models.training.crops import training_crops
 
 Ranking = Literal["mac", "official", "influence"]
 """Names of the rankings of a network, see :func:`rank`."""

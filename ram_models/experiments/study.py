@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ram_models.training import Compute, Data, Optim
+from ram_models.training.config import Compute, Data, Optim
 
 What = Literal["card", "fig3", "fig4", "fig14", "page", "rates", "table3", "table4", "table5", "table6"]
 

@@ -35,7 +35,10 @@ from ram_models.experiments.study import Block, Study
 from ram_models.networks.checkpoints import build, create, load_weights
 from ram_models.recipes import finetune
 from ram_models.recipes.pretrain import masked_loss, masked_views
-from ram_models.training import Log, MaskedCrops, Validation, fingerprint, fit, start, training_crops
+from ram_models.training.config import Log
+from ram_models.training.crops import MaskedCrops, fingerprint, training_crops
+from ram_models.training.loop import fit, start
+from ram_models.training.validation import Validation
 
 FULL = "all"
 """The arm that trains every layer."""

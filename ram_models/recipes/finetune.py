@@ -20,20 +20,12 @@ from macattr.selection.official import read_official_ranking
 from macattr.selection.trainable import TrainableMask
 from macattr.statistics.certainty import top_count
 from ram_models.networks.checkpoints import BUNDLED, build
-from ram_models.training import (
-    Compute,
-    Crops,
-    Data,
-    Log,
-    Optim,
-    Validation,
-    fingerprint,
-    fit,
-    start,
-    training_crops,
-    whole_l1,
-    whole_views,
-)
+from ram_models.training.batches import Crops
+from ram_models.training.config import Compute, Data, Log, Optim
+from ram_models.training.crops import fingerprint, training_crops
+from ram_models.training.loop import fit, start
+from ram_models.training.losses import whole_l1
+from ram_models.training.validation import Validation, whole_views
 
 
 @dataclass(frozen=True)
@@ -162,7 +154,7 @@ def tune(config: Config, mask: TrainableMask) -> None:
     """Train these layers on whole images, or continue; ``config.selection`` has been made and is not looked at.
 
     Raises:
-        ValueError: If the run in ``config.out`` trains other layers, or as :func:`ram_models.training.fit`.
+        ValueError: If the run in ``config.out`` trains other layers, or as :func:`ram_models.training.loop.fit`.
     """
     accelerator = start(config.compute, config.seed)
     config.out.mkdir(parents=True, exist_ok=True)

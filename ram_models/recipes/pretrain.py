@@ -14,22 +14,12 @@ from torch import Tensor, nn
 
 from ram_models.networks.checkpoints import create, load_weights
 from ram_models.networks.masking import restore_with_twins
-from ram_models.training import (
-    Batch,
-    Compute,
-    Data,
-    Log,
-    MaskedCrops,
-    Optim,
-    Validation,
-    fingerprint,
-    fit,
-    masked_l1,
-    start,
-    training_crops,
-    whole_l1,
-    whole_views,
-)
+from ram_models.training.batches import Batch
+from ram_models.training.config import Compute, Data, Log, Optim
+from ram_models.training.crops import MaskedCrops, fingerprint, training_crops
+from ram_models.training.loop import fit, start
+from ram_models.training.losses import masked_l1, whole_l1
+from ram_models.training.validation import Validation, whole_views
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser, auto_cli
 
 from ram_models.experiments.study import Study
 from ram_models.recipes import finetune, pretrain
-from ram_models.training import learning_rate
+from ram_models.training.loop import learning_rate
 
 CONFIGS = Path(pretrain.__file__).parents[1] / "configs"
 OVERLAYS = {"ground-truth", "pairwise"}

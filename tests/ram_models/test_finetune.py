@@ -13,7 +13,7 @@ from macattr.ranking.rank import rank_layers
 from ram_models import build
 from ram_models.recipes import finetune
 from ram_models.recipes.finetune import Config, Selection, Start, main, select
-from ram_models.training import Data, Log, Optim
+from ram_models.training.config import Data, Log, Optim
 
 NETWORK = "ram-swinir-tiny"
 CROPS = torch.utils.data.TensorDataset(*torch.rand(2, 2, 3, 16, 16))

@@ -18,8 +18,9 @@ from macattr import atomic_files as files
 from ram_models import build
 from ram_models.recipes import pretrain
 from ram_models.recipes.pretrain import Config, Masks, Network, main
-from ram_models.runs import latest_checkpoint
-from ram_models.training import Compute, Data, Log, Optim, masked_l1
+from ram_models.training.config import Compute, Data, Log, Optim
+from ram_models.training.losses import masked_l1
+from ram_models.training.run_folder import latest_checkpoint
 
 NETWORK = {"img_size": 16, "embed_dim": 4, "depths": [1], "num_heads": [1]}
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -3,7 +3,7 @@
 from ram_models.experiments import networks
 from ram_models.experiments.study import Pretrained, Study
 from ram_models.networks.checkpoints import BUNDLED
-from ram_models.training import Data
+from ram_models.training.config import Data
 
 
 def test_the_file_without_a_suffix_is_seed_0_and_the_others_are_named():

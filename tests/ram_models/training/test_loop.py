@@ -12,26 +12,13 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from ram_models.data.sets import ImageSet, Pair
-from ram_models.training import (
-    Compute,
-    Data,
-    Log,
-    MaskedCrops,
-    Optim,
-    UnreadableData,
-    Validation,
-    crop_numbers,
-    divide,
-    fingerprint,
-    learning_rate,
-    masked_l1,
-    read,
-    start,
-    stop_requests,
-    training_crops,
-    validate,
-    whole_l1,
-)
+from ram_models.training.batches import UnreadableData, crop_numbers, read
+from ram_models.training.config import Compute, Data, Log, Optim
+from ram_models.training.crops import MaskedCrops, divide, fingerprint, training_crops
+from ram_models.training.loop import learning_rate, start
+from ram_models.training.losses import masked_l1, whole_l1
+from ram_models.training.stop_requests import stop_requests
+from ram_models.training.validation import Validation, validate
 
 PAIRS = TensorDataset(torch.rand(6, 3, 8, 8), torch.rand(6, 3, 8, 8))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ram_models.optimisers import MuonAndAdam, optimiser
+from ram_models.training.optimisers import MuonAndAdam, optimiser
 
 BETAS = (0.9, 0.99)
 

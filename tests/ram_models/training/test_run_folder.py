@@ -15,7 +15,7 @@ import yaml
 from safetensors import safe_open
 from torch import nn
 
-from ram_models.runs import (
+from ram_models.training.run_folder import (
     Journal,
     flat_settings,
     latest_checkpoint,

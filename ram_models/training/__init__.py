@@ -1,0 +1,1 @@
+"""Training: configuration, crops, losses, validation, a resumable loop and the folder of a run."""

@@ -1,0 +1,81 @@
+"""Which crops a process reads in each pass, and batches on the device."""
+
+__all__ = ["Batch", "Crops", "UnreadableData", "crop_numbers", "make_loader", "read"]
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ram_models.training.config import Optim, Run
+from ram_models.training.stop_requests import ignore_stop_requests
+
+Batch = Sequence[Tensor]
+
+Crops = Dataset[tuple[Tensor, ...]]
+
+
+def crop_numbers(
+    first_step: int, optim: Optim, accumulate: int = 1, rank: int = 0, processes: int = 1
+) -> Iterator[list[int]]:
+    """Which crops one process reads in each pass: step t takes crops t B ... (t + 1) B - 1, every process its slice.
+
+    So a step sees the same crops however many processes and passes it is divided into.
+
+    Args:
+        first_step: Step to begin with.
+        optim: Batch size and number of steps.
+        accumulate: Passes of a step.
+        rank: Number of this process.
+        processes: Number of all processes.
+
+    Raises:
+        ValueError: If the batch cannot be divided.
+
+    Example:
+        >>> list(crop_numbers(1, Optim(steps=3, batch_size=4), rank=1, processes=2))
+        [[6, 7], [10, 11]]
+    """
+    parts = processes * accumulate
+    if optim.batch_size % parts:
+        raise ValueError(
+            f"`optim.batch_size` {optim.batch_size} must be a multiple of {processes} processes x {accumulate} "
+            "accumulated passes."
+        )
+    size = optim.batch_size // parts
+    for step in range(first_step, optim.steps):
+        for number in range(accumulate):
+            begin = step * optim.batch_size + (number * processes + rank) * size
+            yield list(range(begin, begin + size))
+
+
+class UnreadableData(ValueError):
+    """An item of the training data that cannot be had."""
+
+
+def read(loader: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """Batches on the device; what goes wrong in a loading process becomes one line.
+
+    Raises:
+        UnreadableData: If an item cannot be read.
+    """
+    try:
+        for batch in loader:
+            yield [tensor.to(device, non_blocking=True) for tensor in batch]
+    except (ValueError, OSError, RuntimeError) as error:
+        raise UnreadableData(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
+
+
+def make_loader(crops: Crops, run: Run, step: int, accelerator: Accelerator) -> DataLoader[tuple[Tensor, ...]]:
+    """The batches of this process from ``step`` on."""
+    passes, rank, processes = run.compute.accumulate, accelerator.process_index, accelerator.num_processes
+    return DataLoader(
+        crops,
+        batch_sampler=crop_numbers(step, run.optim, passes, rank, processes),
+        num_workers=run.compute.workers,
+        pin_memory=accelerator.device.type == "cuda",
+        worker_init_fn=ignore_stop_requests,
+        generator=torch.Generator(),  # else it would draw from the generator of the training itself
+    )

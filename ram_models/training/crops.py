@@ -1,0 +1,85 @@
+"""Training crops of a run, with masks, and the held-out crops that it is validated with."""
+
+__all__ = ["MaskedCrops", "divide", "fingerprint", "training_crops"]
+
+import hashlib
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ram_models.data.crops import MixedCrops
+from ram_models.data.sets import ImageSet
+from ram_models.networks.masking import random_mask
+from ram_models.training.batches import Crops
+from ram_models.training.config import Compute, Data, Optim
+
+
+class MaskedCrops(Crops):
+    """Crops (degraded, clean) with the mask of pixels to hide; item ``i`` depends on ``seed`` and ``i`` alone.
+
+    Args:
+        crops: Pairs of tensors (3, h, w).
+        seed: Seed of the masks.
+        ratio: Share of hidden pixels, in (0, 1).
+        patch_size: Side of the hidden blocks in pixels.
+    """
+
+    def __init__(self, crops: Crops, seed: int, ratio: float = 0.5, patch_size: int = 1):
+        self.crops, self.seed, self.ratio, self.patch_size = crops, seed, ratio, patch_size
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self.crops)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Degraded and clean crop, and the mask: 1 where hidden."""
+        degraded, clean = self.crops[index]
+        sequence = np.random.SeedSequence([self.seed, index], spawn_key=(1,))  # apart from the crop's own
+        generator = torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
+        height, width = degraded.shape[-2:]
+        return degraded, clean, random_mask(1, height, width, generator, self.ratio, self.patch_size)[0]
+
+
+def training_crops(data: Data, optim: Optim, compute: Compute, seed: int) -> tuple[MixedCrops, MixedCrops]:
+    """All crops of a run, and those that it is validated with: two of every held-out image.
+
+    Args:
+        data: What is trained on.
+        optim: Batch size and number of steps.
+        compute: Use of the machine.
+        seed: Seed of the crops.
+
+    Raises:
+        ValueError: If there are no images for training or none for validation, or a task cannot be made from them.
+    """
+    parts = [divide(one, data.held_out) for one in data.sets()]
+    training, held_out = ([one for one in sets if one.pairs] for sets in zip(*parts, strict=True))
+    if not held_out:
+        raise ValueError(
+            f"`data.held_out` {data.held_out} leaves no image to validate with: it must be at least 1, and a set must "
+            "have 4 clean images or more."
+        )
+    count = 2 * len({pair.clean for one in held_out for pair in one.pairs})
+    crops = partial(
+        MixedCrops, crop=data.crop, tasks=data.tasks, target=data.target, synthesised=data.synthesised,
+        cache_megabytes=compute.cache_megabytes, grey=data.grey,
+    )  # fmt: skip
+    return crops(training, optim.steps * optim.batch_size, seed=seed), crops(held_out, count, seed=seed + 1)
+
+
+def divide(images: ImageSet, held_out: int) -> tuple[ImageSet, ImageSet]:
+    """A set without the pairs of its last ``held_out`` clean images (a quarter at most), and the set of those pairs."""
+    clean = sorted({pair.clean for pair in images.pairs})
+    last = set(clean[len(clean) - min(held_out, len(clean) // 4) :])
+    parts = (tuple(pair for pair in images.pairs if (pair.clean in last) == wanted) for wanted in (False, True))
+    training, validation = (replace(images, pairs=part) for part in parts)
+    return training, validation
+
+
+def fingerprint(crops: MixedCrops) -> str:
+    """Changes if other images are trained on, wherever they are; their content is not read."""
+    pairs = [pair for group in (crops.clean, *crops.real.values()) for pair in group]
+    return hashlib.sha256("\n".join(pair.name for pair in pairs).encode()).hexdigest()
