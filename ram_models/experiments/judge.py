@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ram_models.data.recognition import read_sets
 from ram_models.data.sets import Pair
+from ram_models.evaluation.metrics import psnr, ssim
+from ram_models.evaluation.protocols import PROTOCOLS, Test
 from ram_models.experiments.study import Judged, Study
-from ram_models.metrics import psnr, ssim
 from ram_models.networks.inference import Restorer, restore_any_size, restorer
-from ram_models.protocols import PROTOCOLS, Test
 from ram_models.seeds import seeded
 from ram_models.training.batches import Crops
 

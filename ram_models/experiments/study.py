@@ -24,7 +24,7 @@ class Judged:
     """What networks are judged by: the same crops with the same noise for all.
 
     Args:
-        tasks: Trained tasks, and the settings of :mod:`ram_models.protocols` that test each.
+        tasks: Trained tasks, and the settings of :mod:`ram_models.evaluation.protocols` that test each.
         unseen: Degradations that are never trained with, likewise.
         crop: The middle of every image, at most this many pixels a side; null for whole images.
         images: Images of every setting, spread over its sorted files; null for all.

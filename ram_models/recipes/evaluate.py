@@ -22,11 +22,11 @@ from tqdm.auto import tqdm
 
 from ram_models.data.recognition import read_sets
 from ram_models.data.sets import Pair
-from ram_models.metrics import Convention, psnr, ssim
+from ram_models.evaluation.metrics import Convention, psnr, ssim
+from ram_models.evaluation.protocols import UNSEEN_ON, Plan, Test, plan
+from ram_models.evaluation.tables import TABLES, beside_paper, by_setting, markdown, summarise
 from ram_models.networks.inference import check_tiles, network_by_name, restore_any_size, restorer
-from ram_models.protocols import UNSEEN_ON, Plan, Test, plan
 from ram_models.seeds import seeded
-from ram_models.tables import TABLES, beside_paper, by_setting, markdown, summarise
 
 FIELDS = ("method", "setting", "dataset", "task", "image", "height", "width", "psnr_db", "ssim")
 

@@ -23,7 +23,7 @@ from ram_models.training.losses import masked_l1
 from ram_models.training.run_folder import latest_checkpoint
 
 NETWORK = {"img_size": 16, "embed_dim": 4, "depths": [1], "num_heads": [1]}
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
 YAML = """
 data: {{clean: {folder}, crop: 16}}
 out: {out}

@@ -11,10 +11,10 @@ from ram_models.data.layouts import LAYOUTS
 from ram_models.data.recognition import read_sets
 from ram_models.data.sets import ImageSet, Pair
 from ram_models.degradations import add_gaussian_noise, compress_jpeg, gaussian_blur
-from ram_models.protocols import PAPER, Plan, plan
+from ram_models.evaluation.protocols import PAPER, Plan, plan
 from ram_models.seeds import seeded
 
-TEST_SETS = Path(__file__).parents[3] / "shared/data/test"
+TEST_SETS = Path(__file__).parents[4] / "shared/data/test"
 
 
 def image_set(name: str, task: str | None, count: int = 2, split: str = "test") -> ImageSet:

@@ -10,9 +10,9 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from macattr.image_files import center_crop, read_image
-from ram_models.metrics import Convention, luma, psnr, ssim
+from ram_models.evaluation.metrics import Convention, luma, psnr, ssim
 
-TEST_SETS = Path(__file__).parents[3] / "shared/data/test"
+TEST_SETS = Path(__file__).parents[4] / "shared/data/test"
 EXACT = Convention(rounded=False)
 
 needs_shared = pytest.mark.skipif(not TEST_SETS.is_dir(), reason="needs the real images of ../shared/data/test")

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import pandas as pd
 
-from ram_models.protocols import PAPER, SIGMAS
+from ram_models.evaluation.protocols import PAPER, SIGMAS
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ram_models.protocols import PAPER
-from ram_models.tables import TABLES, beside_paper, by_setting, markdown, mean_of, paper_rows, summarise
+from ram_models.evaluation.protocols import PAPER
+from ram_models.evaluation.tables import TABLES, beside_paper, by_setting, markdown, mean_of, paper_rows, summarise
 
-PAPER_TABLES = Path(__file__).parents[3] / "shared/paper/tables"
+PAPER_TABLES = Path(__file__).parents[4] / "shared/paper/tables"
 
 needs_shared = pytest.mark.skipif(not PAPER_TABLES.is_dir(), reason="needs the paper's numbers of ../shared/paper")
 

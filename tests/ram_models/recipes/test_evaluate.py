@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from macattr.image_files import read_image
-from ram_models.metrics import Convention, psnr, ssim
+from ram_models.evaluation.metrics import Convention, psnr, ssim
 from ram_models.recipes import evaluate
 from ram_models.recipes.evaluate import Config, main
 

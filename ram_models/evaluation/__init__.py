@@ -1,0 +1,1 @@
+"""Evaluation: metrics, test protocols, and tables beside the paper's."""
