@@ -55,8 +55,8 @@ def schemes() -> list[Scheme]:
     official = OFFICIAL.override(objective=smooth)
     rows = [
         Scheme("official (one-sided, right)", official),
-        Scheme("official points, left", official.override(method="riemann_left")),
-        Scheme("official points, trapezoid", official.override(method="riemann_trapezoid")),
+        Scheme("official points, left", official.override(tag="left")),
+        Scheme("official points, trapezoid", official.override(tag="trapezoid")),
         Scheme("paper (sigmoid, left)", PAPER.override(objective=smooth)),
     ]
     rows += [Scheme("straight line, trapezoid", DEFAULT.override(n_steps=n), straight=True) for n in (8, 16, 32, 64)]

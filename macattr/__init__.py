@@ -17,11 +17,11 @@ __all__ = [
     "LinearPath",
     "MaskAttributeConductance",
     "MaskAttributePath",
+    "Options",
     "OutputMean",
     "OutputSum",
     "Preset",
     "RankingInterrupted",
-    "RankingOptions",
     "Selection",
     "SelectionRule",
     "Target",
@@ -43,11 +43,12 @@ from macattr.attribution import (
     MaskAttributeConductance,
 )
 from macattr.layers import LayerTable
+from macattr.methods.task import Options
 from macattr.paths.inputs import BlurPath, LinearPath, MaskAttributePath, order_by_score
 from macattr.paths.objectives import Distance, GradientMagnitude, OutputMean, OutputSum, Target, Window
 from macattr.paths.presets import DEFAULT, OFFICIAL, PAPER, RANKING, Preset
 from macattr.ranking.importance import LayerImportance
-from macattr.ranking.rank import RankingInterrupted, RankingOptions, rank_layers, rank_methods
+from macattr.ranking.rank import RankingInterrupted, rank_layers, rank_methods
 from macattr.report.page import write_report
 from macattr.selection.official import read_official_ranking
 from macattr.selection.rules import Selection, SelectionRule, select

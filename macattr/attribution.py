@@ -10,7 +10,7 @@ __all__ = [
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from captum.attr import GradientAttribution, LayerAttribution
@@ -23,11 +23,22 @@ from macattr.layers import LayerLike, resolve_layers
 from macattr.paths.inputs import Gate, LinearPath, Path, Reference, resolve_reference
 from macattr.paths.objectives import Objective, Target, TargetType
 from macattr.paths.partitions import Partition, Tag, captum_nodes, tagged_partition
-from macattr.paths.presets import DEFAULT, MacMethod, Preset
+from macattr.paths.presets import DEFAULT, MacTag, Preset
 from macattr.paths.sums import ActivationGradientSum, GradientSum, LayerSum, StieltjesSum
 from macattr.sweep.activations import sweep_activations
 from macattr.sweep.nodes import objective_at
 from macattr.sweep.trace import Trace, add_calls, trace
+
+MacMethod = Literal["riemann_left", "riemann_right", "riemann_trapezoid", "riemann_middle", "gausslegendre"]
+
+TAGS: Mapping[MacMethod, MacTag] = {
+    "riemann_left": "left",
+    "riemann_right": "right",
+    "riemann_trapezoid": "trapezoid",
+    "riemann_middle": "riemann_middle",
+    "gausslegendre": "gausslegendre",
+}
+"""Where the gradient is taken, by the name that Captum gives the sum."""
 
 Tensors = Tensor | tuple[Tensor, ...]
 Attributions = Tensors | list[Tensors]
@@ -229,7 +240,7 @@ class MaskAttributeConductance(_ConductanceMethod):
         if seed is not None and order is not None:
             raise ValueError(f"`seed` = {seed} has no effect when `order` is given.")
         options = (preset or DEFAULT).override(
-            r=r, n_steps=n_steps, gate=gate, delta=delta, groups=groups, method=method, include_end=include_end,
+            r=r, n_steps=n_steps, gate=gate, delta=delta, groups=groups, tag=_tag(method), include_end=include_end,
             objective=objective if target is None else Target(target),
         )  # fmt: skip
         if not isinstance(inputs, Tensor):
@@ -496,6 +507,13 @@ def _path(inputs: Tensors, baselines: Baselines, path: Path | None) -> Path:
     ):
         raise ValueError("`path` does not end at `inputs`: build it from the same tensors.")
     return path
+
+
+def _tag(method: MacMethod | None) -> MacTag | None:
+    """The tag of a method by the name that Captum gives its sum; None stays None."""
+    if method is not None and method not in TAGS:
+        raise ValueError(f"`method` must be one of {', '.join(TAGS)}, got {method!r}.")
+    return None if method is None else TAGS[method]
 
 
 def _partition(path: Path, n_steps: int, method: str, n_nodes: int) -> Partition:

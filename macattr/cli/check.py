@@ -10,7 +10,7 @@ import numpy as np
 from macattr.cli.loading import load_images, load_network
 from macattr.plots import plot_randomisation
 from macattr.ranking.importance import LayerImportance
-from macattr.ranking.rank import RankingOptions, rank_methods
+from macattr.ranking.rank import rank_methods
 from macattr.ranking.sanity import SUSPECT, randomisation_test
 from macattr.statistics.agreement import overlap_at, size_dependence, spearman
 from macattr.statistics.certainty import top_count
@@ -53,8 +53,8 @@ def check(
     mpl.use("Agg")
     network = load_network(model, device)
     inputs = load_images(images, model, crop, limit, clean)
-    options: RankingOptions = {"n_steps": n_steps, "seed": seed or None, "show_progress": True}
-    found = rank_methods(network, inputs, list(dict.fromkeys([method, "activation"])), **options)
+    options: dict[str, object] = {"n_steps": n_steps, "seed": seed or None, "show_progress": True}
+    found = rank_methods(network, inputs, list(dict.fromkeys([method, "activation"])), None, **options)
     importance = found[method]
     tables = {
         name: randomisation_test(
@@ -75,8 +75,10 @@ def check(
     verdict = suspect if last > SUSPECT else f"up to {SUSPECT} it is not architecture and size alone"
     print(f"\nall parameters random: Spearman {last:.3f} with the trained network's ranking; {verdict}")
     if "gate" in importance.dataset.attrs:  # it walks a mask path
-        other: RankingOptions = {**options, "seed": seed + 1}
-        _print_agreement("other pixel orders", importance, rank_methods(network, inputs, [method], **other)[method], k)
+        other = {**options, "seed": seed + 1}
+        _print_agreement(
+            "other pixel orders", importance, rank_methods(network, inputs, [method], None, **other)[method], k
+        )
     _print_controls(importance, found["activation"], k, seed)
     print(f"\nwritten: {', '.join(str(out / f) for f in ('cascading.csv', 'independent.csv', 'randomisation.png'))}")
 

@@ -3,7 +3,6 @@
 __all__ = ["rank"]
 
 import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -16,43 +15,48 @@ import matplotlib as mpl
 import pandas as pd
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from macattr.cli.compare import compare_rankings
 from macattr.cli.loading import ImageFiles, load_images, load_network, load_weights, shuffled
+from macattr.cli.options import with_options
+from macattr.cli.results import Results
 from macattr.layers import resolve_layers
 from macattr.methods.catalogue import find_methods
 from macattr.methods.kinds import Method
 from macattr.methods.readings import estimate_evaluations
 from macattr.methods.samples import Item
-from macattr.methods.task import PathName, Setup
-from macattr.paths import presets
-from macattr.paths.inputs import Gate
-from macattr.paths.presets import Preset
+from macattr.methods.task import Options, PathName, Task
 from macattr.ranking.importance import LayerImportance
-from macattr.ranking.rank import RankingInterrupted, RankingOptions, rank_methods
+from macattr.ranking.rank import RankingInterrupted, rank_with
+from macattr.ranking.settings import describe_run
 from macattr.report.page import write_report
 from macattr.statistics.stopping import StableTop
 
+FEWEST_ROWS = 8
+"""Rows of the ranking that are printed at least."""
 
+
+@with_options(
+    path=PathName | None,
+    r=None,
+    n_steps=None,
+    tolerance=None,
+    gate=None,
+    delta=None,
+    orders=int,
+    patch_size=None,
+    reduction=None,
+    internal_batch_size=None,
+)
 def rank(
     model: str,
     images: str,
     method: str = "mac",
     out: Path = Path("ranking"),
     clean: str | None = None,
-    layers: list[str] | None = None,
+    layers: list[str] | str | None = None,
     preset: Literal["ranking", "default", "paper", "official"] = "ranking",
-    path: PathName | None = None,
-    r: float | None = None,
-    n_steps: int | None = None,
-    tolerance: float | None = None,
-    gate: Gate | None = None,
-    delta: float | None = None,
-    orders: int = 1,
-    patch_size: int = 1,
     seed: int = 0,
-    reduction: str = "mean_abs",
     start_weights: Path | None = None,
     crop: int | None = None,
     limit: int | None = None,
@@ -61,95 +65,115 @@ def rank(
     fraction: float = 0.1,
     device: str = "cpu",
     bf16: bool = False,
-    internal_batch_size: int | None = None,
     memory_budget_gib: float | None = None,
     dry_run: bool = False,
+    overwrite: bool = False,
+    **options: object,
 ) -> None:
     """Rank every layer of a network on images; write importance.nc, ranking.csv, heatmap.png and report.html.
 
-    With several methods there is a folder for each, one report, and a table and figures of how they agree. A run that
-    was stopped continues where it was if started again. Under torchrun, processes share the images and orders:
+    With several methods there is a folder for each, one report, and a table and figures of how they agree. If a run is
+    stopped, the same command continues it. Under torchrun, processes share the images and orders:
     torchrun --nproc-per-node 2 -m macattr rank ...
 
     Args:
-        model: Where the network comes from: MODULE:NAME or FILE.py:NAME, a torch module or a function that returns one.
+        model: The network: MODULE:NAME or FILE.py:NAME of a torch module or of a function that returns one.
         images: Folder or image file; or a function that returns images: MODULE:NAME, or NAME in the model's module.
-        method: What is measured: a name, several with commas between, or all (that need no other weights);
-            "macattr methods" explains them.
+        method: Name of a method, several with commas between, or all: every method that needs only this network's
+            weights. "macattr methods" explains them.
         out: Folder for the results.
         clean: Folder with the clean image of every image, under the same name; for methods that need a loss.
-        layers: Names or globs of layers; default every module that owns a parameter.
+        layers: Names or globs of layers, with commas between; default every module that owns a parameter.
         preset: Bundle of defaults for the options below.
-        path: Path that replaces the methods' own.
-        r: Masked fraction at the start of the path, in (0, 1].
-        n_steps: Steps along the path.
-        tolerance: Choose the steps so that the relative step error of 95 % of the layers stays below this.
-        gate: How a pixel changes from hidden to visible.
-        delta: Sharpness of the sigmoid and one_sided gates.
-        orders: Random pixel orders for every image.
-        patch_size: Side in pixels of the blocks that are revealed together.
         seed: Seed of everything random.
-        reduction: From neurons to a layer's score.
-        start_weights: File with the weights from which the method faig comes to the network's own.
+        start_weights: Checkpoint where FAIG's path through weight space starts.
         crop: Use the middle of every file only, at most this many pixels a side.
         limit: Use the first images only.
         until_stable: Stop adding images when the top fraction (of the first method) is stable; they are shuffled.
-        confidence: How sure that must be, in (0, 1).
-        fraction: Share of the layers that is printed.
-        device: Where to compute, e.g. cpu or cuda.
+        confidence: Confidence level for --until-stable, in (0, 1).
+        fraction: Share of the layers that is selected, in (0, 1]; at least one layer.
+        device: Device to compute on, such as cpu or cuda.
         bf16: Compute in bfloat16 (autocast); sums stay float32.
-        internal_batch_size: Nodes in one forward pass; default by memory.
         memory_budget_gib: Memory for activations and sums, in GiB; layers are split over several sweeps if needed.
         dry_run: Only estimate time and memory, from a short run on the first image.
+        overwrite: Replace the results of another run in the folder.
+        **options: Of :class:`macattr.methods.task.Options`; the decorator puts their explanations here.
     """
     mpl.use("Agg")
     if not 0 < fraction <= 1:
         raise ValueError(f"`fraction` must lie in (0, 1], got {fraction}.")
-    first, device = _join(device)
+    is_first, device = _join(device)
+    chosen = Options(
+        preset=preset,
+        seed=seed or None,
+        start_weights=None if start_weights is None else load_weights(start_weights),
+        memory_budget=None if memory_budget_gib is None else memory_budget_gib * 2**30,
+        until=StableTop(fraction, confidence) if until_stable else None,
+        **options,  # type: ignore[arg-type]
+    )
+    methods = find_methods([name.strip() for name in method.split(",")])
     network = load_network(model, device)
     inputs = load_images(images, model, crop, limit, clean)
     if until_stable:
         inputs = shuffled(inputs, seed)
-    names = [name.strip() for name in method.split(",")]
-    chosen: Preset = getattr(presets, preset.upper())
-    options: RankingOptions = {
-        "preset": chosen, "path": path, "r": r, "n_steps": n_steps, "tolerance": tolerance, "gate": gate,
-        "delta": delta, "orders": orders, "patch_size": patch_size, "seed": seed or None, "reduction": reduction,
-        "start_weights": None if start_weights is None else load_weights(start_weights),
-        "internal_batch_size": internal_batch_size,
-        "memory_budget": memory_budget_gib and memory_budget_gib * 2**30,
-        "until": StableTop(fraction, confidence) if until_stable else None,
-    }  # fmt: skip
-    methods = find_methods(names)
-    setup = Setup(network, resolve_layers(network, layers), chosen.override(n_steps=n_steps), path, orders)
-    evaluations, saved = estimate_evaluations(methods, setup, len(inputs))
-    if first:
-        _announce(model, setup, len(inputs), [m.name for m in methods], evaluations, saved)
-    precision = torch.autocast(torch.device(device).type, torch.bfloat16) if bf16 else nullcontext()
-    with precision:
+    wanted = [name.strip() for name in layers.split(",")] if isinstance(layers, str) else layers
+    task = Task(network, resolve_layers(network, wanted), chosen)
+    evaluations, saved = estimate_evaluations(methods, task, len(inputs))
+    if is_first:
+        _announce(model, task, len(inputs), methods, evaluations, saved)
+    with torch.autocast(torch.device(device).type, torch.bfloat16) if bf16 else nullcontext():
         if dry_run:
-            _estimate(setup, inputs, methods, options, evaluations)
+            _estimate(task, inputs, methods, evaluations)
+            return
+        settings = describe_run(task, methods) | _describe_inputs(inputs, crop, clean)
+        results = Results(out, [m.name for m in methods], settings)
+        if results.is_complete(overwrite):
+            print(f"{out} already holds this ranking, complete; --overwrite measures it again")
+            _print_summary(results.load(), fraction)
             return
         started = time.perf_counter()
-        parts = out / "parts"
-        try:
-            kept: RankingOptions = {**options, "parts": parts, "show_progress": True}
-            found = rank_methods(network, inputs, names, layers, **kept)
-        except RankingInterrupted as stopped:
-            _write(stopped.rankings, out)
-            raise ValueError(
-                f"{stopped} The finished images are in {out}; the same command continues with the others."
-            ) from stopped
-    if not first:
-        return
-    _write(found, out)
-    shutil.rmtree(parts)
-    if len(found) > 1:
-        print(f"\n{compare_rankings(found, out, fraction, seed=seed)}")
-    seconds = time.perf_counter() - started
-    written = _write_report(found, fraction, out, network, seed)
-    _print_summary(found, fraction, out, seconds, written)
-    print(f"\nnext, on your own images:  macattr rank --model {model} --images FOLDER --orders 4 --out {out}")
+        rankings = _rank(results, task, inputs, wanted)
+    if is_first:
+        _write(results, rankings, task, fraction)
+        print(f"cost: {time.perf_counter() - started:.0f} s")
+        print(f"written: {', '.join(str(file) for file in results.written())}")
+        first = next(iter(results.files().values()))
+        print(f"\nnext: open {out / 'report.html'}, or  macattr select {first} --export json --out layers.json")
+
+
+def _rank(
+    results: Results, task: Task, inputs: ImageFiles | list[Item], layers: Sequence[str] | None
+) -> dict[str, LayerImportance]:
+    """The rankings; what is finished is written if the run stops early."""
+    options = replace(task.options, parts=results.folder / "parts", show_progress=True)
+    try:
+        return rank_with(task.model, inputs, results.methods, layers, options)
+    except RankingInterrupted as stopped:
+        results.write(stopped.rankings)
+        raise ValueError(
+            f"{stopped} The finished images are in {results.folder}; the same command continues with the others."
+        ) from stopped
+
+
+def _write(results: Results, rankings: Mapping[str, LayerImportance], task: Task, fraction: float) -> None:
+    """Write rankings, agreement and report, and print the answer first."""
+    results.write(rankings)
+    agreement = ""
+    if len(rankings) > 1:
+        agreement = compare_rankings(rankings, results.folder, fraction, seed=task.seed)
+    if any(int(importance.dataset["parameters"].sum()) for importance in rankings.values()):
+        write_report(
+            rankings,
+            results.folder / "report.html",
+            fraction=fraction,
+            model=task.model,
+            files=results.files(),
+            seed=task.seed,
+        )
+    results.finish()
+    _print_summary(rankings, fraction)
+    if agreement:
+        print(f"\n{agreement}")
 
 
 def _join(device: str) -> tuple[bool, str]:
@@ -163,71 +187,48 @@ def _join(device: str) -> tuple[bool, str]:
     return True, device
 
 
-def _announce(model: str, setup: Setup, images: int, names: Sequence[str], evaluations: int, saved: int) -> None:
-    """What will be measured, and what it costs."""
-    parameters = sum(p.numel() for p in setup.model.parameters())
-    print(f"{model}: {len(setup.layers)} layers, {parameters:,} parameters")
-    if len(names) == 1:
-        nodes = evaluations // max(1, images * setup.order_count)
-        print(f"{images} images x {setup.order_count} pixel orders x {nodes} nodes = {evaluations} evaluations")
+def _describe_inputs(inputs: ImageFiles | list[Item], crop: int | None, clean: str | None) -> dict[str, object]:
+    """The images of a run, for the settings of its results."""
+    names = [str(file) for file in inputs.files] if isinstance(inputs, ImageFiles) else len(inputs)
+    return {"images": names, "crop": crop, "clean": clean}
+
+
+def _announce(model: str, task: Task, images: int, methods: Sequence[Method], evaluations: int, saved: int) -> None:
+    """Print the network, the images and the cost before the run begins."""
+    parameters = sum(p.numel() for p in task.model.parameters())
+    print(f"{model}: {len(task.layers)} layers, {parameters:,} parameters")
+    if len(methods) == 1:
+        count = task.order_count
+        nodes = evaluations // max(1, images * count)
+        orders = f" x {count} pixel orders" if count > 1 else ""
+        print(f"{images} images{orders} x {nodes} points of the path = {evaluations} forward and backward passes")
     else:
-        print(f"{len(names)} methods on {images} images: {evaluations} evaluations")
-        print(f"sharing passes saves {saved} evaluations ({saved / (evaluations + saved):.0%})")
+        print(f"{len(methods)} methods on {images} images: {evaluations} forward and backward passes")
+        print(f"sharing passes saves {saved} of them ({saved / (evaluations + saved):.0%})")
 
 
-def _estimate(
-    setup: Setup, inputs: ImageFiles | list[Item], methods: Sequence[Method], options: RankingOptions, evaluations: int
-) -> None:
+def _estimate(task: Task, inputs: ImageFiles | list[Item], methods: Sequence[Method], evaluations: int) -> None:
     """Time and memory, from a short run on the first image."""
-    short: RankingOptions = {**options, "orders": 1, "until": None, "tolerance": None}
+    short = replace(task.options, orders=1, until=None, tolerance=None)
     for steps in (2, 8):
-        short["n_steps"] = steps
+        short = replace(short, n_steps=steps)
         started = time.perf_counter()
-        found = rank_methods(setup.model, islice(inputs, 1), [m.name for m in methods], list(setup.layers), **short)
+        rankings = rank_with(task.model, islice(inputs, 1), [m.name for m in methods], list(task.layers), short)
         seconds = time.perf_counter() - started
-    each = seconds / max(1, estimate_evaluations(methods, replace(setup.with_steps(steps), orders=1), 1)[0])
-    memory = max(int(importance.dataset.attrs["estimated_bytes"]) for importance in found.values()) / 2**30
-    print(f"about {each * evaluations:.0f} s ({each:.2f} s an evaluation) and {memory:.1f} GiB for activations")
+    each = seconds / max(1, estimate_evaluations(methods, replace(task, options=short), 1)[0])
+    memory = max(int(importance.dataset.attrs["estimated_bytes"]) for importance in rankings.values()) / 2**30
+    print(f"about {each * evaluations:.0f} s ({each:.2f} s for a pass) and {memory:.1f} GiB for activations")
     print("measured on a short run over the first image; other sizes cost in proportion to their pixels")
 
 
-def _write_report(
-    rankings: Mapping[str, LayerImportance], fraction: float, out: Path, network: nn.Module, seed: int
-) -> list[Path]:
-    """The page's file; none where no layer can be trained."""
-    if not any(int(importance.dataset["parameters"].sum()) for importance in rankings.values()):
-        return []
-    files = {name: _folder(out, name, len(rankings)) / "importance.nc" for name in rankings}
-    write_report(rankings, out / "report.html", fraction=fraction, model=network, files=files, seed=seed)
-    return [out / "report.html"]
-
-
-def _folder(out: Path, name: str, methods: int) -> Path:
-    """Where a method's files are."""
-    return out if methods == 1 else out / name
-
-
-def _write(rankings: Mapping[str, LayerImportance], out: Path) -> None:
-    """All files: of one method in the folder itself, of several in a folder each."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name, importance in rankings.items():
-        folder = _folder(out, name, len(rankings))
-        folder.mkdir(exist_ok=True)
-        importance.save(folder / "importance.nc")
-        importance.to_csv(folder / "ranking.csv")
-        importance.plot_heatmap(folder / "heatmap.png")
-
-
-def _print_summary(
-    rankings: Mapping[str, LayerImportance], fraction: float, out: Path, seconds: float, further: Sequence[Path]
-) -> None:
-    """The top layers, how far the sums are from complete, the cost, and where everything is."""
+def _print_summary(rankings: Mapping[str, LayerImportance], fraction: float) -> None:
+    """The top layers, how far the sums are from complete, and whether the top is stable."""
     for importance in rankings.values():
         _print_top(importance, fraction)
     residuals = [abs(importance.dataset["input_residual"]) for importance in rankings.values()]
-    known = [residual for residual in residuals if residual.notnull().any()]
-    if known:
-        median, largest = max(float(r.median()) for r in known), max(float(r.max()) for r in known)
+    measured = [residual for residual in residuals if residual.notnull().any()]
+    if measured:
+        median, largest = max(float(r.median()) for r in measured), max(float(r.max()) for r in measured)
         print(
             f"\ninput residual |sum of attributions / change of the objective - 1|: median {median:.2%}, "
             f"largest {largest:.2%} (0 is exact)"
@@ -235,24 +236,26 @@ def _print_summary(
     for importance in rankings.values():
         if stability := importance.dataset.attrs.get("stability"):
             print(f"\n{stability}")
-    print(f"cost: {seconds:.0f} s")
-    where = _folder(out, "METHOD", len(rankings))
-    files = [where / name for name in ("importance.nc", "ranking.csv", "heatmap.png")]
-    print(f"written: {', '.join(str(file) for file in [*files, *further])}")
 
 
 def _print_top(importance: LayerImportance, fraction: float) -> None:
-    """The top layers of one method."""
+    """The top layers of one method, and the next ones below a line."""
     table = importance.ranking()
-    top = table.head(max(1, int(fraction * len(table) + 1e-9)))
+    count = max(1, int(fraction * len(table) + 1e-9))
+    top, shown = table.head(count), table.head(max(count, FEWEST_ROWS))
     share = top["parameters"].sum() / table["parameters"].sum()
     attrs = importance.dataset.attrs
     print(
-        f"\n{attrs['method']}, top {fraction:.0%}: {len(top)} of {len(table)} layers, {share:.1%} of their parameters; "
-        f"score = {attrs['unit']}"
+        f"\n{attrs['method']}, top {fraction:.0%}: {len(top)} of {len(table)} layers, {share:.1%} of the parameters of "
+        f"the ranked layers; score = {attrs['unit']}"
     )
     with pd.option_context("display.width", 200):
-        columns = top[["rank", "layer", "score", "type", "parameters"]]
-        print(columns.to_string(index=False, formatters={"score": "{:.4g}".format, "parameters": "{:,}".format}))
+        columns = shown[["rank", "layer", "score", "type", "parameters"]]
+        lines = columns.to_string(
+            index=False, formatters={"score": "{:.4g}".format, "parameters": "{:,}".format}
+        ).splitlines()
+    if len(shown) > count:
+        lines.insert(count + 1, "-" * max(map(len, lines)))
+    print("\n".join(lines))
     if shared := [f"{row.layer} = {row.alias_of}" for row in top.itertuples() if row.layer != row.alias_of]:
         print(f"same tensor under two names: {', '.join(shared)}")

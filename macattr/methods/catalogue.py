@@ -12,7 +12,7 @@ from macattr.methods import parameter_scores as parameters
 from macattr.methods.kinds import JointMethod, Method, PathMethod, SampleMethod, Sums
 from macattr.methods.layer_ig import layer_integrated_gradients
 from macattr.methods.samples import Sample
-from macattr.methods.task import Setup
+from macattr.methods.task import Task
 
 
 def _conductance(sums: Sums) -> Tensor:
@@ -32,19 +32,19 @@ def _patching(sums: Sums) -> Tensor:
     return sums["end_gradient"] * (sums["end_output"] - sums["start_output"])
 
 
-def _random(setup: Setup, samples: Sequence[Sample]) -> list[float]:
-    """Uniform random numbers from the setup's seed."""
-    return torch.rand(len(setup.layers), generator=torch.Generator().manual_seed(setup.seed)).tolist()
+def _random(task: Task, samples: Sequence[Sample]) -> list[float]:
+    """Uniform random numbers from the task's seed."""
+    return torch.rand(len(task.layers), generator=torch.Generator().manual_seed(task.seed)).tolist()
 
 
-def _depth(setup: Setup, samples: Sequence[Sample]) -> list[float]:
+def _depth(task: Task, samples: Sequence[Sample]) -> list[float]:
     """Number of layers from this one on."""
-    return [float(rest) for rest in range(len(setup.layers), 0, -1)]
+    return [float(rest) for rest in range(len(task.layers), 0, -1)]
 
 
-def _magnitude(setup: Setup, samples: Sequence[Sample]) -> list[float]:
+def _magnitude(task: Task, samples: Sequence[Sample]) -> list[float]:
     """Mean absolute weight of every layer's own parameters."""
-    return [_mean_absolute(module) for module in setup.layers.values()]
+    return [_mean_absolute(module) for module in task.layers.values()]
 
 
 def _mean_absolute(module: nn.Module) -> float:
@@ -53,9 +53,9 @@ def _mean_absolute(module: nn.Module) -> float:
     return float(torch.cat(own).mean()) if own else 0.0
 
 
-def _line_nodes(setup: Setup) -> int:
+def _line_nodes(task: Task) -> int:
     """Nodes of one line for every layer."""
-    return len(setup.layers) * setup.options.n_nodes
+    return len(task.layers) * task.preset.n_nodes
 
 
 RAM = "Qin et al. 2024 (RAM)"
@@ -64,73 +64,167 @@ LOSS = frozenset({"loss"})
 
 BUILT_IN: tuple[Method, ...] = (
     PathMethod(
-        "mac", "mean |conductance| along the mask path, from masked to whole image", f"{RAM}, Eq. 8-9",
-        ("mask",), ("conductance",), _conductance,
+        name="mac",
+        summary="mean |conductance| along the mask path, from masked to whole image",
+        source=f"{RAM}, Eq. 8-9",
+        walks=("mask",),
+        needs=("conductance",),
+        neurons=_conductance,
     ),
     PathMethod(
-        "mac_loss", "conductance of the loss on the hidden pixels, both twin masks; signed, > 0 raises the loss",
-        "ours", ("mask", "twin"), ("conductance",), _conductance, reduction="sum", hidden_loss=True,
+        name="mac_loss",
+        summary="conductance of the loss on the hidden pixels, both twin masks; signed, > 0 raises the loss",
+        source="ours",
+        walks=("mask", "twin"),
+        needs=("conductance",),
+        neurons=_conductance,
+        reduction="sum",
+        hidden_loss=True,
     ),
     PathMethod(
-        "conductance", "mean |conductance| along the line from the reference input", "Dhamdhere et al. 2018",
-        ("line",), ("conductance",), _conductance,
+        name="conductance",
+        summary="mean |conductance| along the line from the reference input",
+        source="Dhamdhere et al. 2018",
+        walks=("line",),
+        needs=("conductance",),
+        neurons=_conductance,
     ),
     PathMethod(
-        "internal_influence", "mean |mean gradient| along the last r of that line: the 'IG' of RAM's Table 5",
-        "Leino et al. 2018", ("tail",), ("mean_gradient",), lambda sums: sums["mean_gradient"], symbol="mean gradient",
+        name="internal_influence",
+        summary="mean |mean gradient| along the last r of that line: the 'IG' of RAM's Table 5",
+        source="Leino et al. 2018",
+        walks=("tail",),
+        needs=("mean_gradient",),
+        neurons=lambda sums: sums["mean_gradient"],
+        symbol="mean gradient",
     ),
     SampleMethod(
-        "layer_ig", "mean |integrated gradients| in each layer's own space, one layer after the other",
-        "Sundararajan et al. 2017", layer_integrated_gradients, _line_nodes,
-        "layers x (n_steps + 1) an image",
-        frozenset({"path", "baselines", "n_steps", "quadrature", "include_end", "objective", "reduction"}),
+        name="layer_ig",
+        summary="mean |integrated gradients| in each layer's own space, one layer after the other",
+        source="Sundararajan et al. 2017",
+        score=layer_integrated_gradients,
+        evaluations=_line_nodes,
+        price="layers x (n_steps + 1) an image",
+        options=frozenset({"path", "baselines", "n_steps", "tag", "include_end", "objective", "reduction"}),
     ),
     PathMethod(
-        "grad_x_activation", "mean |gradient x output| at the image", "Shrikumar et al. 2016", ("line",),
-        ("end_product",), lambda sums: sums["end_product"], "end", symbol="gradient x output",
+        name="grad_x_activation",
+        summary="mean |gradient x output| at the image",
+        source="Shrikumar et al. 2016",
+        walks=("line",),
+        needs=("end_product",),
+        neurons=lambda sums: sums["end_product"],
+        reads="end",
+        symbol="gradient x output",
     ),
     PathMethod(
-        "activation", "mean |output| at the image", "a control", ("line",), ("end_output",),
-        lambda sums: sums["end_output"], "end", symbol="output",
+        name="activation",
+        summary="mean |output| at the image",
+        source="a control",
+        walks=("line",),
+        needs=("end_output",),
+        neurons=lambda sums: sums["end_output"],
+        reads="end",
+        symbol="output",
     ),
     PathMethod(
-        "drift", "change of the output from masked to whole image, relative to its norm", "a control", ("mask",),
-        ("start_output", "end_output"), _drift, "ends", "norm", symbol="relative change",
+        name="drift",
+        summary="change of the output from masked to whole image, relative to its norm",
+        source="a control",
+        walks=("mask",),
+        needs=("start_output", "end_output"),
+        neurons=_drift,
+        reads="ends",
+        reduction="norm",
+        symbol="relative change",
     ),
     PathMethod(
-        "attribution_patching", "|gradient at the image . change of the output from masked to whole image|",
-        "Nanda 2023; Kramar et al. 2024", ("mask",), ("start_output", "end_output", "end_gradient"), _patching,
-        "ends", "abs_sum", symbol="gradient x change",
+        name="attribution_patching",
+        summary="|gradient at the image . change of the output from masked to whole image|",
+        source="Nanda 2023; Kramar et al. 2024",
+        walks=("mask",),
+        needs=("start_output", "end_output", "end_gradient"),
+        neurons=_patching,
+        reads="ends",
+        reduction="abs_sum",
+        symbol="gradient x change",
     ),
     SampleMethod(
-        "fisher", "sum of squared gradients of the loss", "Sung et al. 2021 (FISH)", parameters.fisher, options=LOSS
+        name="fisher",
+        summary="sum of squared gradients of the loss",
+        source="Sung et al. 2021 (FISH)",
+        score=parameters.fisher,
+        options=LOSS,
     ),
     SampleMethod(
-        "rgn", "norm of the loss's gradient / norm of the weights", "Lee et al. 2023 (surgical fine-tuning)",
-        parameters.relative_gradient_norm, options=LOSS,
+        name="rgn",
+        summary="norm of the loss's gradient / norm of the weights",
+        source="Lee et al. 2023 (surgical fine-tuning)",
+        score=parameters.relative_gradient_norm,
+        options=LOSS,
     ),
     JointMethod(
-        "snr", "mean of (mean gradient)^2 / variance over the images", "Lee et al. 2023 (surgical fine-tuning)",
-        parameters.signal_to_noise, lambda setup: 1, "1 an image", LOSS,
+        name="snr",
+        summary="mean of (mean gradient)^2 / variance over the images",
+        source="Lee et al. 2023 (surgical fine-tuning)",
+        score=parameters.signal_to_noise,
+        evaluations=lambda task: 1,
+        price="1 an image",
+        options=LOSS,
     ),
     JointMethod(
-        "adam_gain", "sum of (mean gradient)^2 / root mean square over the images: Adam's first step", "ours",
-        parameters.adam_gain, lambda setup: 1, "1 an image", LOSS,
+        name="adam_gain",
+        summary="sum of (mean gradient)^2 / root mean square over the images: Adam's first step",
+        source="ours",
+        score=parameters.adam_gain,
+        evaluations=lambda task: 1,
+        price="1 an image",
+        options=LOSS,
     ),
     JointMethod(
-        "lca", "decrease of the loss, allocated along a short fine-tuning of all layers", "Lan et al. 2019",
-        parameters.loss_change_allocation, parameters.lca_evaluations, parameters.LCA_PRICE, LOSS,
+        name="lca",
+        summary="decrease of the loss, allocated along a short fine-tuning of all layers",
+        source="Lan et al. 2019",
+        score=parameters.loss_change_allocation,
+        evaluations=parameters.lca_evaluations,
+        price=parameters.LCA_PRICE,
+        options=LOSS,
     ),
     SampleMethod(
-        "faig", "|change of the loss| allocated along the line to this network's weights from others",
-        "Xie et al. 2021", parameters.weight_line, lambda setup: setup.options.n_steps + 1, "n_steps + 1 an image",
-        frozenset({"loss", "start_weights", "n_steps"}),
+        name="faig",
+        summary="|change of the loss| allocated along the line to this network's weights from others",
+        source="Xie et al. 2021",
+        score=parameters.weight_line,
+        evaluations=lambda task: task.preset.n_steps + 1,
+        price="n_steps + 1 an image",
+        options=frozenset({"loss", "start_weights", "n_steps"}),
     ),
-    JointMethod("magnitude", "mean |weight|", "a control", _magnitude),
-    JointMethod("depth", "the first layers first", "a control", _depth),
-    JointMethod("random", "a random ranking", "a control", _random, options=frozenset({"seed"})),
-    JointMethod("uniform", "all layers alike", "a control", lambda setup, samples: [1.0] * len(setup.layers)),
-)  # fmt: skip
+    JointMethod(
+        name="magnitude",
+        summary="mean |weight|",
+        source="a control",
+        score=_magnitude,
+    ),
+    JointMethod(
+        name="depth",
+        summary="the first layers first",
+        source="a control",
+        score=_depth,
+    ),
+    JointMethod(
+        name="random",
+        summary="a random ranking",
+        source="a control",
+        score=_random,
+        options=frozenset({"seed"}),
+    ),
+    JointMethod(
+        name="uniform",
+        summary="all layers alike",
+        source="a control",
+        score=lambda task, samples: [1.0] * len(task.layers),
+    ),
+)
 
 METHODS: dict[str, Method] = {method.name: method for method in BUILT_IN}
 """All methods by name; :func:`register_method` adds to it."""
@@ -143,8 +237,8 @@ def register_method(method: Method) -> Method:
         ValueError: If the name is taken.
 
     Example:
-        >>> bias = JointMethod("has_bias", "1 with bias, else 0", "ours", lambda setup, samples: [
-        ...     float(getattr(layer, "bias", None) is not None) for layer in setup.layers.values()])
+        >>> bias = JointMethod("has_bias", "1 with bias, else 0", "ours", lambda task, samples: [
+        ...     float(getattr(layer, "bias", None) is not None) for layer in task.layers.values()])
         >>> register_method(bias).name
         'has_bias'
         >>> _ = METHODS.pop("has_bias")

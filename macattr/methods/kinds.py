@@ -10,12 +10,10 @@ from torch import Tensor
 
 from macattr.methods.reductions import REDUCTIONS
 from macattr.methods.samples import Sample
-from macattr.methods.task import PathLike, Setup, WalkName
+from macattr.methods.task import Task
+from macattr.methods.walks import WALKS, Walk, walk_of
 
 Sums = Mapping[str, Tensor]
-
-MASK_ARGUMENTS = {"r", "gate", "delta", "groups", "patch_size", "orders", "seed"}
-"""Options of the mask path."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class PathMethod:
         name: How it is called.
         summary: What the score is, in a line.
         source: Where it comes from.
-        walks: Names of its paths; the score is the mean over them. See :meth:`macattr.methods.task.Setup.path`.
+        walks: Names of its paths; the score is the mean over them. See :data:`macattr.methods.walks.WALKS`.
         needs: Names of the sums that it reads; see :data:`macattr.methods.readings.SUMS`.
         neurons: From these sums to the quantity that is reduced to a score.
         reads: All nodes of the ``path``, its two ``ends``, or the whole image at its ``end`` alone.
@@ -39,7 +37,7 @@ class PathMethod:
     name: str
     summary: str
     source: str
-    walks: tuple[WalkName, ...]
+    walks: tuple[str, ...]
     needs: tuple[str, ...]
     neurons: Callable[[Sums], Tensor]
     reads: Literal["path", "ends", "end"] = "path"
@@ -47,35 +45,33 @@ class PathMethod:
     hidden_loss: bool = False
     symbol: str = "C"
 
-    def cost(self, setup: Setup) -> int:
+    def cost(self, task: Task) -> int:
         """Evaluations for one image and pixel order if it walks alone."""
-        return len(self.walks) * (setup.options.n_nodes if self.reads == "path" else 2)
+        return len(self.walks) * (task.preset.n_nodes if self.reads == "path" else 2)
 
     @property
     def price(self) -> str:
         """Evaluations in words."""
         nodes = f"{len(self.walks)} x (n_steps + 1)" if len(self.walks) > 1 else "n_steps + 1"
         nodes = nodes if self.reads == "path" else "2"
-        ordered = self.reads != "end" and {"mask", "twin"} & set(self.walks)
+        ordered = self.reads != "end" and any(WALKS[walk].is_ordered for walk in self.walks)
         return f"{nodes} an image" + (" and pixel order" if ordered else "")
 
-    def unit(self, setup: Setup) -> str:
+    def unit(self, task: Task) -> str:
         """What the score is of the neurons' values."""
-        return REDUCTIONS[self.reduction or setup.reduction].formula.replace("C", self.symbol)
+        return REDUCTIONS[self.reduction or task.options.reduction].formula.replace("C", self.symbol)
 
-    def arguments(self, setup: Setup) -> set[str]:
+    def arguments(self, task: Task) -> set[str]:
         """Options that have an effect on the score."""
-        walks = set(walks_of(self, setup))
         gradients = not {"start_output", "end_output"} >= set(self.needs)
-        found = {"objective"} if gradients and not self.hidden_loss else set()
-        found |= {"reduction"} if self.reduction is None else set()
-        found |= {"n_steps", "quadrature", "include_end"} if self.reads == "path" else set()
+        effective = {"objective"} if gradients and not self.hidden_loss else set()
+        effective |= {"reduction"} if self.reduction is None else set()
+        effective |= {"n_steps", "tag", "include_end"} if self.reads == "path" else set()
         if self.reads == "end":
-            return found
-        found |= {"path", "baselines"} if not self.hidden_loss else {"baselines"}
-        found |= {"r"} if walks & {"mask", "twin", "tail"} else set()
-        found |= MASK_ARGUMENTS if walks & {"mask", "twin"} else set()
-        return found if isinstance(setup.orders, int) else found - {"seed"}
+            return effective
+        effective |= set() if self.hidden_loss else {"path"}
+        effective |= set().union(*(walk.options for walk in walks_of(self, task)))
+        return effective if isinstance(task.options.orders, int) else effective - {"seed"}
 
 
 @dataclass(frozen=True)
@@ -86,19 +82,19 @@ class _WithoutPath:
     summary: str
     source: str
     score: Callable[..., Sequence[float]]
-    evaluations: Callable[[Setup], int] = lambda setup: 1
+    evaluations: Callable[[Task], int] = lambda task: 1
     price: str = "1 an image"
     options: frozenset[str] = frozenset()
 
-    def cost(self, setup: Setup) -> int:
+    def cost(self, task: Task) -> int:
         """Evaluations for one image."""
-        return self.evaluations(setup)
+        return self.evaluations(task)
 
-    def unit(self, setup: Setup) -> str:
+    def unit(self, task: Task) -> str:
         """What the score is."""
         return self.summary
 
-    def arguments(self, setup: Setup) -> set[str]:
+    def arguments(self, task: Task) -> set[str]:
         """Options that have an effect on the score."""
         return set(self.options)
 
@@ -111,13 +107,13 @@ class SampleMethod(_WithoutPath):
         name: How it is called.
         summary: What the score is, in a line.
         source: Where it comes from.
-        score: From setup and image to the score of every layer, in the setup's order.
-        evaluations: From setup to the evaluations for one image.
+        score: From task and image to the score of every layer, in the task's order.
+        evaluations: From task to the evaluations for one image.
         price: The same in words.
         options: Names of the arguments of :func:`macattr.rank_layers` that have an effect on it.
     """
 
-    score: Callable[[Setup, Sample], Sequence[float]]
+    score: Callable[[Task, Sample], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -125,13 +121,13 @@ class JointMethod(_WithoutPath):
     """A method that scores the layers once, on all images together or on none; other fields as :class:`SampleMethod`.
 
     Args:
-        score: From setup and all images to the score of every layer, in the setup's order.
-        evaluations: From setup to the evaluations for one image.
+        score: From task and all images to the score of every layer, in the task's order.
+        evaluations: From task to the evaluations for one image.
         price: The same in words.
     """
 
-    score: Callable[[Setup, Sequence[Sample]], Sequence[float]]
-    evaluations: Callable[[Setup], int] = lambda setup: 0
+    score: Callable[[Task, Sequence[Sample]], Sequence[float]]
+    evaluations: Callable[[Task], int] = lambda task: 0
     price: str = "nothing"
 
 
@@ -139,21 +135,26 @@ Method = PathMethod | SampleMethod | JointMethod
 """A way to score layers: along a path, image by image, or on all images together."""
 
 
-def walks_of(method: PathMethod, setup: Setup) -> tuple[WalkName | PathLike, ...]:
-    """The paths that a method walks: its own, or the one that was chosen for all.
+def walks_of(method: PathMethod, task: Task) -> tuple[Walk, ...]:
+    """The paths that a method walks: its own, or the one that the options choose for all.
+
+    Args:
+        method: A method.
+        task: Its options.
 
     Raises:
-        ValueError: If the method needs hidden pixels and the chosen path has none.
+        ValueError: If the method needs hidden pixels and the chosen path has none, or the path has an unknown name.
     """
-    if setup.walk is None or (method.hidden_loss and setup.walk == "mask"):
-        return method.walks
+    chosen = task.options.path
+    if chosen is None or (method.hidden_loss and chosen == "mask"):
+        return tuple(WALKS[name] for name in method.walks)
     if method.hidden_loss:
         raise ValueError(f"the method {method.name!r} reads hidden pixels, so it walks the mask path only.")
-    return (setup.walk,)
+    return (walk_of(chosen),)
 
 
-def is_ordered(method: Method, setup: Setup) -> bool:
+def is_ordered(method: Method, task: Task) -> bool:
     """Whether the method's score depends on a pixel order."""
     if not isinstance(method, PathMethod) or method.reads == "end":
         return False
-    return any(walk in ("mask", "twin") for walk in walks_of(method, setup))
+    return any(walk.is_ordered for walk in walks_of(method, task))

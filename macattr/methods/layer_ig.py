@@ -4,12 +4,13 @@ __all__ = ["layer_integrated_gradients"]
 
 from macattr.methods.reductions import REDUCTIONS, reduce_neurons
 from macattr.methods.samples import Sample
-from macattr.methods.task import Setup
+from macattr.methods.task import Task, Trial
+from macattr.methods.walks import walk_of
 from macattr.sweep.activations import sweep_activations
 from macattr.sweep.trace import add_calls
 
 
-def layer_integrated_gradients(setup: Setup, sample: Sample) -> list[float]:
+def layer_integrated_gradients(task: Task, sample: Sample) -> list[float]:
     """Scores of all layers on one image: each walks a straight line between its values at the ends of the path.
 
     One sweep a layer: so many times the cost of the methods that share one.
@@ -18,16 +19,22 @@ def layer_integrated_gradients(setup: Setup, sample: Sample) -> list[float]:
         ValueError: If the reduction needs the layer's output, or as
             :func:`macattr.sweep.activations.sweep_activations`.
     """
-    if REDUCTIONS[setup.reduction].needs_output:
-        raise ValueError(f"the reduction {setup.reduction!r} is not available for the method 'layer_ig'.")
-    path = setup.path("line" if setup.walk is None else setup.walk, sample, setup.order(sample, 0), setup.seed)
-    partition = setup.options.partition(path)
+    reduction = task.options.reduction
+    if REDUCTIONS[reduction].needs_output:
+        raise ValueError(f"the reduction {reduction!r} is not available for the method 'layer_ig'.")
+    path = walk_of(task.options.path or "line").path(Trial(task, sample, seed=task.seed))
+    partition = task.preset.partition(path)
     scores = []
-    for name, module in setup.layers.items():
+    for name, module in task.layers.items():
         sums = sweep_activations(
-            setup.model, {name: module}, path, partition, setup.options.objective,
-            forward_args=setup.arguments(sample), internal_batch_size=setup.internal_batch_size,
-        )  # fmt: skip
+            task.model,
+            {name: module},
+            path,
+            partition,
+            task.preset.objective,
+            forward_args=task.arguments(sample),
+            internal_batch_size=task.options.internal_batch_size,
+        )
         parts = add_calls({site: gradient * change for site, (gradient, change) in sums.items()})
-        scores.append(reduce_neurons(setup.reduction, parts[0], module))
+        scores.append(reduce_neurons(reduction, parts[0], module))
     return scores

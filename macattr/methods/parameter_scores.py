@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from macattr.methods.samples import Sample
-from macattr.methods.task import Setup
+from macattr.methods.task import Task
 from macattr.methods.weight_paths import adam_states, allocate_loss_change, by_layer, straight_weights
 
 LCA_STEPS = 20
@@ -37,26 +37,26 @@ EPS = 1e-12
 """Keeps parameters without gradient at 0 instead of 0 / 0."""
 
 
-def fisher(setup: Setup, sample: Sample) -> list[float]:
+def fisher(task: Task, sample: Sample) -> list[float]:
     r"""Empirical Fisher information of every layer: :math:`\sum_{p \in l} h_p^2`.
 
     Source:
         Sung et al. 2021 (FISH), summed over the layer.
     """
-    return [float(h.square().sum()) for h in loss_gradients(setup, sample, "the method 'fisher'")]
+    return [float(h.square().sum()) for h in loss_gradients(task, sample, "the method 'fisher'")]
 
 
-def relative_gradient_norm(setup: Setup, sample: Sample) -> list[float]:
+def relative_gradient_norm(task: Task, sample: Sample) -> list[float]:
     r"""Relative gradient norm of every layer: :math:`\lVert h_l \rVert / \lVert \theta_l \rVert`.
 
     Source:
         Lee et al. 2023, surgical fine-tuning ("RGN"), with a layer's tensors taken together.
     """
-    gradients = loss_gradients(setup, sample, "the method 'rgn'")
-    return [float(h.norm() / (w.norm() + EPS)) for h, w in zip(gradients, own_parameters(setup), strict=True)]
+    gradients = loss_gradients(task, sample, "the method 'rgn'")
+    return [float(h.norm() / (w.norm() + EPS)) for h, w in zip(gradients, own_parameters(task), strict=True)]
 
 
-def signal_to_noise(setup: Setup, samples: Sequence[Sample]) -> list[float]:
+def signal_to_noise(task: Task, samples: Sequence[Sample]) -> list[float]:
     r"""Signal-to-noise ratio: the mean over a layer of :math:`\bar h_p^2 / (\mathrm{Var}\,h_p + \varepsilon)`.
 
     Source:
@@ -68,19 +68,19 @@ def signal_to_noise(setup: Setup, samples: Sequence[Sample]) -> list[float]:
     if len(samples) < 2:
         raise ValueError(f"the method 'snr' needs at least 2 images for a variance, got {len(samples)}.")
     scores = []
-    for mean, square in _moments(setup, samples, "the method 'snr'"):
+    for mean, square in _moments(task, samples, "the method 'snr'"):
         variance = (square - mean.square()).clamp(min=0) * len(samples) / (len(samples) - 1)
         scores.append(float((mean.square() / (variance + EPS)).mean()) if mean.numel() else 0.0)
     return scores
 
 
-def adam_gain(setup: Setup, samples: Sequence[Sample]) -> list[float]:
+def adam_gain(task: Task, samples: Sequence[Sample]) -> list[float]:
     r"""Loss decrease of Adam's first step, for a unit learning rate: :math:`\sum_p \bar h_p^2 / \sqrt{E[h_p^2]}`."""
-    moments = _moments(setup, samples, "the method 'adam_gain'")
+    moments = _moments(task, samples, "the method 'adam_gain'")
     return [float((mean.square() / (square.sqrt() + EPS)).sum()) for mean, square in moments]
 
 
-def loss_change_allocation(setup: Setup, samples: Sequence[Sample]) -> list[float]:
+def loss_change_allocation(task: Task, samples: Sequence[Sample]) -> list[float]:
     """Decrease of the images' mean loss along a short fine-tuning of all parameters, allocated to the layers.
 
     :data:`LCA_STEPS` Adam steps at a rate of :data:`LCA_RATE`, on a copy of the network. Over all layers the scores add
@@ -91,20 +91,20 @@ def loss_change_allocation(setup: Setup, samples: Sequence[Sample]) -> list[floa
     """
 
     def loss(call: Callable[..., Any]) -> Tensor:
-        losses = [_call_loss(setup, sample, call, "the method 'lca'") for sample in samples]
+        losses = [_call_loss(task, sample, call, "the method 'lca'") for sample in samples]
         return torch.stack(losses).mean()
 
-    states = adam_states(setup.model, loss, LCA_STEPS, LCA_RATE)
-    (change,) = allocate_loss_change(setup.model, states, [loss], by_layer)
-    return [-float(change.parts.get(name, 0.0)) for name in setup.layers]
+    states = adam_states(task.model, loss, LCA_STEPS, LCA_RATE)
+    (change,) = allocate_loss_change(task.model, states, [loss], by_layer)
+    return [-float(change.parts.get(name, 0.0)) for name in task.layers]
 
 
-def lca_evaluations(setup: Setup) -> int:
+def lca_evaluations(task: Task) -> int:
     """Evaluations for one image: the steps, and the gradients at all states."""
     return 2 * LCA_STEPS + 1
 
 
-def weight_line(setup: Setup, sample: Sample) -> list[float]:
+def weight_line(task: Task, sample: Sample) -> list[float]:
     """Absolute change of an image's loss along the line from other weights to the network's own, by layer.
 
     Source:
@@ -113,54 +113,56 @@ def weight_line(setup: Setup, sample: Sample) -> list[float]:
     Raises:
         ValueError: If there are no other weights, or they are not of this network.
     """
-    if setup.start_weights is None:
+    if task.options.start_weights is None:
         raise ValueError("the method 'faig' needs `start_weights`: the parameters from which the path comes.")
-    own = dict(setup.model.named_parameters())
-    start = {name: tensor.to(own[name]) if name in own else tensor for name, tensor in setup.start_weights.items()}
-    states = straight_weights(start, own, setup.options.n_steps)
+    own = dict(task.model.named_parameters())
+    start = {
+        name: tensor.to(own[name]) if name in own else tensor for name, tensor in task.options.start_weights.items()
+    }
+    states = straight_weights(start, own, task.preset.n_steps)
     (change,) = allocate_loss_change(
-        setup.model, states, [lambda call: _call_loss(setup, sample, call, "the method 'faig'")], by_layer
+        task.model, states, [lambda call: _call_loss(task, sample, call, "the method 'faig'")], by_layer
     )
-    return [abs(float(change.parts.get(name, 0.0))) for name in setup.layers]
+    return [abs(float(change.parts.get(name, 0.0))) for name in task.layers]
 
 
-def own_parameters(setup: Setup) -> Iterator[Tensor]:
+def own_parameters(task: Task) -> Iterator[Tensor]:
     """All parameters that a layer owns, as one vector a layer."""
-    for module in setup.layers.values():
+    for module in task.layers.values():
         yield _flat([parameter.detach() for parameter in module.parameters(recurse=False)])
 
 
-def loss_gradients(setup: Setup, sample: Sample, user: str) -> list[Tensor]:
+def loss_gradients(task: Task, sample: Sample, user: str) -> list[Tensor]:
     """Gradient of an image's loss with respect to every layer's own parameters, as one vector a layer.
 
     Raises:
         ValueError: If the loss cannot be computed or is not finite.
     """
-    weights = {name: p.detach().requires_grad_() for name, p in setup.model.named_parameters() if p.is_floating_point()}
-    by_identity = {id(p): name for name, p in setup.model.named_parameters()}
+    weights = {name: p.detach().requires_grad_() for name, p in task.model.named_parameters() if p.is_floating_point()}
+    by_identity = {id(p): name for name, p in task.model.named_parameters()}
     with torch.enable_grad():
-        loss = _call_loss(setup, sample, lambda *inputs: functional_call(setup.model, weights, inputs), user)
+        loss = _call_loss(task, sample, lambda *inputs: functional_call(task.model, weights, inputs), user)
         if not bool(loss.isfinite()):
             raise ValueError(f"the loss of {sample.name!r} is {float(loss)}: image or weights hold NaN or infinity.")
         known = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
     gradients = dict(zip(weights, known, strict=True))
     return [
         _flat([_or_zeros(gradients[by_identity[id(p)]], p) for p in module.parameters(recurse=False)])
-        for module in setup.layers.values()
+        for module in task.layers.values()
     ]
 
 
-def _call_loss(setup: Setup, sample: Sample, call: Callable[..., Any], user: str) -> Tensor:
+def _call_loss(task: Task, sample: Sample, call: Callable[..., Any], user: str) -> Tensor:
     """Loss of one image, with a function to call in the network's place."""
-    output = call(sample.image, *setup.arguments(sample))
-    return setup.sample_loss(sample, user)(output.float() if output.element_size() < 4 else output).sum()
+    output = call(sample.image, *task.arguments(sample))
+    return task.sample_loss(sample, user)(output.float() if output.element_size() < 4 else output).sum()
 
 
-def _moments(setup: Setup, samples: Sequence[Sample], user: str) -> list[tuple[Tensor, Tensor]]:
+def _moments(task: Task, samples: Sequence[Sample], user: str) -> list[tuple[Tensor, Tensor]]:
     """Mean and mean square of every layer's gradient over the images, in float64."""
     sums: list[tuple[Tensor, Tensor]] = []
     for sample in samples:
-        gradients = [h.double() for h in loss_gradients(setup, sample, user)]
+        gradients = [h.double() for h in loss_gradients(task, sample, user)]
         if not sums:
             sums = [(torch.zeros_like(h), torch.zeros_like(h)) for h in gradients]
         for (first, second), h in zip(sums, gradients, strict=True):

@@ -1,4 +1,4 @@
-"""One image and one pixel order: what the path methods read from as few sweeps as possible, and what that costs."""
+"""Readings: the scores of path methods on one trial, from as few sweeps as possible, and what these cost."""
 
 __all__ = ["SUMS", "Reading", "Sweep", "estimate_evaluations", "measure", "plan_sweeps"]
 
@@ -6,17 +6,27 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from macattr.methods.kinds import Method, PathMethod, is_ordered, walks_of
 from macattr.methods.reductions import REDUCTIONS, reduce_neurons
-from macattr.methods.samples import Sample
-from macattr.methods.task import PathLike, Setup, WalkName
+from macattr.methods.task import Task, Trial
+from macattr.methods.walks import Walk
+from macattr.paths.inputs import Path
 from macattr.paths.objectives import HiddenDistance, Objective
 from macattr.paths.partitions import Partition, every_second_node, tagged_partition
 from macattr.paths.presets import CAPTUM_ONLY
-from macattr.paths.sums import ActivationGradientSum, ActivationSum, EverySecond, GradientSum, LayerSum, StieltjesSum
+from macattr.paths.sums import (
+    ActivationGradientSum,
+    ActivationSum,
+    EverySecond,
+    GradientSum,
+    LayerSum,
+    StieltjesSum,
+)
+from macattr.statistics.step_errors import step_error
 from macattr.sweep.trace import Trace, trace
 
 
@@ -35,12 +45,12 @@ SUMS: Mapping[str, Callable[[Partition], LayerSum]] = {
     "end_gradient": lambda partition: GradientSum(_weight_at(partition, -1)),
     "end_product": lambda partition: ActivationGradientSum(_weight_at(partition, -1)),
 }
-"""What a sweep can accumulate, by the names that methods use."""
+"""Sums that a sweep can accumulate, by the names that methods use."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What one method tells of one image and pixel order; lists have one entry a layer.
+    """The result of one method on one trial; lists have one entry for each layer.
 
     Args:
         score: Scores.
@@ -70,178 +80,219 @@ class Reading:
     def plain(cls, score: Sequence[float], evaluations: int) -> "Reading":
         """Scores of a method that walks no path."""
         unknown = [math.nan] * len(score)
-        known = [float(value) for value in score]
-        nan = math.nan
-        return cls(known, unknown, unknown, [False] * len(score), nan, nan, nan, -1, evaluations, 0)
+        return cls(
+            score=[float(value) for value in score],
+            signed_sum=unknown,
+            step_error=unknown,
+            is_cut=[False] * len(score),
+            input_residual=math.nan,
+            objective_start=math.nan,
+            objective_end=math.nan,
+            order_seed=-1,
+            evaluations=evaluations,
+            estimated_bytes=0,
+        )
+
+
+@dataclass(frozen=True)
+class Route:
+    """A walk and the objective along it: methods with the same route share its sweep.
+
+    Args:
+        walk: The path.
+        hidden_loss: Whether the objective is the loss on the hidden pixels.
+        only_ends: Whether the two ends of the path are enough.
+    """
+
+    walk: Walk
+    hidden_loss: bool = False
+    only_ends: bool = False
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """One walk along a path, and the methods that read from it.
+    """One pass over the nodes of a route, and the methods that read from it.
 
     Args:
-        walk: Name of the path, or a function from image to path.
-        hidden_loss: Whether the objective is the loss on the hidden pixels.
-        only_ends: Whether the two ends of the path are enough.
-        methods: Who reads from it.
+        route: The walk and its objective.
+        methods: Methods that read from it.
     """
 
-    walk: WalkName | PathLike
-    hidden_loss: bool
-    only_ends: bool
+    route: Route
     methods: tuple[PathMethod, ...]
 
-    def evaluations(self, setup: Setup) -> int:
-        """Nodes."""
-        return 2 if self.only_ends else setup.options.n_nodes
+    def evaluations(self, task: Task) -> int:
+        """Number of nodes."""
+        return 2 if self.route.only_ends else task.preset.n_nodes
 
-    @property
-    def ordered(self) -> bool:
-        """Whether it depends on a pixel order."""
-        return self.walk in ("mask", "twin")
+    def path(self, trial: Trial) -> Path:
+        """The path of a trial."""
+        return self.route.walk.path(trial)
 
+    def partition(self, task: Task, path: Path) -> Partition:
+        """Nodes on a path."""
+        return tagged_partition(path.interval, 1, "right") if self.route.only_ends else task.preset.partition(path)
 
-def plan_sweeps(methods: Sequence[PathMethod], setup: Setup) -> list[Sweep]:
-    """The fewest sweeps from which all methods can be read: one for every path and objective.
+    def objective(self, trial: Trial) -> Objective:
+        """Scalar function of the output whose change is attributed."""
+        if not self.route.hidden_loss:
+            return trial.task.preset.objective
+        hidden = trial.mask_path(twin=self.route.walk.name == "twin").hidden()
+        return HiddenDistance(trial.sample.require_clean("the loss on hidden pixels"), hidden)
 
-    A method that looks at the ends, or the end alone, reads from a sweep along all nodes where that visits them.
-    """
-    options = setup.options
-    exact_ends = options.include_end and options.gate != "one_sided" and options.method not in CAPTUM_ONLY
-    readers: dict[tuple[WalkName | PathLike, bool, bool], list[PathMethod]] = {}
-    for method in (m for m in methods if m.reads == "path"):
-        for walk in walks_of(method, setup):
-            readers.setdefault((walk, method.hidden_loss, False), []).append(method)
-    for method in (m for m in methods if m.reads != "path"):
-        for walk in walks_of(method, setup):
-            hosts = [key for key in readers if not key[1] and (key[2] or exact_ends)]
-            fitting = [key for key in hosts if key[0] == walk or (method.reads == "end" and _ends_at_image(key[0]))]
-            readers.setdefault((fitting or [(walk, False, True)])[0], []).append(method)
-    return [Sweep(*key, tuple(methods)) for key, methods in readers.items()]
+    def needs(self, reduction: str) -> set[str]:
+        """Names of the sums that the methods read.
 
-
-def _ends_at_image(walk: WalkName | PathLike) -> bool:
-    """Whether a path ends at the image itself."""
-    return walk in ("mask", "twin", "line", "tail", "blur")
+        Args:
+            reduction: Reduction of the methods that have none of their own.
+        """
+        names = {need for method in self.methods for need in method.needs}
+        needs_output = any(REDUCTIONS[method.reduction or reduction].needs_output for method in self.methods)
+        return names | {"end_output"} if needs_output else names
 
 
-def estimate_evaluations(methods: Sequence[Method], setup: Setup, images: int) -> tuple[int, int]:
-    """Evaluations (forward + backward passes over one image) of a run, and how many more without shared sweeps.
+def plan_sweeps(methods: Sequence[PathMethod], task: Task) -> list[Sweep]:
+    """The fewest sweeps from which all methods can be read: one for every route.
 
-    nodes x images x pixel orders for every sweep, plus what the methods without a path need. So a mask path of 30 steps
-    with 4 pixel orders on 70 images takes 31 x 4 x 70 = 8680, for one method or for all that walk it.
+    A method that reads the ends, or the end alone, reads from a sweep along all nodes where that visits them.
 
     Args:
-        methods: What is read.
-        setup: Path, steps and pixel orders.
+        methods: Methods to read.
+        task: Path and nodes.
+    """
+    preset = task.preset
+    visits_ends = preset.include_end and preset.gate != "one_sided" and preset.tag not in CAPTUM_ONLY
+    readers: dict[Route, list[PathMethod]] = {}
+    for method in (m for m in methods if m.reads == "path"):
+        for walk in walks_of(method, task):
+            readers.setdefault(Route(walk, method.hidden_loss), []).append(method)
+    for method in (m for m in methods if m.reads != "path"):
+        for walk in walks_of(method, task):
+            host = _host(readers, method, walk, visits_ends)
+            readers.setdefault(host or Route(walk, only_ends=True), []).append(method)
+    return [Sweep(route, tuple(sharing)) for route, sharing in readers.items()]
+
+
+def _host(routes: Mapping[Route, object], method: PathMethod, walk: Walk, visits_ends: bool) -> Route | None:
+    """The first route along which a method of the ends can read, if there is one."""
+    for route in routes:
+        visited = not route.hidden_loss and (route.only_ends or visits_ends)
+        if visited and (route.walk == walk or (method.reads == "end" and route.walk.ends_at_image)):
+            return route
+    return None
+
+
+def estimate_evaluations(methods: Sequence[Method], task: Task, images: int) -> tuple[int, int]:
+    """Evaluations (forward + backward passes over one image) of a run, and how many more without shared sweeps.
+
+    nodes x images x pixel orders for every sweep, plus the evaluations of methods without a path. So a mask path of 30
+    steps with 4 pixel orders on 70 images takes 31 x 4 x 70 = 8680, for one method or for all that walk it.
+
+    Args:
+        methods: Methods to read.
+        task: Path, steps and pixel orders.
         images: Number of images.
     """
     walking = [method for method in methods if isinstance(method, PathMethod)]
-    ordered = [method for method in walking if is_ordered(method, setup)]
-    repeats = setup.order_count - 1
+    ordered = [method for method in walking if is_ordered(method, task)]
+    repeats = task.order_count - 1
 
     def nodes(some: Sequence[PathMethod]) -> int:
-        return sum(sweep.evaluations(setup) for sweep in plan_sweeps(some, setup))
+        return sum(sweep.evaluations(task) for sweep in plan_sweeps(some, task))
 
     shared = nodes(walking) + repeats * nodes(ordered)
     alone = sum(nodes([method]) for method in walking) + repeats * sum(nodes([method]) for method in ordered)
-    rest = sum(method.cost(setup) for method in methods if not isinstance(method, PathMethod))
+    rest = sum(method.cost(task) for method in methods if not isinstance(method, PathMethod))
     return (shared + rest) * images, (alone - shared) * images
 
 
 def measure(
-    setup: Setup,
-    methods: Sequence[PathMethod],
-    sample: Sample,
-    order: Tensor | None,
-    seed: int,
-    advance: Callable[[float], object] | None = None,
-    step_error: bool = False,
+    trial: Trial, methods: Sequence[PathMethod], advance: Callable[[float], object] | None = None
 ) -> dict[str, Reading]:
-    """Readings of all path methods on one image along one pixel order.
+    """Readings of all path methods on one trial, by name.
 
     Args:
-        setup: What is measured, and how.
-        methods: Who reads.
-        sample: The image.
-        order: Pixel order, or None for a random one from ``seed``.
-        seed: Seed of the random order.
-        advance: Called with the evaluations done.
-        step_error: Also estimate the error by the finite number of steps, from every second node of the same sweep.
+        trial: The image and its pixel order. Its option ``step_error`` also estimates the error by the finite number
+            of steps, from every second node of the same sweep.
+        methods: Methods to read.
+        advance: Called with the evaluations that are done.
 
     Raises:
         ValueError: As :func:`macattr.sweep.trace.trace`.
     """
-    found: dict[str, list[Reading]] = {method.name: [] for method in methods}
-    for sweep in plan_sweeps(methods, setup):
-        for name, reading in _read(setup, sweep, sample, order, seed, advance, step_error).items():
-            found[name].append(reading)
-    return {name: _mean(readings) for name, readings in found.items()}
+    readings: dict[str, list[Reading]] = {method.name: [] for method in methods}
+    for sweep in plan_sweeps(methods, trial.task):
+        for name, reading in _read(trial, sweep, advance).items():
+            readings[name].append(reading)
+    return {name: _mean(walks) for name, walks in readings.items()}
 
 
-def _read(
-    setup: Setup,
-    sweep: Sweep,
-    sample: Sample,
-    order: Tensor | None,
-    seed: int,
-    advance: Callable[[float], object] | None,
-    step_error: bool,
-) -> dict[str, Reading]:
+def _read(trial: Trial, sweep: Sweep, advance: Callable[[float], object] | None) -> dict[str, Reading]:
     """Walk once; readings of all methods of the sweep."""
-    path = setup.path(sweep.walk, sample, order, seed)
-    partition = setup.options.partition(path)
-    if sweep.only_ends:
-        partition = tagged_partition(path.interval, 1, "right")
-    objective: Objective = setup.options.objective
-    if sweep.hidden_loss:
-        hidden = setup.mask_path(sample, order, seed, twin=sweep.walk == "twin").hidden()
-        objective = HiddenDistance(setup.clean(sample, "the loss on hidden pixels"), hidden)
-    names = {need for method in sweep.methods for need in method.needs}
-    if any(REDUCTIONS[method.reduction or setup.reduction].needs_output for method in sweep.methods):
-        names.add("end_output")
-    sums = {name: SUMS[name](partition) for name in sorted(names)}
-    if step_error and not sweep.only_ends:
+    task, path = trial.task, sweep.path(trial)
+    partition = sweep.partition(task, path)
+    sums = {name: SUMS[name](partition) for name in sorted(sweep.needs(task.options.reduction))}
+    coarse: dict[str, LayerSum] = {}
+    if task.options.step_error and not sweep.route.only_ends:
         half = every_second_node(partition, path.interval, path.groups)
         refined = {need for method in sweep.methods if method.reads == "path" for need in method.needs}
-        sums |= {f"half_{name}": EverySecond(SUMS[name](half)) for name in sorted(refined)}
+        coarse = {name: EverySecond(SUMS[name](half)) for name in sorted(refined)}
     result = trace(
-        setup.model, setup.layers, path, partition, objective, list(sums.values()),
-        forward_args=setup.arguments(sample), internal_batch_size=setup.internal_batch_size,
-        memory_budget=setup.memory_budget, advance=advance,
-    )  # fmt: skip
-    values = {name: [result.values(layer_sum, layer)[0] for layer in setup.layers] for name, layer_sum in sums.items()}
-    return {
-        method.name: _reading(method, setup, result, values, seed if sweep.ordered else -1) for method in sweep.methods
-    }
+        task.model,
+        task.layers,
+        path,
+        partition,
+        sweep.objective(trial),
+        [*sums.values(), *coarse.values()],
+        forward_args=trial.arguments,
+        internal_batch_size=task.options.internal_batch_size,
+        memory_budget=task.options.memory_budget,
+        advance=advance,
+    )
+    seed = trial.seed if sweep.route.walk.is_ordered else -1
+    return {method.name: _reading(method, task, result, sums, coarse, seed) for method in sweep.methods}
 
 
-def _reading(method: PathMethod, setup: Setup, result: Trace, values: Mapping[str, list[Tensor]], seed: int) -> Reading:
+def _reading(
+    method: PathMethod,
+    task: Task,
+    result: Trace,
+    sums: Mapping[str, LayerSum],
+    coarse: Mapping[str, LayerSum],
+    seed: int,
+) -> Reading:
     """One method's reading of a finished sweep."""
-    reduction = method.reduction or setup.reduction
-    scores, signed, errors = [], [], []
-    for index, module in enumerate(setup.layers.values()):
-        at_layer = {name: tensors[index] for name, tensors in values.items()}
+    reduction = method.reduction or task.options.reduction
+    has_coarse = method.reads == "path" and coarse.keys() >= set(method.needs)
+    scores, signed, halves = [], [], []
+    for layer, module in task.layers.items():
+        at_layer = _at(layer, result, sums)
         output = at_layer.get("end_output")
         neurons = method.neurons(at_layer)
         scores.append(reduce_neurons(reduction, neurons, module, output))
         signed.append(float(neurons.sum(dtype=torch.float64)))
-        coarse = {name.removeprefix("half_"): value for name, value in at_layer.items() if name.startswith("half_")}
-        known = method.reads == "path" and coarse.keys() >= set(method.needs)
-        half = reduce_neurons(reduction, method.neurons(coarse), module, output) if known else math.nan
-        errors.append(abs(half - scores[-1]) / (2**setup.options.order_of_convergence - 1))
+        if has_coarse:
+            halves.append(reduce_neurons(reduction, method.neurons(_at(layer, result, coarse)), module, output))
+    order = task.preset.order_of_convergence
+    unknown = np.full(len(scores), np.nan)
+    errors = step_error(np.array(scores), np.array(halves) if has_coarse else unknown, order)
     return Reading(
-        scores,
-        signed,
-        errors,
-        [name in result.cuts for name in setup.layers],
-        float(result.input_residual[0]),
-        float(result.objective_start[0]),
-        float(result.objective_end[0]),
-        seed,
-        result.evaluations,
-        result.estimated_bytes,
+        score=scores,
+        signed_sum=signed,
+        step_error=np.abs(errors).tolist(),
+        is_cut=[name in result.cuts for name in task.layers],
+        input_residual=float(result.input_residual[0]),
+        objective_start=float(result.objective_start[0]),
+        objective_end=float(result.objective_end[0]),
+        order_seed=seed,
+        evaluations=result.evaluations,
+        estimated_bytes=result.estimated_bytes,
     )
+
+
+def _at(layer: str, result: Trace, sums: Mapping[str, LayerSum]) -> dict[str, Tensor]:
+    """Values of the sums at a layer: those of the first tensor that it returns."""
+    return {name: result.values(layer_sum, layer)[0] for name, layer_sum in sums.items()}
 
 
 def _mean(readings: Sequence[Reading]) -> Reading:

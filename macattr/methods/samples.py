@@ -30,6 +30,23 @@ class Sample:
     clean: Tensor | None = None
     forward_args: tuple[object, ...] = field(default=())
 
+    def require_clean(self, user: str, remedy: str = "give a mapping with `clean`") -> Tensor:
+        """The clean image.
+
+        Args:
+            user: Name of what needs it, for the error message.
+            remedy: Advice at the end of the message.
+
+        Raises:
+            ValueError: If there is none, or it has another shape than the degraded one.
+        """
+        if self.clean is None:
+            raise ValueError(f"{self.name!r} has no clean image, which {user} needs: {remedy}.")
+        if self.clean.shape != self.image.shape:
+            shapes = f"{tuple(self.clean.shape[1:])}, the degraded one {tuple(self.image.shape[1:])}"
+            raise ValueError(f"the clean image of {self.name!r} has shape {shapes}: they must be equal.")
+        return self.clean
+
 
 def count_samples(inputs: Tensor | Iterable[Item]) -> int | None:
     """Number of images if it can be known beforehand; a data loader's data set is taken to hold one image an item."""

@@ -1,23 +1,26 @@
-"""What layers are ranked by: the network, its layers and every option, the same for all images and methods."""
+"""The task of a ranking (network, layers, options) and its trials: one image along one pixel order each."""
 
-__all__ = ["PathLike", "Setup"]
+__all__ = ["Options", "Orders", "PathLike", "PathName", "Task", "Trial"]
 
-import importlib.metadata
-import platform
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from functools import cached_property
+from pathlib import Path as FilePath
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from macattr.methods.provenance import describe, hash_parameters
+from macattr.methods.provenance import hash_tensors
+from macattr.methods.reductions import REDUCTIONS
 from macattr.methods.samples import Sample
-from macattr.paths.inputs import BlurPath, LinearPath, MaskAttributePath, Path, Reference, resolve_reference
+from macattr.paths import presets
+from macattr.paths.inputs import Gate, MaskAttributePath, Path, Reference, resolve_reference
 from macattr.paths.objectives import Distance, Objective
-from macattr.paths.presets import Preset
-
-WalkName = Literal["mask", "twin", "line", "tail", "blur", "restore"]
+from macattr.paths.presets import RANKING, MacTag, Preset
+from macattr.statistics.stopping import StableTop
 
 PathName = Literal["mask", "line", "tail", "blur", "restore"]
 
@@ -25,171 +28,281 @@ PathLike = PathName | Callable[[Tensor], Path]
 """A path by its name, or a function from an image (1, C, H, W) to one."""
 
 Orders = int | Tensor | Callable[[Tensor], Tensor]
+"""Number of random pixel orders, the orders (orders, H*W), or a function from an image (1, C, H, W) to one order."""
 
-BLUR_SIGMA = 1.2
-"""Width in pixels at the start of the blur path: that of LAM (Gu & Dong 2021)."""
+LARGEST_SEED = 2**63 - 1
+"""The largest seed: files hold 64-bit integers."""
 
 
 @dataclass(frozen=True)
-class Setup:
+class Options:
+    """How layers are ranked: the arguments of :func:`macattr.rank_layers`, where each is explained."""
+
+    r: float | None = None
+    n_steps: int | None = None
+    gate: Gate | None = None
+    delta: float | None = None
+    groups: int | None = None
+    include_end: bool | None = None
+    tag: MacTag | None = None
+    objective: Objective | None = None
+    preset: Preset | str | None = None
+    baselines: Reference | None = None
+    path: PathLike | None = None
+    orders: Orders = 1
+    patch_size: int = 1
+    seed: int | None = None
+    reduction: str = "mean_abs"
+    loss: Objective | None = None
+    start_weights: Mapping[str, Tensor] | None = None
+    additional_forward_args: tuple[object, ...] = ()
+    internal_batch_size: int | None = None
+    memory_budget: float | None = None
+    until: StableTop | None = None
+    tolerance: float | None = None
+    step_error: bool = False
+    parts: FilePath | str | None = None
+    show_progress: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("r", "delta", "tolerance", "memory_budget"):
+            self._set(name, _as_number(name, getattr(self, name)))
+        for name in ("n_steps", "groups", "patch_size", "internal_batch_size"):
+            self._set(name, _as_count(name, getattr(self, name)))
+        if self.seed is not None and (_as_whole("seed", self.seed) < 0 or self.seed > LARGEST_SEED):
+            raise ValueError(f"`seed` must be a whole number from 0 to 2**63 - 1, got {self.seed}.")
+        if self.reduction not in REDUCTIONS:
+            raise ValueError(f"`reduction` must be one of {', '.join(REDUCTIONS)}, got {self.reduction!r}.")
+        if self.tolerance is not None and self.n_steps is not None:
+            raise ValueError("`tolerance` and `n_steps` exclude each other: a tolerance chooses the steps.")
+        self._set("orders", _as_orders(self.orders))
+        self._set("preset", _as_preset(self.preset))
+        self._set("additional_forward_args", _as_arguments(self.additional_forward_args))
+        self.resolve()
+
+    def _set(self, name: str, value: object) -> None:
+        """Replace a field by its checked value."""
+        object.__setattr__(self, name, value)
+
+    def resolve(self) -> Preset:
+        """The preset with every field that was given in place of its own.
+
+        Raises:
+            ValueError: If one of them is out of range or has no effect.
+        """
+        base = RANKING if self.preset is None else self.preset
+        if isinstance(base, str):
+            base = _as_preset(base) or RANKING
+        names = ("r", "n_steps", "gate", "delta", "groups", "include_end", "tag", "objective")
+        return base.override(**{name: getattr(self, name) for name in names})
+
+    def given(self) -> dict[str, object]:
+        """The fields that differ from their defaults, by name."""
+        defaults = Options.__dataclass_fields__
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if not (value is defaults[name].default or (_is_plain(value) and value == defaults[name].default))
+        }
+
+
+def _is_plain(value: object) -> bool:
+    """Whether ``==`` compares a value as a whole."""
+    return isinstance(value, int | float | str | tuple) and not (isinstance(value, tuple) and value)
+
+
+def _as_number(name: str, value: object) -> float | None:
+    """A finite number, also where it is written as text."""
+    if value is None:
+        return None
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise ValueError(f"`{name}` must be a finite number, got {value!r}.")
+    return value if isinstance(value, int | float) else number
+
+
+def _as_whole(name: str, value: object) -> int:
+    """A whole number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer) or value != int(value):
+        raise ValueError(f"`{name}` must be a whole number, got {value!r}.")
+    return int(value)
+
+
+def _as_count(name: str, value: object) -> int | None:
+    """A whole number of at least 1."""
+    if value is None:
+        return None
+    if (count := _as_whole(name, value)) < 1:
+        raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    return count
+
+
+def _as_orders(orders: object) -> Orders:
+    """Pixel orders: their number, a tensor (orders, H*W) or a function."""
+    if callable(orders):
+        return orders
+    if isinstance(orders, np.ndarray | list | tuple):
+        orders = torch.as_tensor(np.asarray(orders))
+    if isinstance(orders, Tensor):
+        if orders.dim() not in (1, 2) or not orders.numel():
+            raise ValueError(f"`orders` must have the shape (orders, H*W), got {tuple(orders.shape)}.")
+        return orders if orders.dim() == 2 else orders[None]
+    if isinstance(orders, bool) or not isinstance(orders, int | np.integer):
+        raise ValueError(f"`orders` must be a number, a tensor (orders, H*W) or a function, got {orders!r}.")
+    if orders < 1:
+        raise ValueError(f"`orders` must be at least 1, got {orders}.")
+    return int(orders)
+
+
+def _as_preset(preset: object) -> Preset | None:
+    """A preset, also by its name."""
+    if preset is None or isinstance(preset, Preset):
+        return preset
+    names = [name.lower() for name, value in vars(presets).items() if isinstance(value, Preset)]
+    if not isinstance(preset, str) or preset.lower() not in names:
+        raise ValueError(f"`preset` must be a Preset or one of {', '.join(names)}, got {preset!r}.")
+    named: Preset = getattr(presets, preset.upper())
+    return named
+
+
+def _as_arguments(arguments: object) -> tuple[object, ...]:
+    """Further positional arguments as a tuple."""
+    return tuple(arguments) if isinstance(arguments, tuple | list) else (arguments,)
+
+
+@dataclass(frozen=True)
+class Task:
     """Everything that does not depend on the image.
 
     Args:
         model: Network, in eval mode.
         layers: Modules by name.
-        options: Mask path, nodes and objective.
-        walk: Path that replaces that of every path method; None leaves each its own.
-        orders: Number of random pixel orders, the orders, or a function from an image to its order.
-        baselines: Reference input; None: the model's ``reference_input`` if it has one, else 0.
-        patch_size: Side in pixels of the blocks that are revealed together.
-        seed: Seed of everything random.
-        reduction: From neurons to a layer's score, by name.
-        loss: What parameter-based methods differentiate; None: mean absolute error to the clean image.
-        start_weights: Parameters by name at the other end of a path in weight space.
-        forward_args: Further positional arguments of the model, before those of the image.
-        internal_batch_size: Nodes in one forward pass; None chooses by memory.
-        memory_budget: Bytes for activations and sums.
+        options: How they are ranked.
     """
 
     model: nn.Module
     layers: Mapping[str, nn.Module]
-    options: Preset
-    walk: PathLike | None = None
-    orders: Orders = 1
-    baselines: Reference | None = None
-    patch_size: int = 1
-    seed: int = 0
-    reduction: str = "mean_abs"
-    loss: Objective | None = None
-    start_weights: Mapping[str, Tensor] | None = None
-    forward_args: tuple[object, ...] = ()
-    internal_batch_size: int | None = None
-    memory_budget: float | None = None
+    options: Options = Options()
+
+    @cached_property
+    def preset(self) -> Preset:
+        """Nodes, mask path and objective, with the options in place of the preset's fields."""
+        return self.options.resolve()
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything random."""
+        return self.options.seed or 0
 
     @property
     def order_count(self) -> int:
         """Pixel orders for every image."""
-        if isinstance(self.orders, int):
-            return self.orders
-        return len(self.orders) if isinstance(self.orders, Tensor) else 1
-
-    def order(self, sample: Sample, index: int) -> Tensor | None:
-        """Pixel order number ``index`` of an image; None: a random one."""
-        if isinstance(self.orders, int):
-            return None
-        return self.orders[index] if isinstance(self.orders, Tensor) else self.orders(sample.image)
-
-    def with_steps(self, n_steps: int) -> "Setup":
-        """The same with another number of steps."""
-        return replace(self, options=replace(self.options, n_steps=n_steps))
+        orders = self.options.orders
+        if isinstance(orders, int):
+            return orders
+        return len(orders) if isinstance(orders, Tensor) else 1
 
     @property
     def reference(self) -> Reference:
-        """The reference input: what was given, else the model's own, else 0."""
+        """The reference input: the option ``baselines``, else the model's own, else 0."""
         own: Reference = getattr(self.model, "reference_input", 0.0)
-        return own if self.baselines is None else self.baselines
+        return own if self.options.baselines is None else self.options.baselines
+
+    def with_steps(self, n_steps: int) -> "Task":
+        """The same task with another number of steps."""
+        return replace(self, options=replace(self.options, n_steps=n_steps, tolerance=None))
+
+    def trial(self, sample: Sample, number: int, index: int) -> "Trial":
+        """The trial of an image along one of its pixel orders.
+
+        Args:
+            sample: The image.
+            number: Number of the image in the run; with ``index`` it decides the random order.
+            index: Number of the pixel order.
+        """
+        seed = np.random.SeedSequence([self.seed, number, index]).generate_state(1)[0]
+        return Trial(self, sample, index, int(seed))
 
     def arguments(self, sample: Sample) -> tuple[object, ...]:
         """Further positional arguments of the model for an image."""
-        return (*self.forward_args, *sample.forward_args)
-
-    def path(self, walk: WalkName | PathLike, sample: Sample, order: Tensor | None, seed: int) -> Path:
-        """The path of that name for an image.
-
-        Args:
-            walk: ``mask`` reveals hidden pixels; ``twin`` is the same in reversed order, so that the pixels hidden at
-                its start are, at r = 0.5, those that the other shows; ``line`` runs from the reference input; ``tail``
-                is the last share r of it; ``blur`` sharpens; ``restore`` is the line from the image to its clean one.
-            sample: The image.
-            order: Reveal order, or None for a random one from ``seed``.
-            seed: Seed of the random order.
-
-        Raises:
-            ValueError: If the name is unknown, or the image has no clean one where the path needs it.
-        """
-        image = sample.image
-        if callable(walk):
-            return walk(image)
-        if walk == "blur":
-            return BlurPath(image, BLUR_SIGMA)
-        if walk == "restore":
-            return LinearPath((self.clean(sample, "the path 'restore'"),), (image,))
-        if walk in ("line", "tail"):
-            start = 0.0 if walk == "line" else 1 - self.options.r
-            return LinearPath((image,), (resolve_reference(self.reference, image),), (start, 1.0))
-        if walk not in get_args(WalkName):
-            raise ValueError(f"`path` must be one of {', '.join(get_args(PathName))} or a function, got {walk!r}.")
-        return self.mask_path(sample, order, seed, twin=walk == "twin")
-
-    def mask_path(self, sample: Sample, order: Tensor | None, seed: int, twin: bool = False) -> MaskAttributePath:
-        """The mask path of an image, or its twin.
-
-        Args:
-            sample: The image.
-            order: Reveal order, or None for a random one from ``seed``.
-            seed: Seed of the random order.
-            twin: Whether it is walked in reversed order.
-        """
-        reference = resolve_reference(self.reference, sample.image)
-        path = self.options.path(sample.image, reference, order, seed, self.patch_size)
-        return path.reversed() if twin else path
-
-    def clean(self, sample: Sample, user: str) -> Tensor:
-        """The clean image of a sample.
-
-        Raises:
-            ValueError: If it has none.
-        """
-        if sample.clean is None:
-            raise ValueError(f"{sample.name!r} has no clean image, which {user} needs: give a mapping with `clean`.")
-        if sample.clean.shape != sample.image.shape:
-            shapes = f"{tuple(sample.clean.shape[1:])}, the degraded one {tuple(sample.image.shape[1:])}"
-            raise ValueError(f"the clean image of {sample.name!r} has shape {shapes}: they must be equal.")
-        return sample.clean
+        return (*self.options.additional_forward_args, *sample.forward_args)
 
     def sample_loss(self, sample: Sample, user: str) -> Objective:
-        """What parameter-based methods differentiate: ``loss``, else the mean absolute error to the clean image.
+        """Loss of an image: the option ``loss``, else the mean absolute error to the clean image.
+
+        Args:
+            sample: The image.
+            user: Name of what needs the loss, for the error message.
 
         Raises:
-            ValueError: If the sample has no clean image and there is no ``loss``.
+            ValueError: If there is neither.
         """
-        if self.loss is not None:
-            return self.loss
-        if sample.clean is None:
+        if self.options.loss is not None:
+            return self.options.loss
+        return Distance(sample.require_clean(user, "give a mapping with `clean`, or a `loss`"))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One image along one pixel order.
+
+    Args:
+        task: Network, layers and options.
+        sample: The image.
+        index: Number of the pixel order.
+        seed: Seed of a random order.
+    """
+
+    task: Task
+    sample: Sample
+    index: int = 0
+    seed: int = 0
+
+    @cached_property
+    def order(self) -> Tensor | None:
+        """The pixel order that the options give, (H*W,); None: a random one from the seed.
+
+        Raises:
+            ValueError: If a function returns no order.
+        """
+        orders = self.task.options.orders
+        if isinstance(orders, int):
+            return None
+        order = orders[self.index] if isinstance(orders, Tensor) else orders(self.sample.image)
+        if not isinstance(order, Tensor):
             raise ValueError(
-                f"{sample.name!r} has no clean image, which {user} needs: give a mapping with `clean`, or a `loss`."
+                f"the function `orders` must return a tensor (H*W,), got {type(order).__name__} for "
+                f"{self.sample.name!r}."
             )
-        return Distance(self.clean(sample, user))
+        return order
 
-    def provenance(self) -> dict[str, str | int | float]:
-        """How it was measured, as plain attributes, but for the mask path."""
-        parameter = next(self.model.parameters(), torch.empty(0))
-        low = torch.is_autocast_enabled(parameter.device.type)
-        return {
-            "preset": self.options.name,
-            "n_steps": self.options.n_steps,
-            "quadrature": self.options.method,
-            "include_end": int(self.options.include_end),
-            "objective": describe(self.options.objective),
-            "across_images": self.options.across_images,
-            "baselines": describe(self.reference),
-            "model": type(self.model).__name__,
-            "model_sha256": hash_parameters(self.model),
-            "dtype": str(torch.get_autocast_dtype(parameter.device.type) if low else parameter.dtype),
-            "device": parameter.device.type,
-            "macattr": importlib.metadata.version("macattr"),
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        }
+    @property
+    def arguments(self) -> tuple[object, ...]:
+        """Further positional arguments of the model."""
+        return self.task.arguments(self.sample)
 
-    def mask_provenance(self) -> dict[str, str | int | float]:
-        """The options of the mask path alone."""
-        options = self.options
-        return {
-            "r": options.r,
-            "gate": options.gate,
-            "delta": options.delta if options.gate != "fade" else "",
-            "groups": options.n_groups if options.gate == "fade" else "",
-            "patch_size": self.patch_size,
-            "seed": self.seed if isinstance(self.orders, int) else "orders were given",
-        }
+    @property
+    def reference(self) -> Tensor:
+        """The reference input, in the shape of the image."""
+        return resolve_reference(self.task.reference, self.sample.image)
+
+    def mask_path(self, twin: bool = False) -> MaskAttributePath:
+        """The mask path of the image.
+
+        Args:
+            twin: Whether pixels are revealed in the reversed order: at r = 0.5, what one path hides at its start the
+                other shows.
+        """
+        path = self.task.preset.path(
+            self.sample.image, self.reference, self.order, seed=self.seed, patch_size=self.task.options.patch_size
+        )
+        return path.reversed() if twin else path
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the image, its clean image, its order and its arguments, first 16 digits."""
+        sample = self.sample
+        return hash_tensors(sample.image, sample.clean, self.order, *sample.forward_args)

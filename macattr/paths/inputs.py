@@ -1,6 +1,15 @@
 """Paths through the input: from the reference to the image, along a line, by revealing pixels, or by deblurring."""
 
-__all__ = ["BlurPath", "LinearPath", "MaskAttributePath", "Path", "order_by_score", "random_order", "reveal_gate"]
+__all__ = [
+    "BlurPath",
+    "LinearPath",
+    "MaskAttributePath",
+    "Path",
+    "check_masked_fraction",
+    "order_by_score",
+    "random_order",
+    "reveal_gate",
+]
 
 import math
 from collections.abc import Callable
@@ -146,13 +155,10 @@ class MaskAttributePath:
     interval: tuple[float, float] = (math.nan, math.nan)
 
     def __post_init__(self) -> None:
-        if not 0 < self.r <= 1:
-            raise ValueError(
-                f"`r` must lie in (0, 1], got {self.r}: it is the masked fraction at the start of the path."
-            )
+        check_masked_fraction(self.r)
         if self.gate not in ("fade", "sigmoid", "one_sided"):
             raise ValueError(f"`gate` must be 'fade', 'sigmoid' or 'one_sided', got {self.gate!r}.")
-        if self.delta <= 0:
+        if not self.delta > 0 or math.isinf(self.delta):
             raise ValueError(f"`delta` must be positive, got {self.delta}: it is the sharpness of the sigmoid gates.")
         if self.patch_size < 1 or self.groups < 1:
             raise ValueError(f"`patch_size` and `groups` must be at least 1, got {self.patch_size} and {self.groups}.")
@@ -318,6 +324,12 @@ def order_by_score(
     if bool(blocks.isnan().any()):
         raise ValueError("`score` holds NaN, or both infinities in a block, which have no place in an order.")
     return blocks.reshape(*score.shape[:-2], -1).argsort(dim=-1, descending=descending, stable=True)
+
+
+def check_masked_fraction(r: float) -> None:
+    """Raise ValueError unless ``r`` lies in (0, 1]."""
+    if not 0 < r <= 1:
+        raise ValueError(f"`r` must lie in (0, 1], got {r}: it is the masked fraction at the start of the path.")
 
 
 def _check_images(inputs: Tensor, path: str) -> None:

@@ -1,19 +1,24 @@
 """Presets of mask attribute conductance: ours, the paper's, the authors' scripts'."""
 
-__all__ = ["DEFAULT", "OFFICIAL", "PAPER", "RANKING", "Preset"]
+__all__ = ["CAPTUM_ONLY", "DEFAULT", "MOST_STEPS", "OFFICIAL", "PAPER", "RANKING", "MacTag", "Preset"]
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal, get_args
 
 from torch import Tensor
 
-from macattr.paths.inputs import Gate, MaskAttributePath, Path, random_order
+from macattr.paths.inputs import Gate, MaskAttributePath, Path, check_masked_fraction, random_order
 from macattr.paths.objectives import GradientMagnitude, Objective
-from macattr.paths.partitions import CaptumMethod, Partition, Tag, captum_nodes, tagged_partition
+from macattr.paths.partitions import Partition, captum_nodes, tagged_partition
 
-MacMethod = Literal["riemann_left", "riemann_right", "riemann_trapezoid", "riemann_middle", "gausslegendre"]
+MacTag = Literal["left", "right", "trapezoid", "riemann_middle", "gausslegendre"]
+"""Where the gradient is taken; the last two are Captum's nodes, with the gradient at the left end."""
 
 CAPTUM_ONLY = ("riemann_middle", "gausslegendre")
+
+MOST_STEPS = 100_000
+"""Largest number of steps; a sharper path is refused before it runs for days."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +32,10 @@ class Preset:
         gate: How a pixel changes from hidden to visible; see :class:`macattr.paths.inputs.MaskAttributePath`.
         delta: Sharpness of the ``sigmoid`` and ``one_sided`` gates.
         groups: Groups of pixels of the ``fade`` gate; None: one for every 10 steps, at most 5.
-        method: ``riemann_left | right | trapezoid`` take the gradient there on nodes that include both ends;
-            ``riemann_middle`` and ``gausslegendre`` are Captum's nodes, left-tagged.
+        tag: Where the gradient is taken: ``left``, ``right`` or ``trapezoid`` on nodes that include both ends;
+            ``riemann_middle`` and ``gausslegendre`` are Captum's nodes, with the gradient at the left end.
         include_end: Whether the whole image is the last node.
-        objective: What of the output is explained.
+        objective: Scalar function of the output whose change is attributed, (B, ...) to (B,).
         across_images: How scores of images are combined, ``mean`` or ``sum``.
     """
 
@@ -40,70 +45,67 @@ class Preset:
     gate: Gate = "fade"
     delta: float = 1e4
     groups: int | None = None
-    method: MacMethod = "riemann_trapezoid"
+    tag: MacTag = "trapezoid"
     include_end: bool = True
     objective: Objective = field(default_factory=GradientMagnitude)
     across_images: Literal["mean", "sum"] = "mean"
 
-    def override(
-        self,
-        *,
-        r: float | None = None,
-        n_steps: int | None = None,
-        gate: Gate | None = None,
-        delta: float | None = None,
-        groups: int | None = None,
-        method: MacMethod | None = None,
-        include_end: bool | None = None,
-        objective: Objective | None = None,
-    ) -> "Preset":
-        """The same with every argument that is not None in place of its own value.
+    def override(self, **changes: object) -> "Preset":
+        """The same preset with some fields replaced.
 
         Args:
-            r: Share of pixels hidden at the start of the path.
-            n_steps: Increments of alpha.
-            gate: How a pixel changes from hidden to visible.
-            delta: Sharpness of the ``sigmoid`` and ``one_sided`` gates.
-            groups: Groups of pixels of the ``fade`` gate.
-            method: Where the gradient is taken.
-            include_end: Whether the whole image is the last node.
-            objective: What of the output is explained.
+            **changes: New values by field; None keeps the field as it is.
 
         Raises:
-            ValueError: If an argument would have no effect, or is out of range.
+            ValueError: If a field does not exist, would have no effect, or is out of range.
         """
-        given = {
-            "r": r, "n_steps": n_steps, "gate": gate, "delta": delta, "groups": groups, "method": method,
-            "include_end": include_end, "objective": objective,
-        }  # fmt: skip
-        options = replace(self, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-        if delta is not None and options.gate == "fade":
+        if unknown := sorted(changes.keys() - {field.name for field in fields(self)}):
+            raise ValueError(f"a preset has no {unknown[0]!r}; it has {', '.join(f.name for f in fields(self))}.")
+        given = {name for name, value in changes.items() if value is not None}
+        changed = replace(self, **{name: changes[name] for name in given})  # type: ignore[arg-type]
+        changed.refuse_idle(given)
+        changed.refuse_invalid()
+        return changed
+
+    def refuse_idle(self, given: Collection[str]) -> None:
+        """Raise ValueError if one of the fields that were given has no effect beside the others.
+
+        Args:
+            given: Names of the fields that were given.
+        """
+        if "delta" in given and self.gate == "fade":
             raise ValueError(
-                f"`delta` = {delta} has no effect on the 'fade' gate: choose gate='sigmoid' or 'one_sided'."
+                f"`delta` = {self.delta} has no effect on the 'fade' gate: choose gate='sigmoid' or 'one_sided'."
             )
-        if groups is not None and options.gate != "fade":
-            raise ValueError(f"`groups` = {groups} has no effect on the {options.gate!r} gate: choose gate='fade'.")
-        if include_end is not None and options.method in CAPTUM_ONLY:
-            raise ValueError(f"`include_end` = {include_end} has no effect on the nodes of {options.method!r}.")
-        if not 0 < options.r <= 1:
+        if "groups" in given and self.gate != "fade":
+            raise ValueError(f"`groups` = {self.groups} has no effect on the {self.gate!r} gate: choose gate='fade'.")
+        if "include_end" in given and self.tag in CAPTUM_ONLY:
+            raise ValueError(f"`include_end` = {self.include_end} has no effect on the nodes of {self.tag!r}.")
+
+    def refuse_invalid(self) -> None:
+        """Raise ValueError if a field is out of range."""
+        check_masked_fraction(self.r)
+        if isinstance(self.n_steps, bool) or int(self.n_steps) != self.n_steps:
+            raise ValueError(f"`n_steps` must be a whole number, got {self.n_steps}.")
+        if self.n_steps < 1:
+            raise ValueError(f"`n_steps` must be at least 1, got {self.n_steps}.")
+        if self.n_steps > MOST_STEPS:
             raise ValueError(
-                f"`r` must lie in (0, 1], got {options.r}: it is the masked fraction at the start of the path."
+                f"`n_steps` must be at most {MOST_STEPS:,}, got {self.n_steps:,}: each takes a forward pass and back."
             )
-        if options.n_steps < 1:
-            raise ValueError(f"`n_steps` must be at least 1, got {options.n_steps}.")
-        if options.method not in get_args(MacMethod):
-            raise ValueError(f"`method` must be one of {', '.join(get_args(MacMethod))}, got {options.method!r}.")
-        return options
+        for name, choices in (("tag", get_args(MacTag)), ("gate", get_args(Gate))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
 
     @property
     def n_nodes(self) -> int:
         """Number of positions on the path at which the network is evaluated."""
-        return self.n_steps + (self.include_end or self.method in CAPTUM_ONLY)
+        return self.n_steps + (self.include_end or self.tag in CAPTUM_ONLY)
 
     @property
     def order_of_convergence(self) -> int:
         """Power of the step with which a sum's error falls on a smooth path."""
-        return 2 if self.method == "riemann_trapezoid" else 1
+        return 2 if self.tag == "trapezoid" else 1
 
     @property
     def n_groups(self) -> int:
@@ -132,9 +134,15 @@ class Preset:
             count = -(-inputs.shape[-2] // max(1, patch_size)) * -(-inputs.shape[-1] // max(1, patch_size))
             order = random_order(count, seed)
         return MaskAttributePath(
-            inputs, order.to(inputs.device), baselines, self.r, self.gate, self.delta,
-            self.n_groups if self.gate == "fade" else 1, patch_size,
-        )  # fmt: skip
+            inputs,
+            order.to(inputs.device),
+            baselines,
+            r=self.r,
+            gate=self.gate,
+            delta=self.delta,
+            groups=self.n_groups if self.gate == "fade" else 1,
+            patch_size=patch_size,
+        )
 
     def partition(self, path: Path) -> Partition:
         """Nodes on the path.
@@ -142,11 +150,9 @@ class Preset:
         Args:
             path: The path; its interval and groups place the nodes.
         """
-        if self.method in CAPTUM_ONLY:
-            captum: CaptumMethod = self.method
-            return captum_nodes(path.interval, self.n_steps + 1, captum)
-        tags: dict[str, Tag] = {"riemann_left": "left", "riemann_right": "right", "riemann_trapezoid": "trapezoid"}
-        return tagged_partition(path.interval, self.n_steps, tags[self.method], path.groups, self.include_end)
+        if self.tag == "riemann_middle" or self.tag == "gausslegendre":
+            return captum_nodes(path.interval, self.n_steps + 1, self.tag)
+        return tagged_partition(path.interval, self.n_steps, self.tag, path.groups, self.include_end)
 
 
 DEFAULT = Preset()
@@ -155,11 +161,15 @@ DEFAULT = Preset()
 RANKING = Preset("ranking", n_steps=30)
 """For rankings, where images matter more than steps: a seventh of the evaluations of :data:`DEFAULT`."""
 
-PAPER = Preset("paper", gate="sigmoid", method="riemann_left")
+PAPER = Preset("paper", gate="sigmoid", tag="left")
 """As printed by Qin et al. 2024 (Eq. 6, 8, 9 with its misprints corrected); the objective is not stated there."""
 
 OFFICIAL = Preset(
-    "official", gate="one_sided", method="riemann_right", include_end=False, objective=GradientMagnitude(0.0),
+    "official",
+    gate="one_sided",
+    tag="right",
+    include_end=False,
+    objective=GradientMagnitude(0.0),
     across_images="sum",
-)  # fmt: skip
+)
 """What the authors' scripts compute. Their reference input is 0 after ImageNet normalisation, i.e. the mean colour."""

@@ -2,7 +2,7 @@
 
 __all__ = ["LayerImportance", "assemble"]
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,16 +17,30 @@ from torch import nn
 from macattr.atomic_files import write_atomically
 from macattr.layers import LayerDescription, LayerTable, describe_layers
 from macattr.methods.kinds import JointMethod, Method, PathMethod, walks_of
-from macattr.methods.provenance import describe
 from macattr.methods.readings import Reading
 from macattr.plots import plot_heatmap
 from macattr.ranking.journal import Record
-from macattr.ranking.run import Finished
+from macattr.ranking.run import RunResult
+from macattr.ranking.settings import describe_mask, describe_task
 from macattr.selection.rules import Selection, SelectionRule, select
 from macattr.selection.trainable import TrainableMask
 from macattr.statistics.certainty import IntervalMethod, bootstrap, probability_in_top, top_count, variance_components
 
 PER_LAYER = ("score", "signed_sum", "step_error")
+ALWAYS = {
+    "preset",
+    "across_images",
+    "model",
+    "model_sha256",
+    "network_sha256",
+    "dtype",
+    "device",
+    "macattr",
+    "torch",
+    "python",
+}
+"""Attributes that every ranking has."""
+
 PER_ORDER = ("input_residual", "objective_start", "objective_end", "order_seed")
 
 
@@ -246,63 +260,69 @@ class LayerImportance:
         return cls(merged.transpose("sample", "order", "layer", ...))
 
 
-def assemble(finished: Finished) -> dict[str, LayerImportance]:
+def assemble(result: RunResult) -> dict[str, LayerImportance]:
     """The rankings of a run, by the names of the methods."""
-    return {method.name: LayerImportance(_dataset(finished, method)) for method in finished.methods}
+    described = describe_task(result.task) | describe_mask(result.task)
+    return {
+        method.name: LayerImportance(_dataset(result, method, _attributes(result, method, described)))
+        for method in result.methods
+    }
 
 
-def _dataset(finished: Finished, method: Method) -> xr.Dataset:
+def _dataset(result: RunResult, method: Method, attributes: Mapping[str, str | int | float]) -> xr.Dataset:
     """One method's measurements."""
-    setup = finished.setup
-    if isinstance(method, JointMethod):
-        whole = Record("all images", "", 0, 0, "", {})
-        cost = len(finished.records) * method.cost(setup)
-        rows = [(whole, [Reading.plain(finished.joint[method.name], cost)])]
-    else:
-        rows = [
-            (records[0], [record.readings[method.name] for record in records if method.name in record.readings])
-            for records in finished.records
-        ]
-    described = pd.DataFrame([asdict(description) for description in describe_layers(dict(setup.layers))])
+    layers = dict(result.task.layers)
+    rows = _rows(result, method)
 
     def stack(name: str) -> np.ndarray:
         return np.array([[getattr(reading, name) for reading in readings] for _, readings in rows])
 
     dims = ("sample", "order", "layer")
+    records = [record for record, _ in rows]
+    described = pd.DataFrame([asdict(description) for description in describe_layers(layers)])
     return xr.Dataset(
         {name: (dims, stack(name).astype(float)) for name in PER_LAYER}
         | {name: (dims[:2], stack(name)) for name in PER_ORDER},
         coords={
-            "layer": list(setup.layers),
-            "sample": [record.name for record, _ in rows],
+            "layer": list(layers),
+            "sample": [record.name for record in records],
             "order": np.arange(len(rows[0][1])),
-            "degradation": ("sample", [record.degradation for record, _ in rows]),
-            "height": ("sample", [record.height for record, _ in rows]),
-            "width": ("sample", [record.width for record, _ in rows]),
-            "alias_of": ("layer", [finished.alias_of.get(name, name) for name in setup.layers]),
+            "degradation": ("sample", [record.degradation for record in records]),
+            "height": ("sample", [record.height for record in records]),
+            "width": ("sample", [record.width for record in records]),
+            "alias_of": ("layer", [result.alias_of.get(name, name) for name in layers]),
             "is_cut": ("layer", rows[0][1][0].is_cut),
         }
         | {name: ("layer", described[name].to_numpy()) for name in ("type", "depth", "block", "role", "parameters")},
-        attrs=_attributes(finished, method)
+        attrs=dict(attributes)
         | {"evaluations": int(stack("evaluations").sum()), "estimated_bytes": int(stack("estimated_bytes").max())},
     )
 
 
-def _attributes(finished: Finished, method: Method) -> dict[str, str | int | float]:
-    """How one method measured: only what has an effect on it."""
-    setup = finished.setup
-    known = setup.provenance() | setup.mask_provenance()
-    relevant = method.arguments(setup) | {
-        "preset", "across_images", "model", "model_sha256", "dtype", "device", "macattr", "torch", "python",
-    }  # fmt: skip
-    attributes: dict[str, str | int | float] = {"method": method.name, "unit": method.unit(setup)}
+def _rows(result: RunResult, method: Method) -> list[tuple[Record, list[Reading]]]:
+    """For every image its record and the method's readings along its pixel orders."""
+    if isinstance(method, JointMethod):
+        whole = Record(name="all images", degradation="", height=0, width=0, sha256="", readings={})
+        cost = len(result.records) * method.cost(result.task)
+        return [(whole, [Reading.plain(result.joint[method.name], cost)])]
+    return [
+        (records[0], [record.readings[method.name] for record in records if method.name in record.readings])
+        for records in result.records
+    ]
+
+
+def _attributes(
+    result: RunResult, method: Method, described: Mapping[str, str | int | float]
+) -> dict[str, str | int | float]:
+    """How one method measured: the attributes that have an effect on it."""
+    task = result.task
+    relevant = method.arguments(task) | ALWAYS
+    attributes: dict[str, str | int | float] = {"method": method.name, "unit": method.unit(task)}
     attributes |= {"source": method.source}
-    attributes |= {name: value for name, value in known.items() if name in relevant}
+    attributes |= {name: value for name, value in described.items() if name in relevant}
     if isinstance(method, PathMethod):
-        attributes |= {"path": ", ".join(map(describe, walks_of(method, setup)))}
-        attributes |= {"reduction": method.reduction or setup.reduction}
-    if finished.stability is not None and method is finished.methods[0]:
-        attributes["stability"] = finished.stability.report(
-            list(setup.layers), finished.available or len(finished.records)
-        )
+        attributes |= {"path": ", ".join(walk.name for walk in walks_of(method, task))}
+        attributes |= {"reduction": method.reduction or task.options.reduction}
+    if result.stability is not None and method is result.methods[0]:
+        attributes["stability"] = result.stability.report(list(task.layers), result.available or len(result.records))
     return attributes

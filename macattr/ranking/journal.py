@@ -1,14 +1,22 @@
 """Parts of a run on disk: one file for every finished image and pixel order."""
 
-__all__ = ["Journal", "Record", "Unit"]
+__all__ = ["SETTINGS", "Journal", "Record", "Unit", "read_settings", "remove_parts"]
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from macattr.atomic_files import write_atomically
+from macattr.methods.provenance import UNIDENTIFIED
 from macattr.methods.readings import Reading
+
+SETTINGS = "settings.json"
+"""Name of the file that says how the parts were measured."""
+
+PART = re.compile(r"\d{6,}-\d{4,}\.json")
+"""Names of the parts."""
 
 Unit = tuple[int, int]
 """Number of an image and of a pixel order."""
@@ -16,11 +24,11 @@ Unit = tuple[int, int]
 
 @dataclass(frozen=True)
 class Record:
-    """What was measured of one image along one pixel order.
+    """The readings of one image along one pixel order.
 
     Args:
         name: Name of the image.
-        degradation: What was done to it.
+        degradation: Name of its degradation.
         height: Its rows in pixels.
         width: Its columns in pixels.
         sha256: Of it, its clean image, the given pixel order and its arguments, first 16 digits.
@@ -39,32 +47,33 @@ class Journal:
     """A folder with one file for every finished image and pixel order, each written whole or not at all.
 
     Args:
-        folder: Where; None keeps nothing.
-        settings: How the run measures; a folder that was made otherwise is refused.
+        folder: Where they are kept; None keeps nothing.
+        settings: How the run measures; a folder of a run with other settings is refused.
 
     Raises:
-        ValueError: If the folder belongs to a run with other settings.
+        ValueError: If the folder belongs to a run with other settings, or a setting cannot be identified.
     """
 
     def __init__(self, folder: Path | None, settings: Mapping[str, object]) -> None:
         self.folder = folder
         if folder is None:
             return
+        refuse_unidentified(settings)
         folder.mkdir(parents=True, exist_ok=True)
-        file, text = folder / "settings.json", json.dumps(settings, indent=1, sort_keys=True)
+        file, text = folder / SETTINGS, json.dumps(settings, indent=1, sort_keys=True)
         if not file.exists():
             write_atomically(file, lambda opened: opened.write(text.encode()))
-        stored = json.loads(file.read_text())
+        stored = read_settings(file)
         wanted = json.loads(text)
         if changed := sorted(name for name in stored | wanted if stored.get(name) != wanted.get(name)):
             name = changed[0]
             raise ValueError(
                 f"{str(folder)!r} holds a run with {name} = {_short(stored.get(name))}, got {_short(wanted.get(name))}"
-                ": choose another folder, or remove this one to start anew."
+                ": choose another folder, or remove this one to start again."
             )
 
     def read(self, unit: Unit) -> Record | None:
-        """What was kept of a unit.
+        """The record of a unit, if it was kept.
 
         Raises:
             ValueError: If its file is damaged.
@@ -82,6 +91,43 @@ class Journal:
         if self.folder is not None:
             text = json.dumps(asdict(record))
             write_atomically(_part(self.folder, unit), lambda opened: opened.write(text.encode()))
+
+
+def refuse_unidentified(settings: Mapping[str, object]) -> None:
+    """Raise ValueError if a setting is an object that two processes could not compare."""
+    for name, value in settings.items():
+        if UNIDENTIFIED in str(value):
+            raise ValueError(
+                f"`parts` needs settings that can be compared, but `{name}` is {_short(value)}: pass a function, or an "
+                "instance of a frozen dataclass."
+            )
+
+
+def read_settings(file: Path) -> dict[str, object]:
+    """The settings of a run.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    try:
+        stored = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{str(file)!r} is damaged ({error}): remove its folder to start again.") from error
+    if not isinstance(stored, dict):
+        raise ValueError(f"{str(file)!r} does not hold the settings of a run: choose another folder.")
+    return stored
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the files of a journal, and its folder if nothing else is in it."""
+    if not (folder / SETTINGS).is_file():
+        return
+    for file in folder.iterdir():
+        if PART.fullmatch(file.name) and not file.is_symlink():
+            file.unlink()
+    (folder / SETTINGS).unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _part(folder: Path, unit: Unit) -> Path:

@@ -1,11 +1,12 @@
 """The main call: how important every layer of a network is, by one method or by many that share their passes."""
 
-__all__ = ["RankingInterrupted", "RankingOptions", "rank_layers", "rank_methods"]
+__all__ = ["RankingInterrupted", "rank_layers", "rank_methods", "rank_with"]
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TypedDict, Unpack
 
 import numpy as np
 from torch import Tensor, nn
@@ -15,16 +16,28 @@ from macattr.layers import LayerLike, resolve_layers
 from macattr.methods.catalogue import find_methods
 from macattr.methods.kinds import Method, PathMethod
 from macattr.methods.readings import estimate_evaluations, measure
-from macattr.methods.reductions import REDUCTIONS
 from macattr.methods.samples import Item, count_samples, iterate_samples, refuse_iterator
-from macattr.methods.task import Orders, PathLike, Setup
+from macattr.methods.task import Options, Orders, PathLike, Task, Trial
 from macattr.paths.inputs import Gate, Reference
 from macattr.paths.objectives import Objective
-from macattr.paths.presets import RANKING, MacMethod, Preset
+from macattr.paths.presets import MOST_STEPS, MacTag, Preset
 from macattr.ranking.importance import LayerImportance, assemble
-from macattr.ranking.run import Stopped, World, run
+from macattr.ranking.run import RunStopped, World, run
 from macattr.statistics.step_errors import steps_for_tolerance
 from macattr.statistics.stopping import StableTop
+
+ALWAYS_READ = {
+    "preset",
+    "additional_forward_args",
+    "internal_batch_size",
+    "memory_budget",
+    "until",
+    "parts",
+    "show_progress",
+}
+"""Options that have an effect whatever the method."""
+
+DEFAULTS = Options()
 
 SHARE_WITHIN = 0.95
 """Share of the layers whose step error a ``tolerance`` bounds: the rest scores near 0."""
@@ -48,36 +61,6 @@ class RankingInterrupted(RuntimeError):
         return next(iter(self.rankings.values()))
 
 
-class RankingOptions(TypedDict, total=False):
-    """Keyword arguments of :func:`rank_layers`, where they are explained."""
-
-    r: float | None
-    n_steps: int | None
-    gate: Gate | None
-    delta: float | None
-    groups: int | None
-    include_end: bool | None
-    quadrature: MacMethod | None
-    objective: Objective | None
-    preset: Preset | None
-    baselines: Reference | None
-    path: PathLike | None
-    orders: Orders
-    patch_size: int
-    seed: int | None
-    reduction: str
-    loss: Objective | None
-    start_weights: Mapping[str, Tensor] | None
-    additional_forward_args: tuple[object, ...]
-    internal_batch_size: int | None
-    memory_budget: float | None
-    until: StableTop | None
-    tolerance: float | None
-    step_error: bool
-    parts: Path | str | None
-    show_progress: bool
-
-
 def rank_layers(
     model: nn.Module,
     inputs: Tensor | Iterable[Item],
@@ -90,9 +73,9 @@ def rank_layers(
     delta: float | None = None,
     groups: int | None = None,
     include_end: bool | None = None,
-    quadrature: MacMethod | None = None,
+    tag: MacTag | None = None,
     objective: Objective | None = None,
-    preset: Preset | None = None,
+    preset: Preset | str | None = None,
     baselines: Reference | None = None,
     path: PathLike | None = None,
     orders: Orders = 1,
@@ -129,9 +112,10 @@ def rank_layers(
         delta: Sharpness of the last two.
         groups: Groups of pixels of the ``fade`` gate.
         include_end: Whether the whole image is the last node.
-        quadrature: Where the gradient is taken; ``method`` of :class:`macattr.paths.presets.Preset`.
-        objective: What of the output is explained, (B, ...) to (B,).
-        preset: Bundle of defaults, e.g. :data:`macattr.paths.presets.OFFICIAL`.
+        tag: Where the gradient is taken, ``left``, ``right`` or ``trapezoid``; see
+            :class:`macattr.paths.presets.Preset`.
+        objective: Scalar function of the output whose change is attributed, (B, ...) to (B,).
+        preset: Bundle of defaults such as :data:`macattr.paths.presets.OFFICIAL`, or its name.
         baselines: Reference input; None: the model's ``reference_input`` if it has one, else 0.
         path: Path that replaces the method's own: ``mask``, ``line`` from the reference input, ``tail`` (its last
             share r), ``blur``, ``restore`` (degraded to clean), or a function from an image (1, C, H, W) to a path.
@@ -140,7 +124,7 @@ def rank_layers(
         patch_size: Side in pixels of the blocks that are revealed together.
         seed: Seed of everything random (default 0); order j of image i depends on it, i and j alone.
         reduction: From neurons to a layer's score, by name; see :data:`macattr.methods.reductions.REDUCTIONS`.
-        loss: What parameter-based methods differentiate, (B, ...) to (B,); None: the mean absolute error to ``clean``.
+        loss: Loss that parameter-based methods differentiate, (B, ...) to (B,); None: mean absolute error to ``clean``.
         start_weights: Parameters by name from which the path in weight space (``faig``) comes to the model's own.
         additional_forward_args: Further positional arguments of the model.
         internal_batch_size: Nodes in one forward pass; None chooses by memory.
@@ -167,14 +151,34 @@ def rank_layers(
         >>> sorted(importance.ranking()["layer"])
         ['0', '2']
     """
-    return rank_methods(
-        model, inputs, [method], layers, r=r, n_steps=n_steps, gate=gate, delta=delta, groups=groups,
-        include_end=include_end, quadrature=quadrature, objective=objective, preset=preset, baselines=baselines,
-        path=path, orders=orders, patch_size=patch_size, seed=seed, reduction=reduction, loss=loss,
-        start_weights=start_weights, additional_forward_args=additional_forward_args,
-        internal_batch_size=internal_batch_size, memory_budget=memory_budget, until=until, tolerance=tolerance,
-        step_error=step_error, parts=parts, show_progress=show_progress,
-    )[method]  # fmt: skip
+    options = Options(
+        r=r,
+        n_steps=n_steps,
+        gate=gate,
+        delta=delta,
+        groups=groups,
+        include_end=include_end,
+        tag=tag,
+        objective=objective,
+        preset=preset,
+        baselines=baselines,
+        path=path,
+        orders=orders,
+        patch_size=patch_size,
+        seed=seed,
+        reduction=reduction,
+        loss=loss,
+        start_weights=start_weights,
+        additional_forward_args=additional_forward_args,
+        internal_batch_size=internal_batch_size,
+        memory_budget=memory_budget,
+        until=until,
+        tolerance=tolerance,
+        step_error=step_error,
+        parts=parts,
+        show_progress=show_progress,
+    )
+    return rank_with(model, inputs, [method], layers, options)[method]
 
 
 def rank_methods(
@@ -182,7 +186,7 @@ def rank_methods(
     inputs: Tensor | Iterable[Item],
     methods: Sequence[str],
     layers: LayerLike | Sequence[LayerLike] | None = None,
-    **options: Unpack[RankingOptions],
+    **options: object,
 ) -> dict[str, LayerImportance]:
     """Rankings by several methods, by name; those that walk the same path share its passes.
 
@@ -198,86 +202,92 @@ def rank_methods(
         RankingInterrupted: As there.
         ValueError: As there.
     """
-    chosen = find_methods(methods)
-    setup = _setup(model, layers, options)
-    _check_effects(chosen, setup, options)
-    walking = [method for method in chosen if isinstance(method, PathMethod)]
-    if (tolerance := options.get("tolerance")) is not None:
-        setup = _with_enough_steps(setup, walking, inputs, tolerance)
-    parts = options.get("parts")
-    world = World.current()
-    total = count_samples(inputs)
-    evaluations = total and estimate_evaluations(chosen, setup, total)[0] // world.size
-    shown = bool(options.get("show_progress")) and world.rank == 0
-    bar = tqdm(total=evaluations, unit="node", desc=", ".join(methods)) if shown else None
-    try:
-        with nullcontext() if bar is None else bar:
-            finished = run(
-                setup, chosen, inputs,
-                drop_idle=layers is None, until=options.get("until"), parts=None if parts is None else Path(parts),
-                step_error=bool(options.get("step_error")), advance=None if bar is None else bar.update,
-                announce=None if bar is None else bar.set_postfix_str,
-            )  # fmt: skip
-    except Stopped as stopped:
-        raise RankingInterrupted(str(stopped), assemble(stopped.finished)) from stopped.__cause__
-    return assemble(finished)
+    names = [field.name for field in fields(Options)]
+    for name in options:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            raise ValueError(f"no option {name!r}; {f'did you mean {near[0]!r}?' if near else 'see rank_layers.'}")
+    return rank_with(model, inputs, methods, layers, Options(**options))  # type: ignore[arg-type]
 
 
-def _setup(model: nn.Module, layers: LayerLike | Sequence[LayerLike] | None, options: RankingOptions) -> Setup:
-    """What is measured, checked."""
+def rank_with(
+    model: nn.Module,
+    inputs: Tensor | Iterable[Item],
+    methods: Sequence[str],
+    layers: LayerLike | Sequence[LayerLike] | None = None,
+    options: Options = DEFAULTS,
+) -> dict[str, LayerImportance]:
+    """Rankings by several methods, by name, with all options in one object; see :func:`rank_methods`.
+
+    Raises:
+        RankingInterrupted: As there.
+        ValueError: As there.
+    """
     if not isinstance(model, nn.Module):
         raise ValueError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
-    reduction = options.get("reduction", "mean_abs")
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"`reduction` must be one of {', '.join(REDUCTIONS)}, got {reduction!r}.")
-    orders = options.get("orders", 1)
-    if isinstance(orders, int) and orders < 1:
-        raise ValueError(f"`orders` must be at least 1, got {orders}.")
-    if options.get("tolerance") is not None and options.get("n_steps") is not None:
-        raise ValueError("`tolerance` and `n_steps` exclude each other: a tolerance chooses the steps.")
-    preset = (options.get("preset") or RANKING).override(
-        r=options.get("r"), n_steps=options.get("n_steps"), gate=options.get("gate"), delta=options.get("delta"),
-        groups=options.get("groups"), include_end=options.get("include_end"), method=options.get("quadrature"),
-        objective=options.get("objective"),
-    )  # fmt: skip
-    return Setup(
-        model, resolve_layers(model, layers), preset, options.get("path"), orders, options.get("baselines"),
-        options.get("patch_size", 1), options.get("seed") or 0, reduction, options.get("loss"),
-        options.get("start_weights"), tuple(options.get("additional_forward_args", ())),
-        options.get("internal_batch_size"), options.get("memory_budget"),
-    )  # fmt: skip
+    chosen = find_methods(methods)
+    task = Task(model, resolve_layers(model, layers), options)
+    refuse_idle(chosen, task)
+    if options.tolerance is not None:
+        walking = [method for method in chosen if isinstance(method, PathMethod)]
+        task = _with_enough_steps(task, walking, inputs, options.tolerance)
+    world = World.current()
+    total = count_samples(inputs)
+    evaluations = total and estimate_evaluations(chosen, task, total)[0] // world.size
+    is_shown = options.show_progress and world.rank == 0
+    bar = tqdm(total=evaluations, unit="pass", desc=", ".join(methods)) if is_shown else None
+    try:
+        with nullcontext() if bar is None else bar:
+            result = run(
+                task,
+                chosen,
+                inputs,
+                drop_idle=layers is None,
+                advance=None if bar is None else bar.update,
+                announce=None if bar is None else bar.set_postfix_str,
+            )
+    except RunStopped as stopped:
+        raise RankingInterrupted(str(stopped), assemble(stopped.result)) from stopped.__cause__
+    return assemble(result)
 
 
-def _check_effects(methods: Sequence[Method], setup: Setup, options: RankingOptions) -> None:
-    """Raise for an option that none of the methods reads."""
-    defaults = {"orders": 1, "patch_size": 1, "reduction": "mean_abs", "step_error": False}
-    effective = set().union(*(method.arguments(setup) for method in methods))
+def refuse_idle(methods: Sequence[Method], task: Task) -> None:
+    """Raise ValueError for an option that was given and that none of the methods reads."""
+    effective = set().union(*(method.arguments(task) for method in methods))
     effective |= {"tolerance", "step_error"} if "n_steps" in effective else set()
-    always = {"preset", "additional_forward_args", "internal_batch_size", "memory_budget", "until", "parts"}
-    for name, value in options.items():
-        usual = isinstance(value, int | str) and value == defaults.get(name)
-        given = value is not None and not usual
-        if given and name not in effective | always | {"show_progress"}:
+    for name, value in task.options.given().items():
+        if name not in effective | ALWAYS_READ:
             names = ", ".join(repr(method.name) for method in methods)
             raise ValueError(f"`{name}` = {str(value)[:40]} has no effect on the ranking by {names}: leave it out.")
 
 
 def _with_enough_steps(
-    setup: Setup, methods: Sequence[PathMethod], inputs: Tensor | Iterable[Item], tolerance: float
-) -> Setup:
-    """The same with as many steps as the first image needs."""
+    task: Task, methods: Sequence[PathMethod], inputs: Tensor | Iterable[Item], tolerance: float
+) -> Task:
+    """The same task with as many steps as the first image needs."""
     refuse_iterator(inputs, "`tolerance` looks at the first image twice")
-    sample = next(iterate_samples(inputs, setup.model))
+    sample = next(iterate_samples(inputs, task.model))
+    measured = replace(task, options=replace(task.options, step_error=True))
     along = [method for method in methods if method.reads == "path"]
-    readings = measure(setup, along, sample, setup.order(sample, 0), setup.seed, step_error=True)
+    readings = measure(Trial(measured, sample, seed=task.seed), along)
     errors = [
         error / abs(score)
         for reading in readings.values()
         for error, score in zip(reading.step_error, reading.score, strict=True)
         if score and np.isfinite(error)
     ]
+    preset = task.preset
     steps = steps_for_tolerance(
-        np.array(errors), setup.options.n_steps, tolerance, order=setup.options.order_of_convergence,
-        share=SHARE_WITHIN, multiple=10,
-    )  # fmt: skip
-    return setup.with_steps(steps)
+        np.array(errors),
+        preset.n_steps,
+        tolerance,
+        order=preset.order_of_convergence,
+        share=SHARE_WITHIN,
+        multiple=10,
+    )
+    if steps > MOST_STEPS:
+        raise ValueError(
+            f"`tolerance` = {tolerance:g} would take {steps:,} steps an image, more than {MOST_STEPS:,}: raise it, or "
+            "give `n_steps`."
+        )
+    return task.with_steps(steps)

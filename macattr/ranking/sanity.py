@@ -4,7 +4,6 @@ __all__ = ["randomisation_test", "randomised"]
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from macattr.layers import resolve_layers
 from macattr.methods.samples import Item, refuse_iterator
-from macattr.ranking.rank import RankingOptions, rank_layers
+from macattr.ranking.rank import rank_methods
 from macattr.statistics.certainty import ranks, top_count
 
 SUSPECT = 0.9
@@ -61,7 +60,7 @@ def randomisation_test(
     cascading: bool = True,
     steps: int = 4,
     fraction: float = 0.1,
-    **options: Unpack[RankingOptions],
+    **options: object,
 ) -> pd.DataFrame:
     """How a ranking changes when layers lose what they learned.
 
@@ -91,14 +90,14 @@ def randomisation_test(
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1, got {steps}: it is the number of groups of layers.")
     refuse_iterator(inputs, "the test walks over the images several times")
-    first = rank_layers(model, inputs, method, **options).scores()
+    first = rank_methods(model, inputs, [method], None, **options)[method].scores()
     names, original = first["layer"].values.tolist(), first.values
     groups = [list(group) for group in np.array_split(names, min(steps, len(names)))][::-1]
     rows = []
     for number, group in enumerate(groups):
         lost = [name for some in groups[: number + 1] for name in some] if cascading else group
         with randomised(model, lost):
-            scores = rank_layers(model, inputs, method, names, **options).scores().values
+            scores = rank_methods(model, inputs, [method], names, **options)[method].scores().values
         k = top_count(fraction, len(names))
         both = ((ranks(scores) <= k) & (ranks(original) <= k)).sum()
         rows.append(

@@ -52,9 +52,15 @@ def test_rank_writes_what_it_prints(model, folder, tmp_path, capsys):
     main(["rank", "--model", model, "--images", str(folder), "--out", str(out), "--n-steps", "4", "--fraction", "0.5"])
     printed = capsys.readouterr().out
     ranking = LayerImportance.load(out / "importance.nc").ranking()
-    assert sorted(file.name for file in out.iterdir()) == ["heatmap.png", "importance.nc", "ranking.csv", "report.html"]
+    names = ["heatmap.png", "importance.nc", "ranking.csv", "report.html", "run.json"]
+    assert sorted(file.name for file in out.iterdir()) == names
     assert ranking["layer"][0] in printed
-    for part in ("3 images x 1 pixel orders x 5 nodes = 15 evaluations", "input residual", "report.html\n", "next, on"):
+    for part in (
+        "3 images x 5 points of the path = 15 forward and backward passes",
+        "input residual",
+        "report.html\n",
+        "next: ",
+    ):
         assert part in printed
 
 
@@ -72,7 +78,7 @@ def test_crop_and_limit_bound_the_work(model, folder, tmp_path):
 
 def test_a_dry_run_estimates_and_writes_nothing(model, folder, tmp_path, capsys):
     main(["rank", "--model", model, "--images", str(folder), "--out", str(tmp_path / "out"), "--dry-run"])
-    assert "s an evaluation" in capsys.readouterr().out
+    assert "s for a pass" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
 
 

@@ -12,10 +12,10 @@ from macattr.methods.catalogue import METHODS, find_methods, register_method
 from macattr.methods.kinds import JointMethod, SampleMethod
 from macattr.methods.readings import estimate_evaluations, plan_sweeps
 from macattr.methods.reductions import REDUCTIONS
-from macattr.methods.task import Setup
+from macattr.methods.task import Options, Task
 from macattr.paths.inputs import LinearPath, MaskAttributePath, order_by_score, random_order
 from macattr.paths.objectives import Distance, HiddenDistance, OutputSum
-from macattr.paths.presets import OFFICIAL, RANKING
+from macattr.paths.presets import OFFICIAL
 from macattr.ranking.rank import rank_layers, rank_methods
 
 LAYERS = ["first", "norm", "last"]
@@ -227,7 +227,7 @@ def test_methods_together_give_what_each_gives_alone(network, pairs):
     together = rank_methods(network, pairs, names, n_steps=10, orders=2)
     for name in names:
         options = {"n_steps": 10, "orders": 2}
-        effective = METHODS[name].arguments(Setup(network, {}, RANKING, orders=2))
+        effective = METHODS[name].arguments(Task(network, {}, Options(orders=2)))
         alone = rank_layers(network, pairs, name, **{k: v for k, v in options.items() if k in effective})
         np.testing.assert_allclose(together[name].values, alone.values, rtol=1e-12)
 
@@ -237,15 +237,15 @@ def test_methods_together_give_what_each_gives_alone(network, pairs):
     [
         (["mac", "drift", "attribution_patching", "activation", "grad_x_activation"], {}, 1),
         (["mac", "conductance", "internal_influence"], {}, 3),
-        (["mac", "conductance", "internal_influence"], {"walk": "mask"}, 1),
+        (["mac", "conductance", "internal_influence"], {"path": "mask"}, 1),
         (["mac", "mac_loss"], {}, 3),
-        (["mac", "activation"], {"options": OFFICIAL}, 2),
+        (["mac", "activation"], {"preset": OFFICIAL}, 2),
     ],
     ids=["ends", "paths", "one path", "losses", "an end that is not whole"],
 )
 def test_methods_on_one_path_share_its_sweep(network, names, options, sweeps):
-    setup = Setup(network, {"first": network.first}, **({"options": RANKING} | options))
-    assert len(plan_sweeps(find_methods(names), setup)) == sweeps
+    task = Task(network, {"first": network.first}, Options(**options))
+    assert len(plan_sweeps(find_methods(names), task)) == sweeps
 
 
 def test_the_estimate_is_what_a_run_evaluates(network, pairs):
@@ -254,8 +254,8 @@ def test_the_estimate_is_what_a_run_evaluates(network, pairs):
     network.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
     rank_methods(network, pairs, names, n_steps=10, orders=2)
     layers = {name: getattr(network, name) for name in LAYERS}
-    setup = Setup(network, layers, RANKING.override(n_steps=10), orders=2)
-    expected, saved = estimate_evaluations(find_methods(names), setup, len(pairs))
+    task = Task(network, layers, Options(n_steps=10, orders=2))
+    expected, saved = estimate_evaluations(find_methods(names), task, len(pairs))
     surveys = 1 + len(pairs) * (2 * 3 + 2)  # one for the run, one for every sweep: 3 of each order, 2 without
     assert sum(rows) == expected + surveys
     assert saved == len(pairs) * (2 * 2 + 2)  # drift in MAC's sweep, the activation in one that ends at the image
@@ -314,8 +314,8 @@ def test_a_tolerance_chooses_the_steps(network, pairs):
 
 
 def test_a_function_of_ones_own_can_be_ranked_by(network, pairs):
-    def brightness(setup, sample):
-        return [float(sample.image.mean()) * depth for depth, _ in enumerate(setup.layers)]
+    def brightness(task, sample):
+        return [float(sample.image.mean()) * depth for depth, _ in enumerate(task.layers)]
 
     register_method(SampleMethod("mine", "nonsense", "ours", brightness))
     try:
@@ -328,7 +328,7 @@ def test_a_function_of_ones_own_can_be_ranked_by(network, pairs):
 
 def test_a_name_is_given_once():
     with pytest.raises(ValueError, match="there is a method 'mac' already"):
-        register_method(JointMethod("mac", "nonsense", "ours", lambda setup, samples: []))
+        register_method(JointMethod("mac", "nonsense", "ours", lambda task, samples: []))
 
 
 @pytest.mark.parametrize(

@@ -40,17 +40,17 @@ def test_fade_has_a_group_for_every_10_steps_and_at_most_5(image, n_steps, group
 
 
 @pytest.mark.parametrize(
-    ("preset", "method", "count"),
+    ("preset", "tag", "count"),
     [
-        (DEFAULT, "riemann_trapezoid", 13),
+        (DEFAULT, "trapezoid", 13),
         (DEFAULT, "riemann_middle", 13),
         (DEFAULT, "gausslegendre", 13),
-        (OFFICIAL, "riemann_right", 12),
+        (OFFICIAL, "right", 12),
         (OFFICIAL, "gausslegendre", 13),
     ],
 )
-def test_the_number_of_nodes_is_known_beforehand(image, preset, method, count):
-    preset = preset.override(method=method, n_steps=12)
+def test_the_number_of_nodes_is_known_beforehand(image, preset, tag, count):
+    preset = preset.override(tag=tag, n_steps=12)
     assert preset.n_nodes == len(nodes(preset, image)) == count
 
 
@@ -60,7 +60,7 @@ def test_overriding_nothing_changes_nothing():
 
 def test_every_option_can_be_overridden():
     options = {
-        "r": 0.3, "n_steps": 7, "gate": "sigmoid", "delta": 5.0, "method": "riemann_left", "include_end": False,
+        "r": 0.3, "n_steps": 7, "gate": "sigmoid", "delta": 5.0, "tag": "left", "include_end": False,
         "objective": OutputSum(),
     }  # fmt: skip
     overridden = DEFAULT.override(**options)
@@ -75,14 +75,14 @@ def test_every_option_can_be_overridden():
         (PAPER, {"groups": 5}, "`groups` = 5 has no effect on the 'sigmoid' gate: choose gate='fade'"),
         (
             DEFAULT,
-            {"include_end": False, "method": "gausslegendre"},
+            {"include_end": False, "tag": "gausslegendre"},
             "`include_end` = False has no effect on the nodes of 'gausslegendre'",
         ),
         (DEFAULT, {"n_steps": 0}, "`n_steps` must be at least 1, got 0"),
         (DEFAULT, {"n_steps": -3}, "`n_steps` must be at least 1, got -3"),
-        (DEFAULT, {"method": "simpson"}, "`method` must be one of riemann_left, .* got 'simpson'"),
+        (DEFAULT, {"tag": "simpson"}, "`tag` must be one of left, .* got 'simpson'"),
     ],
-    ids=["delta", "groups", "include_end", "no_steps", "negative_steps", "method"],
+    ids=["delta", "groups", "include_end", "no_steps", "negative_steps", "tag"],
 )
 @pytest.mark.usefixtures("as_users_run_it")
 def test_options_without_effect_or_out_of_range_are_refused(preset, options, message):

@@ -176,3 +176,52 @@ def test_methods_that_score_once_see_the_images_that_were_used(network):
 
 def test_a_process_alone_is_the_first_of_one():
     assert World.current() == World(0, 1)
+
+
+def batch_norm_network(variance: float, activation: type[nn.Module] = nn.ReLU) -> nn.Module:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4)
+    norm.running_var.fill_(variance)
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), norm, activation(), nn.Conv2d(4, 3, 1)).eval()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((batch_norm_network(1.0), {}), (batch_norm_network(100.0), {})),
+        ((batch_norm_network(1.0), {}), (batch_norm_network(1.0, nn.Tanh), {})),
+        (
+            (batch_norm_network(1.0), {"objective": lambda output: output.sum((1, 2, 3))}),
+            (batch_norm_network(1.0), {"objective": lambda output: output.square().sum((1, 2, 3))}),
+        ),
+    ],
+    ids=["buffers", "activation", "objective"],
+)
+def test_parts_and_rankings_of_another_network_or_objective_are_refused(images, tmp_path, first, second):
+    one = rank_layers(first[0], images[:1], n_steps=4, parts=tmp_path, **first[1])
+    with pytest.raises(ValueError, match=r"holds a run with .*: choose another folder"):
+        rank_layers(second[0], images[:1], n_steps=4, parts=tmp_path, **second[1])
+    other = rank_layers(second[0], images[1:2], n_steps=4, **second[1])
+    with pytest.raises(ValueError, match="the rankings differ in"):
+        LayerImportance.merge([one, other])
+
+
+class Unknown:
+    """An objective whose state cannot be compared between two processes."""
+
+    def __init__(self) -> None:
+        self.state = object()
+
+    def __call__(self, output):
+        return output.sum((1, 2, 3))
+
+
+def test_parts_need_an_objective_that_can_be_identified(network, images, tmp_path):
+    with pytest.raises(ValueError, match=r"`parts` needs settings that can be compared, but `objective` is .*Unknown"):
+        rank_layers(network, images[:1], n_steps=4, parts=tmp_path, objective=Unknown())
+    assert len(rank_layers(network, images[:1], n_steps=4, objective=Unknown()).values) == 1
+
+
+def test_a_tolerance_that_no_run_could_meet_is_refused(network, images):
+    with pytest.raises(ValueError, match=r"`tolerance` = 1e-300 would take .* steps an image, more than 100,000"):
+        rank_layers(network, images[:1], tolerance=1e-300)

@@ -1,0 +1,54 @@
+"""Options of :class:`macattr.methods.task.Options` as options of a command, explained as in rank_layers."""
+
+__all__ = ["with_options"]
+
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+from docstring_parser import DocstringStyle, parse
+
+from macattr.methods.task import Options
+from macattr.ranking.rank import rank_layers
+
+
+def with_options(**types: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator that gives a command some of the options of a ranking, in place of its ``**options``.
+
+    Name, default and explanation of an option are those of :class:`macattr.methods.task.Options` and
+    :func:`macattr.rank_layers`.
+
+    Args:
+        **types: Options by name, with the type on the command line; None for that of the dataclass.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        defaults = {field.name: field.default for field in fields(Options)}
+        hints = get_type_hints(Options)
+        shared = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=defaults[name],
+                annotation=hints[name] if annotation is None else annotation,
+            )
+            for name, annotation in types.items()
+        ]
+        required = [p for p in own if p.default is p.empty]
+        optional = [p for p in own if p.default is not p.empty]
+        command.__signature__ = inspect.Signature([*required, *optional, *shared])  # type: ignore[attr-defined]
+        hinted = {name: hint for name, hint in get_type_hints(command).items() if name not in ("options", "return")}
+        command.__annotations__ = hinted | {p.name: p.annotation for p in shared}
+        command.__doc__ = _with_explanations(command.__doc__ or "", list(types))
+        return command
+
+    return decorate
+
+
+def _with_explanations(text: str, names: list[str]) -> str:
+    """A docstring with the explanations of some options at the end of its section Args."""
+    explained = {p.arg_name: p.description for p in parse(rank_layers.__doc__ or "", DocstringStyle.GOOGLE).params}
+    lines = [f"        {name}: {' '.join(str(explained[name]).replace('``', '').split())}" for name in names]
+    return text.partition("        **options:")[0] + "\n".join(lines) + "\n"

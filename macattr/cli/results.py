@@ -1,0 +1,120 @@
+"""The folder of a finished ranking: what is written there, and when it may be replaced."""
+
+__all__ = ["Results"]
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from macattr.atomic_files import write_atomically
+from macattr.ranking.importance import LayerImportance
+from macattr.ranking.journal import SETTINGS, read_settings, remove_parts
+
+EACH = ("importance.nc", "ranking.csv", "heatmap.png")
+"""Files of every ranking."""
+
+COMMON = ("report.html", "agreement.csv", "agreement.png", "rank_flow.png", "overlap.png")
+"""Files of a run as a whole."""
+
+RUN = "run.json"
+"""Name of the file that marks a finished run, with its settings and the files that it wrote."""
+
+
+class Results:
+    """The folder of a ranking; only files that a run recorded as its own are ever removed.
+
+    Args:
+        folder: The folder.
+        methods: Names of the methods that the run reads.
+        settings: How the run measures, and on which images.
+    """
+
+    def __init__(self, folder: Path, methods: Sequence[str], settings: Mapping[str, object]) -> None:
+        self.folder, self.methods = folder, tuple(methods)
+        self.settings = json.loads(json.dumps(settings))
+
+    def is_complete(self, overwrite: bool = False) -> bool:
+        """Whether the folder holds this very run, finished.
+
+        Args:
+            overwrite: Remove the files of a finished run first.
+
+        Raises:
+            ValueError: If it holds another finished run, or a ranking of unknown origin, and ``overwrite`` is false.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"`--out` {str(self.folder)!r} is a file: name a folder.")
+        mark = self.folder / RUN
+        if not mark.is_file():
+            if not overwrite and not (self.folder / "parts" / SETTINGS).is_file() and (files := self.written()):
+                raise ValueError(
+                    f"`--out` {str(self.folder)!r} holds files of another origin that would be replaced, such as "
+                    f"{files[0].name!r}: choose another folder, or add --overwrite."
+                )
+            return False
+        stored = read_settings(mark)
+        if overwrite:
+            self._remove(stored)
+            return False
+        if changed := self._first_change(stored.get("settings")):
+            raise ValueError(
+                f"`--out` {str(self.folder)!r} holds a finished run with other settings ({changed}): choose another "
+                "folder, or add --overwrite."
+            )
+        return all((self.folder / str(name)).is_file() for name in _listed(stored))
+
+    def _first_change(self, stored: object) -> str:
+        """The first setting that differs, in words; '' if there is none."""
+        before = stored if isinstance(stored, dict) else {}
+        for name in sorted(before | self.settings):
+            if before.get(name) != self.settings.get(name):
+                return f"{name} = {str(before.get(name))[:40]}, now {str(self.settings.get(name))[:40]}"
+        return ""
+
+    def _remove(self, stored: Mapping[str, object]) -> None:
+        """Remove the files of a finished run."""
+        for name in _listed(stored):
+            file = self.folder / name
+            if file.resolve().is_relative_to(self.folder.resolve()) and file.is_file():
+                file.unlink(missing_ok=True)
+        (self.folder / RUN).unlink(missing_ok=True)
+
+    def place(self, name: str) -> Path:
+        """Folder of a method's files: the folder itself if there is one method alone."""
+        return self.folder if len(self.methods) == 1 else self.folder / name
+
+    def files(self) -> dict[str, Path]:
+        """The file of every ranking, by method."""
+        return {name: self.place(name) / "importance.nc" for name in self.methods}
+
+    def write(self, rankings: Mapping[str, LayerImportance]) -> None:
+        """Write every ranking: of one method in the folder itself, of several in a folder each."""
+        for name, importance in rankings.items():
+            folder = self.place(name)
+            folder.mkdir(parents=True, exist_ok=True)
+            importance.save(folder / "importance.nc")
+            importance.to_csv(folder / "ranking.csv")
+            importance.plot_heatmap(folder / "heatmap.png")
+
+    def written(self) -> list[Path]:
+        """The files of a run that are in the folder."""
+        folders = [self.folder] if len(self.methods) == 1 else [self.folder / name for name in self.methods]
+        files = [folder / name for folder in folders for name in EACH] + [self.folder / name for name in COMMON]
+        return [file for file in files if file.is_file()]
+
+    def finish(self) -> None:
+        """Mark the run as finished and remove its parts."""
+        files = [str(file.relative_to(self.folder)) for file in self.written()]
+        text = json.dumps({"settings": self.settings, "files": files}, indent=1)
+        write_atomically(self.folder / RUN, lambda opened: opened.write(text.encode()))
+        remove_parts(self.folder / "parts")
+
+    def load(self) -> dict[str, LayerImportance]:
+        """The rankings of the finished run, by method."""
+        return {name: LayerImportance.load(file) for name, file in self.files().items()}
+
+
+def _listed(stored: Mapping[str, object]) -> list[str]:
+    """The files that a finished run recorded as its own."""
+    files = stored.get("files")
+    return [str(name) for name in files] if isinstance(files, list) else []

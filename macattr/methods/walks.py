@@ -1,0 +1,126 @@
+"""Walks: the paths that methods can take, by name; all that is known of a path stands in its row of the table."""
+
+__all__ = ["WALKS", "Walk", "walk_of"]
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from torch import Tensor
+
+from macattr.methods.provenance import describe
+from macattr.methods.task import PathLike, Trial
+from macattr.paths.inputs import BlurPath, LinearPath, Path
+
+BLUR_SIGMA = 1.2
+"""Width in pixels at the start of the blur path: that of LAM (Gu & Dong 2021)."""
+
+MASK_OPTIONS = frozenset({"r", "gate", "delta", "groups", "patch_size", "orders", "seed", "baselines"})
+"""Options that place the mask path."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A path by name.
+
+    Args:
+        name: Name in options and results.
+        words: Where it runs, for readers; ``{r}`` stands for the masked fraction.
+        path: From a trial to its path.
+        options: Names of the options that have an effect on the path.
+        is_ordered: Whether it depends on a pixel order.
+        ends_at_image: Whether it ends at the whole image.
+        is_offered: Whether the option ``path`` takes its name.
+    """
+
+    name: str
+    words: str
+    path: Callable[[Trial], Path] = field(compare=False)
+    options: frozenset[str] = frozenset()
+    is_ordered: bool = False
+    ends_at_image: bool = True
+    is_offered: bool = True
+
+
+def _line(trial: Trial) -> Path:
+    """Straight line from the reference input to the image."""
+    return LinearPath((trial.sample.image,), (trial.reference,))
+
+
+def _tail(trial: Trial) -> Path:
+    """The last share r of that line."""
+    return LinearPath((trial.sample.image,), (trial.reference,), (1 - trial.task.preset.r, 1.0))
+
+
+def _restore(trial: Trial) -> Path:
+    """Straight line from the degraded to the clean image."""
+    return LinearPath((trial.sample.require_clean("the path 'restore'"),), (trial.sample.image,))
+
+
+WALKS: Mapping[str, Walk] = {
+    walk.name: walk
+    for walk in (
+        Walk(
+            name="mask",
+            words="from an image with {r} of its pixels hidden to the whole image",
+            path=Trial.mask_path,
+            options=MASK_OPTIONS,
+            is_ordered=True,
+        ),
+        Walk(
+            name="twin",
+            words="from the same image with the other pixels hidden to the whole image",
+            path=partial(Trial.mask_path, twin=True),
+            options=MASK_OPTIONS,
+            is_ordered=True,
+            is_offered=False,
+        ),
+        Walk(
+            name="line",
+            words="in a straight line from the reference input to the image",
+            path=_line,
+            options=frozenset({"baselines"}),
+        ),
+        Walk(
+            name="tail",
+            words="along the last {r} of the straight line from the reference input to the image",
+            path=_tail,
+            options=frozenset({"baselines", "r"}),
+        ),
+        Walk(
+            name="blur",
+            words="from the blurred to the sharp image",
+            path=lambda trial: BlurPath(trial.sample.image, BLUR_SIGMA),
+        ),
+        Walk(
+            name="restore",
+            words="in a straight line from the degraded to the clean image",
+            path=_restore,
+            ends_at_image=False,
+        ),
+    )
+}
+"""All walks by name. A new path is a new row."""
+
+
+def walk_of(path: PathLike | str) -> Walk:
+    """The walk of a name, or of a function from an image (1, C, H, W) to a path.
+
+    Args:
+        path: Name or function.
+
+    Raises:
+        ValueError: If no walk has that name.
+    """
+    if callable(path):
+        return _walk_along(path)
+    if path not in WALKS:
+        offered = ", ".join(walk.name for walk in WALKS.values() if walk.is_offered)
+        raise ValueError(f"`path` must be one of {offered} or a function, got {path!r}.")
+    return WALKS[path]
+
+
+def _walk_along(function: Callable[[Tensor], Path]) -> Walk:
+    """The walk of a user's function."""
+    name = describe(function)
+    return Walk(name, f"along {name}", lambda trial: function(trial.sample.image), ends_at_image=False)

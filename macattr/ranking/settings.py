@@ -1,0 +1,70 @@
+"""How a ranking was measured: the attributes of its file and the settings of its run."""
+
+__all__ = ["describe_mask", "describe_run", "describe_task"]
+
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+
+import torch
+
+from macattr.methods.kinds import Method
+from macattr.methods.provenance import describe, hash_network, hash_parameters, hash_tensors
+from macattr.methods.task import Task
+
+Attributes = dict[str, str | int | float]
+
+
+def describe_task(task: Task) -> Attributes:
+    """Network, nodes, objective, device and versions as plain attributes."""
+    options = task.options
+    parameter = next(task.model.parameters(), torch.empty(0))
+    low = torch.is_autocast_enabled(parameter.device.type)
+    return {
+        "preset": task.preset.name,
+        "n_steps": task.preset.n_steps,
+        "tag": task.preset.tag,
+        "include_end": int(task.preset.include_end),
+        "objective": describe(task.preset.objective),
+        "loss": "mean absolute error to the clean image" if options.loss is None else describe(options.loss),
+        "start_weights": hash_tensors(*(options.start_weights or {}).values()),
+        "across_images": task.preset.across_images,
+        "baselines": describe(task.reference),
+        "model": type(task.model).__name__,
+        "model_sha256": hash_parameters(task.model),
+        "network_sha256": hash_network(task.model),
+        "dtype": str(torch.get_autocast_dtype(parameter.device.type) if low else parameter.dtype),
+        "device": parameter.device.type,
+        "macattr": importlib.metadata.version("macattr"),
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
+
+
+def describe_mask(task: Task) -> Attributes:
+    """The options of the mask path as plain attributes."""
+    preset = task.preset
+    return {
+        "r": preset.r,
+        "gate": preset.gate,
+        "delta": preset.delta if preset.gate != "fade" else "",
+        "groups": preset.n_groups if preset.gate == "fade" else "",
+        "patch_size": task.options.patch_size,
+        "seed": task.seed if isinstance(task.options.orders, int) else "orders were given",
+    }
+
+
+def describe_run(task: Task, methods: Sequence[Method]) -> dict[str, object]:
+    """Everything that decides the readings of a run; parts of another run are refused by it."""
+    options = task.options
+    return {
+        **describe_task(task),
+        **describe_mask(task),
+        "methods": [f"{method.name}: {describe(method)}" for method in methods],
+        "layers": list(task.layers),
+        "reduction": options.reduction,
+        "path": describe(options.path),
+        "orders": task.order_count,
+        "step_error": options.step_error,
+        "forward_args": hash_tensors(*options.additional_forward_args),
+    }
