@@ -120,7 +120,7 @@ def rank(
     task = Task(network, resolve_layers(network, wanted), chosen)
     evaluations, saved = estimate_evaluations(methods, task, len(inputs))
     if is_first:
-        _announce(model, task, len(inputs), methods, evaluations, saved)
+        _announce(model, task, len(inputs), methods=methods, evaluations=evaluations, saved=saved)
     with torch.autocast(torch.device(device).type, torch.bfloat16) if bf16 else nullcontext():
         if dry_run:
             _estimate(task, inputs, methods, evaluations)

@@ -21,9 +21,9 @@ class PathMethod:
     """A method that walks a path and sums outputs and gradients; methods that share a path share its sweep.
 
     Args:
-        name: How it is called.
-        summary: What the score is, in a line.
-        source: Where it comes from.
+        name: Its name.
+        summary: The score in one line.
+        source: Its publication.
         walks: Names of its paths; the score is the mean over them. See :data:`macattr.methods.walks.WALKS`.
         needs: Names of the sums that it reads; see :data:`macattr.methods.readings.SUMS`.
         neurons: From these sums to the quantity that is reduced to a score.
@@ -31,7 +31,7 @@ class PathMethod:
         reduction: The only reduction that it has; None: the user's choice.
         hidden_loss: Whether the objective is the mean absolute error, to the clean image, over the pixels hidden at
             the start of the path.
-        symbol: What a neuron's value is called.
+        symbol: Symbol of a neuron's value.
     """
 
     name: str
@@ -58,7 +58,7 @@ class PathMethod:
         return f"{nodes} an image" + (" and pixel order" if ordered else "")
 
     def unit(self, task: Task) -> str:
-        """What the score is of the neurons' values."""
+        """The score as a formula of the neurons' values."""
         return REDUCTIONS[self.reduction or task.options.reduction].formula.replace("C", self.symbol)
 
     def arguments(self, task: Task) -> set[str]:
@@ -76,7 +76,7 @@ class PathMethod:
 
 @dataclass(frozen=True)
 class _WithoutPath:
-    """What methods share that walk no path of inputs; :class:`SampleMethod` explains the fields."""
+    """Fields of methods that walk no path of inputs; :class:`SampleMethod` explains them."""
 
     name: str
     summary: str
@@ -91,7 +91,7 @@ class _WithoutPath:
         return self.evaluations(task)
 
     def unit(self, task: Task) -> str:
-        """What the score is."""
+        """The score in words."""
         return self.summary
 
     def arguments(self, task: Task) -> set[str]:
@@ -104,9 +104,9 @@ class SampleMethod(_WithoutPath):
     """A method that scores the layers on one image at a time.
 
     Args:
-        name: How it is called.
-        summary: What the score is, in a line.
-        source: Where it comes from.
+        name: Its name.
+        summary: The score in one line.
+        source: Its publication.
         score: From task and image to the score of every layer, in the task's order.
         evaluations: From task to the evaluations for one image.
         price: The same in words.

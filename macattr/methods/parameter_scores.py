@@ -31,7 +31,7 @@ LCA_RATE = 1e-4
 """Its learning rate (Adam)."""
 
 LCA_PRICE = f"{2 * LCA_STEPS + 1} an image"
-"""What it costs, in words."""
+"""Its cost in words."""
 
 EPS = 1e-12
 """Keeps parameters without gradient at 0 instead of 0 / 0."""
@@ -172,7 +172,7 @@ def _moments(task: Task, samples: Sequence[Sample], user: str) -> list[tuple[Ten
 
 
 def _or_zeros(gradient: Tensor | None, parameter: Tensor) -> Tensor:
-    """What autograd found, or zeros where the loss does not depend on the parameter."""
+    """The gradient, or zeros where the loss does not depend on the parameter."""
     return torch.zeros_like(parameter) if gradient is None else gradient.detach()
 
 

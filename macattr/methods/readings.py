@@ -5,6 +5,7 @@ __all__ = ["SUMS", "Reading", "Sweep", "estimate_evaluations", "measure", "plan_
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -240,17 +241,18 @@ def _read(trial: Trial, sweep: Sweep, advance: Callable[[float], object] | None)
     result = trace(
         task.model,
         task.layers,
-        path,
-        partition,
-        sweep.objective(trial),
-        [*sums.values(), *coarse.values()],
+        path=path,
+        partition=partition,
+        objective=sweep.objective(trial),
+        sums=[*sums.values(), *coarse.values()],
         forward_args=trial.arguments,
         internal_batch_size=task.options.internal_batch_size,
         memory_budget=task.options.memory_budget,
         advance=advance,
     )
     seed = trial.seed if sweep.route.walk.is_ordered else -1
-    return {method.name: _reading(method, task, result, sums, coarse, seed) for method in sweep.methods}
+    read = partial(_reading, task=task, result=result, sums=sums, coarse=coarse, seed=seed)
+    return {method.name: read(method) for method in sweep.methods}
 
 
 def _reading(

@@ -14,7 +14,7 @@ class Reduction:
     """How a layer's neurons become its score.
 
     Args:
-        formula: What it is, with C the neurons.
+        formula: The reduction as a formula, with C the neurons.
         function: (neurons, output at the whole image, parameters, units) to a number; a unit is an output channel or
             feature of the layer.
         needs_output: Whether it reads the output at the whole image.

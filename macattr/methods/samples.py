@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 Item = Tensor | Sequence[Tensor] | Mapping[str, object]
-"""What holds an image, or several; see :func:`iterate_samples`."""
+"""One or several images; see :func:`iterate_samples`."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Sample:
     Args:
         image: (1, C, H, W).
         name: Name in the results.
-        degradation: What was done to it, '' if unknown.
-        clean: What the model should make of it, (1, C, H, W); None if unknown.
+        degradation: Name of its degradation, '' if unknown.
+        clean: The image that the model should return, (1, C, H, W); None if unknown.
         forward_args: Further positional arguments of the model for this image.
     """
 

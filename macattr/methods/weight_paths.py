@@ -101,7 +101,7 @@ def adam_states(model: nn.Module, loss: Loss, n_steps: int, lr: float) -> Iterat
 
     Args:
         model: Network to start from.
-        loss: What is minimised, from a function to call in the model's place to one number; it may draw another batch
+        loss: Loss that is minimised, from a function to call in the model's place to one number; it may draw another batch
             at every call.
         n_steps: Number of Adam steps, at least 1.
         lr: Learning rate of Adam, positive; its other settings are torch's defaults.
@@ -150,7 +150,7 @@ def allocate_loss_change(
         model: Network, run in the mode that it is in and with its own buffers at every state. It stays as it is.
         states: All of its parameters by name, at every corner of the path: :func:`straight_weights`,
             :func:`adam_states` or any other; consumed one by one.
-        losses: What changes, each from a function to call in the model's place to one number, for example
+        losses: Losses whose change is allocated, each from a function to call in the model's place to one number, for example
             ``lambda call: (call(image) - clean).abs().mean()``: one for all images, or one for each.
         reduction: Linear function of all the parts that makes them smaller, applied at every state.
 
@@ -181,7 +181,7 @@ def allocate_loss_change(
             _check_alike(after, own, "the model")
         if now is not None:
             start, end = now if before is None else before, now if after is None else after
-            # Every gradient meets half of both increments beside it, so that none is kept from state to state.
+            # Every gradient meets half of both neighbouring increments, so that none is kept from state to state.
             step = {name: (_wide(end[name]) - _wide(start[name])) / 2 for name in own}
             for path_sum in sums:
                 path_sum.update(model, now, step, count)
@@ -252,7 +252,7 @@ def by_filter(parts: State) -> dict[str, Tensor]:
             its input channels.
 
     Raises:
-        ValueError: If there is no weight of two or more dimensions.
+        ValueError: If no weight of two or more dimensions.
 
     Example:
         >>> by_filter({"weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "bias": torch.ones(2)})

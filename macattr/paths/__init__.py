@@ -1,1 +1,1 @@
-"""The mathematics of a path: inputs, nodes, sums, objectives and presets; nothing here knows a network."""
+"""The mathematics of a path: inputs, nodes, sums, objectives and presets; without networks, files or random numbers."""

@@ -121,7 +121,7 @@ class MaskAttributePath:
         inputs: Whole images (B, C, H, W).
         order: Reveal order, (n,) for all images or (B, n) for each: ``order[k]`` is the flat index of the pixel, or
             of the block if ``patch_size > 1``, that is revealed as the k-th. n = ceil(H/p) * ceil(W/p).
-        baselines: What is seen of hidden pixels, same shape as ``inputs``.
+        baselines: Values of hidden pixels, same shape as ``inputs``.
         r: Share of pixels that is hidden at the start, in (0, 1].
         gate: How a pixel changes from hidden to visible.
         delta: Sharpness of the sigmoid gates, per unit of alpha.

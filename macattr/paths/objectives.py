@@ -94,7 +94,7 @@ class Distance:
     """Distance of every output to a reference of the same shape.
 
     Args:
-        reference: What the output is compared with, (B, ...) or (1, ...).
+        reference: Image that the output is compared with, (B, ...) or (1, ...).
         metric: ``l1`` (mean absolute error), ``l2`` (mean squared error) or ``psnr`` (dB, for values in [0, 1]; its
             gradient does not exist where the error is 0).
     """
@@ -147,7 +147,7 @@ class HiddenDistance:
         """Error of every sample.
 
         Raises:
-            ValueError: If the output is no image of the reference's size.
+            ValueError: If the output is not an image of the reference's size.
         """
         if output.shape != self.reference.shape:
             raise ValueError(
@@ -162,7 +162,7 @@ class Window:
     """Another objective, read inside a rectangle of the image only.
 
     Args:
-        objective: What is read there. A :class:`Distance` needs a reference of the window's size.
+        objective: Objective inside the window. A :class:`Distance` needs a reference of the window's size.
         top: First row.
         left: First column.
         height: Rows, in pixels.

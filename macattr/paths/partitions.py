@@ -75,7 +75,7 @@ def tagged_partition(
 
 
 def _gap_weights(nodes: Tensor, tag: Tag) -> Tensor:
-    """Weights of the nodes by the increments beside them, as the tag says."""
+    """Weights of the nodes by their neighbouring increments, according to the tag."""
     gaps, zero = nodes.diff(), nodes.new_zeros(1)
     to_right, to_left = torch.cat([gaps, zero]), torch.cat([zero, gaps])
     weights = {"left": to_right, "right": to_left, "trapezoid": (to_left + to_right) / 2}[tag]

@@ -68,7 +68,7 @@ class Preset:
         return changed
 
     def refuse_idle(self, given: Collection[str]) -> None:
-        """Raise ValueError if one of the fields that were given has no effect beside the others.
+        """Raise ValueError if one of the fields that were given has no effect with the others.
 
         Args:
             given: Names of the fields that were given.
@@ -119,7 +119,7 @@ class Preset:
 
         Args:
             inputs: Whole images.
-            baselines: What is seen of hidden pixels.
+            baselines: Values of hidden pixels.
             order: Reveal order, or None for a random one from ``seed``.
             seed: Seed of the random order.
             patch_size: Side of the blocks that are revealed together, in pixels.
@@ -172,4 +172,4 @@ OFFICIAL = Preset(
     objective=GradientMagnitude(0.0),
     across_images="sum",
 )
-"""What the authors' scripts compute. Their reference input is 0 after ImageNet normalisation, i.e. the mean colour."""
+"""The settings of the authors' scripts. Their reference input is 0 after ImageNet normalisation, i.e. the mean colour."""

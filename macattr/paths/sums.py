@@ -217,7 +217,7 @@ class EverySecond:
 
     Args:
         layer_sum: Sum that takes the nodes 0, 2, 4, ... as its nodes 0, 1, 2, ...; one with weights needs those of
-            :func:`every_second_node`, which also tells beforehand whether the nodes can be halved.
+            :func:`every_second_node`, which also checks whether the nodes can be halved.
     """
 
     def __init__(self, layer_sum: LayerSum) -> None:
@@ -247,7 +247,7 @@ class EverySecond:
         self.layer_sum.release(key)
 
     def state_bytes(self, nbytes: int) -> int:
-        """What the other sum keeps."""
+        """Memory of the other sum."""
         return self.layer_sum.state_bytes(nbytes)
 
 

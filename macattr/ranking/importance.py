@@ -52,7 +52,7 @@ class LayerImportance:
         dataset: ``score``, ``signed_sum`` and ``step_error`` (sample, order, layer); ``input_residual``,
             ``objective_start``, ``objective_end`` and ``order_seed`` (sample, order); coordinates ``type``, ``depth``,
             ``block``, ``role``, ``parameters``, ``alias_of`` and ``is_cut`` of layers, ``degradation`` of samples; how
-            it was measured in ``attrs``. What a method does not tell is NaN. Methods that score all images together
+            it was measured in ``attrs``. A value that a method does not have is NaN. Methods that score all images together
             have one sample, "all images".
     """
 
@@ -76,7 +76,7 @@ class LayerImportance:
         """The ranked layers, as selections need them.
 
         Args:
-            model: The network, for exact totals and tied parameters; None: what the ranking tells of its layers.
+            model: The network, for exact totals and tied parameters; None: the sizes in the ranking.
             whole_modules: Whether a layer also unlocks the parameters of the modules inside it.
 
         Raises:
@@ -159,7 +159,9 @@ class LayerImportance:
         except (OSError, ValueError) as error:
             raise ValueError(f"{str(path)!r} cannot be read as a ranking: {error}") from error
         if "score" not in dataset or "across_images" not in dataset.attrs:
-            raise ValueError(f"{str(path)!r} is no ranking: it has no `score`; files come from LayerImportance.save.")
+            raise ValueError(
+                f"{str(path)!r} is not a ranking: it has no `score`; files come from LayerImportance.save."
+            )
         return cls(dataset)
 
     def to_csv(self, path: Path | str) -> None:

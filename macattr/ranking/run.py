@@ -83,7 +83,7 @@ class World:
         return number % self.size == self.rank
 
     def gather(self, mine: Mapping[Unit, Record]) -> dict[Unit, Record]:
-        """What all processes have, in the order of the units."""
+        """The records of all processes, in the order of the units."""
         parts: list[Mapping[Unit, Record]] = [mine]
         if self.size > 1:
             parts = [{} for _ in range(self.size)]
@@ -123,7 +123,14 @@ def run(
     if first is None:
         raise ValueError("`inputs` holds no image.")
     task, alias_of, journal = _prepare(task, methods, first, drop_idle)
-    progress = _Progress(task, tuple(methods), World.current(), journal, alias_of, advance or _ignore)
+    progress = _Progress(
+        task=task,
+        methods=tuple(methods),
+        world=World.current(),
+        journal=journal,
+        alias_of=alias_of,
+        advance=advance or _ignore,
+    )
     progress.available = count_samples(inputs)
     try:
         for number, sample in enumerate(chain([first], samples)):
