@@ -101,8 +101,8 @@ def adam_states(model: nn.Module, loss: Loss, n_steps: int, lr: float) -> Iterat
 
     Args:
         model: Network to start from.
-        loss: Loss that is minimised, from a function to call in the model's place to one number; it may draw another batch
-            at every call.
+        loss: Loss that is minimised, from a function to call in the model's place to one number; it may draw another
+            batch at every call.
         n_steps: Number of Adam steps, at least 1.
         lr: Learning rate of Adam, positive; its other settings are torch's defaults.
 
@@ -150,8 +150,8 @@ def allocate_loss_change(
         model: Network, run in the mode that it is in and with its own buffers at every state. It stays as it is.
         states: All of its parameters by name, at every corner of the path: :func:`straight_weights`,
             :func:`adam_states` or any other; consumed one by one.
-        losses: Losses whose change is allocated, each from a function to call in the model's place to one number, for example
-            ``lambda call: (call(image) - clean).abs().mean()``: one for all images, or one for each.
+        losses: Losses whose change is allocated, each from a function to call in the model's place to one number, for
+            example ``lambda call: (call(image) - clean).abs().mean()``: one for all images, or one for each.
         reduction: Linear function of all the parts that makes them smaller, applied at every state.
 
     Returns:
@@ -252,7 +252,7 @@ def by_filter(parts: State) -> dict[str, Tensor]:
             its input channels.
 
     Raises:
-        ValueError: If no weight of two or more dimensions.
+        ValueError: If there is no weight with two or more dimensions.
 
     Example:
         >>> by_filter({"weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "bias": torch.ones(2)})

@@ -172,4 +172,4 @@ OFFICIAL = Preset(
     objective=GradientMagnitude(0.0),
     across_images="sum",
 )
-"""The settings of the authors' scripts. Their reference input is 0 after ImageNet normalisation, i.e. the mean colour."""
+"""The settings of the authors' scripts. Their reference input is 0 after ImageNet normalisation: the mean colour."""

@@ -52,8 +52,8 @@ class LayerImportance:
         dataset: ``score``, ``signed_sum`` and ``step_error`` (sample, order, layer); ``input_residual``,
             ``objective_start``, ``objective_end`` and ``order_seed`` (sample, order); coordinates ``type``, ``depth``,
             ``block``, ``role``, ``parameters``, ``alias_of`` and ``is_cut`` of layers, ``degradation`` of samples; how
-            it was measured in ``attrs``. A value that a method does not have is NaN. Methods that score all images together
-            have one sample, "all images".
+            it was measured in ``attrs``. A value that a method does not have is NaN. Methods that score all images
+            together have one sample, "all images".
     """
 
     dataset: xr.Dataset
