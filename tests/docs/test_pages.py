@@ -29,7 +29,7 @@ from ram_models.networks.rgb import RGBSwinIR
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-LANGUAGES = {"python", "shell", "bibtex", "{eval-rst}", "{toctree}"}
+LANGUAGES = {"python", "shell", "text", "bibtex", "{eval-rst}", "{toctree}"}
 NETWORK = """
 from torch import nn
 
