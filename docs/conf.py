@@ -1,6 +1,6 @@
-"""The site: every page where it lies in the repository, so that its links work on the forge as well.
+"""Configuration of the site. Its source folder is the root of the repository, so links work on the forge as well.
 
-The source folder is the root of the repository; ``make docs`` builds docs/_build/html.
+``make docs`` builds docs/_build/html.
 """
 
 import logging
@@ -36,6 +36,7 @@ include_patterns = [
     "benchmarks/results/*.md",
     "results/evaluation/*.md",
     "ram_models/weights/README.md",
+    "README.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
 ]
@@ -43,7 +44,7 @@ exclude_patterns = [".*", "docs/_build", "runs", "demo"]
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"  # notebooks are stored with their outputs; `make test` executes them
+nb_execution_mode = "off"  # notebooks hold their outputs; `make test` executes them
 nb_merge_streams = True
 
 autosummary_generate = False
@@ -63,8 +64,8 @@ napoleon_custom_sections = ["Source"]
 
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:.*", r"(?!macattr|ram_models).*"),  # no inventories are downloaded: other projects' names stay text
-    (r"py:class", r"macattr\.(engine\.Seen|run\.Record)"),  # in signatures, but nobody makes them by hand
+    (r"py:.*", r"(?!macattr|ram_models).*"),  # no inventories are downloaded, so names of other projects stay text
+    (r"py:class", r"macattr\.(engine\.Seen|run\.Record)"),  # appear in signatures only
     (r"py:class", r"ram_models\.experiments\.parallel\.(Task|Result)"),  # type variables
 ]
 
@@ -78,26 +79,26 @@ html_show_copyright = False
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}
 html_math_renderer = "mathml"
-copybutton_exclude = ".linenos, .gp, .go, .c1"  # comments behind shell commands stay where they are
+copybutton_exclude = ".linenos, .gp, .go"  # prompts and outputs are not copied; comments are
 
 
 def public_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Element) -> nodes.Element | None:
-    """Leads from ``macattr.rank_layers``, as users import it, to the module where it is defined and explained."""
+    """Link ``macattr.rank_layers``, as users import it, to the module that defines and explains it."""
     package, _, name = node.get("reftarget", "").rpartition(".")
     domain = env.domains.python_domain
     depth = package.count(".") + 2
-    known = [
+    matches = [
         full
         for full in domain.objects
         if full.startswith(f"{package}.") and full.endswith(f".{name}") and full.count(".") == depth
     ]
-    if package not in ("macattr", "ram_models", "ram_models.degradations") or len(known) != 1:
+    if package not in ("macattr", "ram_models", "ram_models.degradations") or len(matches) != 1:
         return None
-    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", known[0], node, content)
+    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", matches[0], node, content)
 
 
 def visit_math(self: SphinxTranslator, node: nodes.math | nodes.math_block) -> None:
-    """Formulas as MathML, which browsers show without a script."""
+    """Write formulas as MathML, which browsers show without a script."""
     block = isinstance(node, nodes.math_block)
     mathml = tex2mathml(" ".join(node.astext().split()), as_block=block)
     self.body.append(f'<div class="formula">{mathml}</div>' if block else mathml)
@@ -105,12 +106,12 @@ def visit_math(self: SphinxTranslator, node: nodes.math | nodes.math_block) -> N
 
 
 def is_needed(record: logging.LogRecord) -> bool:
-    """Whether a warning is one: notebooks and generated pages may be absent (Sphinx gives that warning no type)."""
+    """False for the warning of an empty glob: notebooks and generated pages may be absent."""
     return getattr(record, "subtype", None) != "empty_glob"
 
 
 def setup(app: Sphinx) -> None:
-    """What Sphinx does not do by itself."""
+    """Add the short links, the formulas and the filter of warnings to Sphinx."""
     logging.getLogger("sphinx.sphinx.directives.other").addFilter(is_needed)
     app.connect("missing-reference", public_name)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))

@@ -1,9 +1,9 @@
-"""Draw the figures of the theory page: the gates of one pixel, the mask path, and why sharp gates do not converge.
+"""Draw the figures of the theory page: the gates of one pixel, the mask path, and the convergence of sharp gates.
 
     python docs/figures.py [FOLDER]
 
-writes gates.png, mask-path.png and sharp-gates.png, by default into docs/images. They need a photograph of
-scikit-image and a small random network, no weights.
+writes gates.png, mask-path.png and sharp-gates.png, by default into docs/images. It uses a photograph of scikit-image
+and a small random network.
 """
 
 import sys
@@ -30,13 +30,13 @@ def photograph(size: int) -> Tensor:
 
 
 def path_to(image: Tensor, gate: Gate) -> MaskAttributePath:
-    """The mask path from black, half of the pixels hidden at its start."""
+    """Mask path from black, with half of the pixels hidden at its start."""
     order = random_order(image.shape[-1] * image.shape[-2], seed=0)
     return MaskAttributePath(image, order, torch.zeros_like(image), gate=gate)
 
 
 def draw_gates() -> Figure:
-    """How one pixel of 8x8 changes from hidden (0) to visible (1), by gate."""
+    """Change of one pixel of 8x8 from hidden (0) to visible (1), by gate."""
     rank, count = 45, 64
     alpha = torch.linspace(0.5, 1, 4001, dtype=torch.float64)
     figure, axes = plt.subplots(1, 3, figsize=(9, 2.5), sharey=True, layout="constrained")
@@ -98,16 +98,16 @@ def draw_convergence() -> Figure:
         ("fade", "trapezoid", "fade, trapezoid: default"),
     ]
     for gate, tag, label in rules:
-        found = []
+        residuals = []
         for n_steps in steps:
             path = path_to(image, gate)
             _, delta = LayerConductance(network, network[0]).attribute(
                 image, path=path, n_steps=n_steps, method=tag, objective=objective, return_convergence_delta=True
             )
             ends = objective(network(path.at(torch.tensor(path.interval, dtype=torch.float64))[0])).detach()
-            found.append(abs(float(delta) / float(ends[1] - ends[0])))
+            residuals.append(abs(float(delta) / float(ends[1] - ends[0])))
         style = "--" if label == "sigmoid, trapezoid" else ":" if gate == "one_sided" else "-"
-        errors.loglog(steps, found, style, color=COLOURS[gate], marker="o", ms=4, label=label)
+        errors.loglog(steps, residuals, style, color=COLOURS[gate], marker="o", ms=4, label=label)
     errors.set(title=r"$|\Sigma\,C\,/\,\Delta F - 1|$ at the first layer", xlabel="steps", ylim=(1e-6, 1e2))
     errors.legend(frameon=False, fontsize=8, loc="upper right", ncols=2)
     return figure

@@ -1,17 +1,14 @@
-"""Screenshots of the report for the documentation, made by hand: ``python docs/screenshots.py``."""
+"""Screenshots of the report of ``make demo`` for the documentation, made by hand: ``python docs/screenshots.py``."""
 
 import argparse
 import shutil
-import tempfile
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from macattr import rank_methods, write_report
-from ram_models import ram_swinir_tiny, sample
-
-IMAGES = Path(__file__).parent / "images"
+ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "docs" / "images"
 VIEWS = {"report.png": (1280, 1180, "light"), "report-phone.png": (390, 1500, "dark")}
 """Width, height and colour scheme."""
 
@@ -29,19 +26,14 @@ def shoot(page_file: Path, chromium: str) -> None:
 
 
 def main() -> None:
-    """Rank, report, and look at it."""
+    """Take the screenshots."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--chromium", default=shutil.which("chromium"), help="the browser's program")
-    parser.add_argument("--report", type=Path, help="a page that is there already; default: of a new ranking")
+    parser.add_argument("--chromium", default=shutil.which("chromium"), help="program of the browser")
+    parser.add_argument("--report", type=Path, default=ROOT / "demo" / "report.html", help="page; default: the demo's")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        if options.report is None:
-            options.report = Path(folder) / "report.html"
-            model = ram_swinir_tiny()
-            rankings = rank_methods(model, sample()[:8], ["mac", "drift", "attribution_patching"], n_steps=6)
-            files = {name: f"demo/{name}/importance.nc" for name in rankings}
-            write_report(rankings, options.report, model=model, files=files)
-        shoot(options.report, options.chromium)
+    if not options.report.is_file():
+        parser.error(f"{options.report} is missing: run `make demo` first")
+    shoot(options.report, options.chromium)
 
 
 if __name__ == "__main__":
