@@ -65,7 +65,7 @@ napoleon_custom_sections = ["Source"]
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!macattr|ram_models).*"),  # no inventories are downloaded, so names of other projects stay text
-    (r"py:class", r"macattr\.(engine\.Seen|run\.Record)"),  # appear in signatures only
+    (r"py:class", r"macattr\.(sweep\.survey|ranking\.run|report\.content)\.\w+"),  # appear in signatures only
     (r"py:class", r"ram_models\.experiments\.parallel\.(Task|Result)"),  # type variables
 ]
 
@@ -82,15 +82,18 @@ html_math_renderer = "mathml"
 copybutton_exclude = ".linenos, .gp, .go"  # prompts and outputs are not copied; comments are
 
 
+TOP_LEVEL = {"class", "data", "exception", "function"}
+"""Types of the objects that a package may offer; methods and attributes are not among them."""
+
+
 def public_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Element) -> nodes.Element | None:
     """Link ``macattr.rank_layers``, as users import it, to the module that defines and explains it."""
     package, _, name = node.get("reftarget", "").rpartition(".")
     domain = env.domains.python_domain
-    depth = package.count(".") + 2
     matches = [
         full
-        for full in domain.objects
-        if full.startswith(f"{package}.") and full.endswith(f".{name}") and full.count(".") == depth
+        for full, entry in domain.objects.items()
+        if full.startswith(f"{package}.") and full.endswith(f".{name}") and entry.objtype in TOP_LEVEL
     ]
     if package not in ("macattr", "ram_models", "ram_models.degradations") or len(matches) != 1:
         return None
