@@ -20,9 +20,3 @@ def test_every_module_stands_in_the_reference_once() -> None:
     listed = Counter(name for page in pages for name in re.findall(r"automodule:: (\S+)", page))
     assert sorted(listed) == documented_modules()
     assert [name for name, count in listed.items() if count > 1] == []
-
-
-def test_the_reference_of_a_package_is_one_page() -> None:
-    packages = re.compile(r"automodule:: (\w+\.\w+)\.\w+")
-    pages = [set(packages.findall(page.read_text())) for page in (ROOT / "docs" / "reference").glob("*.md")]
-    assert [package for package, count in Counter(p for page in pages for p in page).items() if count > 1] == []
