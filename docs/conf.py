@@ -3,6 +3,7 @@
 ``make docs`` builds docs/_build/html.
 """
 
+import importlib
 import logging
 import sys
 from pathlib import Path
@@ -65,8 +66,6 @@ napoleon_custom_sections = ["Source"]
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!macattr|ram_models).*"),  # no inventories are downloaded, so names of other projects stay text
-    (r"py:class", r"macattr\.(sweep\.survey|ranking\.run|report\.content)\.\w+"),  # appear in signatures only
-    (r"py:class", r"ram_models\.experiments\.parallel\.(Task|Result)"),  # type variables
 ]
 
 html_theme = "furo"
@@ -100,6 +99,20 @@ def public_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, content:
     return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", matches[0], node, content)
 
 
+def internal_class(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement
+) -> nodes.Element | None:
+    """Leave a class or type variable outside of ``__all__`` as text: it appears in signatures only."""
+    module, _, name = node.get("reftarget", "").rpartition(".")
+    if node.get("reftype") != "class" or not module.startswith(("macattr.", "ram_models.")):
+        return None
+    try:
+        public = getattr(importlib.import_module(module), "__all__", [name])
+    except ModuleNotFoundError:
+        return None
+    return None if name in public else content
+
+
 def visit_math(self: SphinxTranslator, node: nodes.math | nodes.math_block) -> None:
     """Write formulas as MathML, which browsers show without a script."""
     block = isinstance(node, nodes.math_block)
@@ -117,4 +130,5 @@ def setup(app: Sphinx) -> None:
     """Add the short links, the formulas and the filter of warnings to Sphinx."""
     logging.getLogger("sphinx.sphinx.directives.other").addFilter(is_needed)
     app.connect("missing-reference", public_name)
+    app.connect("missing-reference", internal_class)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
