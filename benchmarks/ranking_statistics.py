@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from macattr.statistics.agreement import compare, overlap_at, rank_biased_overlap, spearman
+from macattr.statistics.agreement import measure_agreement, overlap_at, rank_biased_overlap, spearman
 from macattr.statistics.certainty import bootstrap, ranks, resample_means
 from macattr.statistics.stopping import StableTop
 
@@ -173,7 +173,7 @@ def agreement_coverage(draws: int, generator: np.random.Generator) -> pd.DataFra
                     common = 0.2 * generator.normal(size=(images, 1, 92)) if paired else 0.0
                     model = Model(0.5, 0.15 if paired else 0.25)
                     both = [model.draw(means, images, generator) * np.exp(common) for means in (a, b)]
-                    table = compare(both[0], both[1], 9, generator=generator, n_resamples=200, paired=paired)
+                    table = measure_agreement(both[0], both[1], 9, generator=generator, n_resamples=200, paired=paired)
                     for name, (row, measure) in measures.items():
                         low, high = table.loc[row, ["low", "high"]]
                         hits[name] += low - 1e-9 <= measure(a, b) <= high + 1e-9

@@ -33,11 +33,11 @@ TOP_HEIGHT = 0.7
 
 @dataclass(frozen=True)
 class BlockGrid:
-    """Where layers stand by role and block.
+    """Grid of layers by role and block.
 
     Args:
-        roles: What the rows are; a role has two rows if its layers would cover one another.
-        blocks: Names of the columns: the innermost repeated units, in order of depth.
+        roles: Role of every row; a role has two rows if its layers would cover one another.
+        blocks: Name of every column: the innermost repeated units, in order of depth.
         places: Row, first column and number of columns of every layer that is inside a block.
     """
 
@@ -50,7 +50,7 @@ def block_grid(table: pd.DataFrame) -> BlockGrid:
     """Rows and columns of a heat map; a layer of a group of blocks spans the group's columns.
 
     Args:
-        table: One row a layer, in order of depth: ``layer``, ``block``, ``role``.
+        table: One row for each layer, in order of depth: ``layer``, ``block``, ``role``.
     """
     blocks = _blocks(table)
     roles: list[str] = []
@@ -75,9 +75,9 @@ def plot_heatmap(table: pd.DataFrame, title: str, unit: str) -> Figure:
     columns; layers outside of any block appear in the lower panel only.
 
     Args:
-        table: One row a layer: ``layer``, ``score``, ``type``, ``block``, ``role``, ``depth``.
+        table: One row for each layer: ``layer``, ``score``, ``type``, ``block``, ``role``, ``depth``.
         title: Heading.
-        unit: What the scores are.
+        unit: Unit of the scores.
 
     Source:
         Qin et al. 2024 (RAM), Fig. 14.
@@ -105,7 +105,8 @@ def plot_rank_flow(ranks: pd.DataFrame, k: int, title: str) -> Figure:
     on the left, those in the last one's on the right.
 
     Args:
-        ranks: One row a layer (its name is the index), one column a ranking: 1 is the highest, every rank occurs once.
+        ranks: One row for each layer (its name is the index), one column for each ranking; 1 is the highest rank, and
+            every rank occurs once.
         k: Number of layers in the top.
         title: Heading.
     """
@@ -132,13 +133,13 @@ def plot_rank_flow(ranks: pd.DataFrame, k: int, title: str) -> Figure:
 
 
 def _flow_kinds(top: pd.DataFrame) -> dict[str, pd.Series]:
-    """Which layers are in which tops, by label."""
+    """Layers in every top, in the first top and in another top, by label."""
     first = top.columns[0]
-    every, some = top.all(axis=1), top.any(axis=1)
+    in_every, in_any = top.all(axis=1), top.any(axis=1)
     return {
-        "in every": every,
-        f"in that of {first}, not in every": top[first] & ~every,
-        f"in another, not in that of {first}": some & ~top[first],
+        "in every": in_every,
+        f"in that of {first}, not in every": top[first] & ~in_every,
+        f"in another, not in that of {first}": in_any & ~top[first],
     }
 
 
@@ -158,13 +159,13 @@ def _name_flow(axes: Axes, ranks: pd.DataFrame, heights: pd.DataFrame, k: int) -
 
 
 def _flow_height(rank: float, k: int, layers: int) -> float:
-    """Where a rank is drawn, 0 above and 1 below: the border of the top k lies at ``TOP_HEIGHT``."""
+    """Height at which a rank is drawn, 0 above and 1 below; the border of the top k is at ``TOP_HEIGHT``."""
     border = TOP_HEIGHT if k < layers else 1.0
     return border * (rank - 0.5) / k if rank <= k + 0.5 else border + (1 - border) * (rank - 0.5 - k) / (layers - k)
 
 
 def plot_overlap(curves: Mapping[str, pd.DataFrame], k: int, title: str) -> Figure:
-    """Overlap of the tops against their size, and what unrelated rankings would have.
+    """Overlap of the tops against their size, with the overlap of unrelated rankings.
 
     Args:
         curves: By label, tables with ``k``, ``overlap``, ``expected``, ``random_low`` and ``random_high``
@@ -182,7 +183,13 @@ def plot_overlap(curves: Mapping[str, pd.DataFrame], k: int, title: str) -> Figu
         curve["k"], curve["random_low"], curve["random_high"], color="0.92", step="mid", label="95 % of these"
     )
     axes.axvline(k, color="0.4", linewidth=0.8, linestyle=":")
-    axes.set(xscale="log", xlim=(1, len(curve)), ylim=(0, 1.02), xlabel="layers in the top (k)", ylabel="share in both")
+    axes.set(
+        xscale="log",
+        xlim=(1, max(2, len(curve))),
+        ylim=(0, 1.02),
+        xlabel="layers in the top (k)",
+        ylabel="share in both",
+    )
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.set_title(title)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
@@ -191,7 +198,7 @@ def plot_overlap(curves: Mapping[str, pd.DataFrame], k: int, title: str) -> Figu
 
 
 def plot_stability(curve: pd.DataFrame, k: int, may_differ: int, title: str, stopped: int | None = None) -> Figure:
-    """How well the top of few images agrees with that of all, against the number of images.
+    """Agreement of the top of few images with that of all images, against the number of images.
 
     Args:
         curve: ``images``, ``same_set``, ``near_set``, ``overlap``
@@ -222,16 +229,16 @@ def plot_stability(curve: pd.DataFrame, k: int, may_differ: int, title: str, sto
 def plot_intervals(table: pd.DataFrame, k: int, title: str, unit: str, shown: int | None = None) -> Figure:
     """Scores of the highest layers with their intervals, coloured by the probability to be in the top k.
 
-    Intervals of positive scores are drawn to a hundredfold beyond all shown scores at most: few images can leave one
-    endless.
+    Intervals of positive scores are cut a hundredfold beyond all shown scores, because few images can leave an interval
+    without an end.
 
     Args:
-        table: One row a layer (its name is the index): ``score``, ``score_low``, ``score_high``, ``rank``,
+        table: One row for each layer (its name is the index): ``score``, ``score_low``, ``score_high``, ``rank``,
             ``rank_low``, ``rank_high`` (:func:`macattr.statistics.certainty.bootstrap`) and ``probability``
             (:func:`macattr.statistics.certainty.probability_in_top`).
         k: Number of layers in the top.
         title: Heading.
-        unit: What the scores are.
+        unit: Unit of the scores.
         shown: Layers that are drawn; None: 1.5 k, at least 10.
     """
     count = min(len(table), max(10, round(1.5 * k)) if shown is None else shown)
@@ -322,7 +329,7 @@ def _draw_depth(axes: Axes, table: pd.DataFrame, norm: LogNorm, unit: str) -> No
 
 
 def _common_prefix(names: list[str]) -> str:
-    """What all dotted names begin with, whole parts only."""
+    """Beginning that all dotted names share, in whole parts."""
     parts = [name.split(".") for name in names]
     same = int(np.argmin([len(set(column)) == 1 for column in zip(*parts, strict=False)] + [False]))
     return "".join(f"{part}." for part in parts[0][:same])
@@ -339,25 +346,34 @@ def plot_agreement(matrix: pd.DataFrame, title: str, label: str) -> Figure:
     Args:
         matrix: Symmetric, named rows and columns, values in [-1, 1].
         title: Heading.
-        label: What the numbers are.
+        label: Name of the numbers.
     """
     side = 2.4 + 0.52 * len(matrix)
     figure = Figure(figsize=(side + 1.2, side), layout="constrained")
     axes = figure.subplots()
     sns.heatmap(
-        matrix, vmin=-1, vmax=1, cmap="vlag", annot=True, fmt=".2f", annot_kws={"fontsize": 7}, square=True,
-        linewidths=0.5, cbar_kws={"label": label, "shrink": 0.7}, ax=axes,
-    )  # fmt: skip
+        matrix,
+        vmin=-1,
+        vmax=1,
+        cmap="vlag",
+        annot=True,
+        fmt=".2f",
+        annot_kws={"fontsize": 7},
+        square=True,
+        linewidths=0.5,
+        cbar_kws={"label": label, "shrink": 0.7},
+        ax=axes,
+    )
     axes.set_title(title)
     axes.tick_params(length=0)
     return figure
 
 
 def plot_randomisation(tables: Mapping[str, pd.DataFrame], title: str) -> Figure:
-    """How a ranking changes when layers lose what they learned.
+    """Agreement of a ranking with those of the network with randomised parameters.
 
     Args:
-        tables: By kind, what :func:`macattr.ranking.sanity.randomisation_test` returns.
+        tables: Tables of :func:`macattr.ranking.sanity.randomisation_test`, by kind.
         title: Heading.
     """
     figure = Figure(figsize=(8.5, 1.6 + 0.42 * sum(map(len, tables.values()))), layout="constrained")
@@ -373,7 +389,7 @@ def plot_randomisation(tables: Mapping[str, pd.DataFrame], title: str) -> Figure
         axes.axvline(0, color="0.4", linewidth=0.8)
         axes.tick_params(axis="y", length=0)
         sns.despine(ax=axes, left=True)
-    panels[-1].set_xlabel("agreement with the ranking of the network as it is")
+    panels[-1].set_xlabel("agreement with the ranking of the unchanged network")
     panels[0].legend(loc="lower left", frameon=False, fontsize=8)
     figure.suptitle(title)
     return figure

@@ -1,7 +1,8 @@
-"""``macattr check``: does a ranking depend on what was learned, or on architecture, size and chance alone?"""
+"""``macattr check``: whether a ranking depends on the learned parameters, or on architecture, size and chance alone."""
 
 __all__ = ["check"]
 
+import math
 from pathlib import Path
 
 import matplotlib as mpl
@@ -14,6 +15,9 @@ from macattr.ranking.rank import rank_methods
 from macattr.ranking.sanity import SUSPECT, randomisation_test
 from macattr.statistics.agreement import overlap_at, size_dependence, spearman
 from macattr.statistics.certainty import top_count
+
+FEWEST_LAYERS = 5
+"""Number of layers below which a high correlation is too likely by chance (1 in 24 for four layers in equal order)."""
 
 
 def check(
@@ -32,30 +36,32 @@ def check(
 ) -> None:
     """Check a ranking; for example macattr check --model ram_models:ram_swinir_tiny --images sample --limit 4.
 
-    Randomises the network's parameters step by step, from the output to the input and group by group, and ranks again;
-    compares with other pixel orders, between images and with chance; and tells how far scores follow the size of
-    layers. Writes cascading.csv, independent.csv and randomisation.png.
+    Randomises the network's parameters group by group, from the output to the input, and ranks again. Compares the
+    ranking with those of other pixel orders, of other images and of chance, and measures how strongly scores follow the
+    size of layers. Writes cascading.csv, independent.csv and randomisation.png.
 
     Args:
         model: Where the network comes from: MODULE:NAME or FILE.py:NAME.
         images: Folder or image file; or a function that returns images.
-        method: What is measured; "macattr methods" lists the names.
+        method: Name of the method; "macattr methods" lists all.
         out: Folder for the results.
         n_steps: Steps along the path.
-        steps: Groups of layers, by depth.
-        fraction: Top share of the layers that is compared.
+        steps: Number of groups of layers, by depth.
+        fraction: Top share of the layers that is compared, in (0, 1]; at least one layer.
         crop: Use the middle of every file only, at most this many pixels a side.
         limit: Use the first images only.
         clean: Folder with the clean image of every image, under the same name; for methods that need a loss.
         seed: Seed of everything random.
-        device: Where to compute, e.g. cpu or cuda.
+        device: Where to compute, such as cpu or cuda.
     """
     mpl.use("Agg")
+    if not 0 < fraction <= 1:
+        raise ValueError(f"`fraction` must lie in (0, 1], got {fraction}.")
     network = load_network(model, device)
     inputs = load_images(images, model, crop, limit, clean)
     options: dict[str, object] = {"n_steps": n_steps, "seed": seed or None, "show_progress": True}
-    found = rank_methods(network, inputs, list(dict.fromkeys([method, "activation"])), None, **options)
-    importance = found[method]
+    rankings = rank_methods(network, inputs, list(dict.fromkeys([method, "activation"])), None, **options)
+    importance = rankings[method]
     tables = {
         name: randomisation_test(
             network, inputs, method, cascading=name == "cascading", steps=steps, fraction=fraction, **options
@@ -69,37 +75,46 @@ def check(
         print(table.round(3).to_string(index=False))
     figure = plot_randomisation(tables, f"{model}: {method} after randomising parameters")
     figure.savefig(out / "randomisation.png", dpi=150)
-    k = top_count(fraction, importance.dataset.sizes["layer"])
-    last = float(tables["cascading"]["spearman"].iloc[-1])
-    suspect = "SUSPECT: architecture and size alone give nearly this ranking"
-    verdict = suspect if last > SUSPECT else f"up to {SUSPECT} it is not architecture and size alone"
-    print(f"\nall parameters random: Spearman {last:.3f} with the trained network's ranking; {verdict}")
-    if "gate" in importance.dataset.attrs:  # it walks a mask path
+    layers = importance.dataset.sizes["layer"]
+    k = top_count(fraction, layers)
+    print(f"\n{_verdict(float(tables['cascading']['spearman'].iloc[-1]), layers)}")
+    if "gate" in importance.dataset.attrs:  # its path reveals pixels in a random order
         other = {**options, "seed": seed + 1}
-        _print_agreement(
-            "other pixel orders", importance, rank_methods(network, inputs, [method], None, **other)[method], k
-        )
-    _print_controls(importance, found["activation"], k, seed)
+        again = rank_methods(network, inputs, [method], None, **other)[method]
+        print(_agreement("other pixel orders", importance, again, k))
+    _print_controls(importance, rankings["activation"], k, seed)
     print(f"\nwritten: {', '.join(str(out / f) for f in ('cascading.csv', 'independent.csv', 'randomisation.png'))}")
 
 
-def _print_agreement(what: str, first: LayerImportance, second: LayerImportance, k: int) -> None:
-    """How far two rankings agree."""
+def _verdict(correlation: float, layers: int) -> str:
+    """Answer of the test in which all parameters are random."""
+    measured = f"all parameters random: Spearman {correlation:.3f} with the trained network's ranking"
+    if math.isnan(correlation):
+        return f"{measured}. UNDECIDED: all scores of a ranking are equal."
+    if layers < FEWEST_LAYERS:
+        return f"{measured}. UNDECIDED: {layers} layers are too few, chance alone gives high correlations."
+    if correlation > SUSPECT:
+        return f"{measured}. SUSPECT: above {SUSPECT}, architecture and size alone give nearly this ranking."
+    return f"{measured}. PASSED: it is not above {SUSPECT}, so the ranking depends on the learned parameters."
+
+
+def _agreement(title: str, first: LayerImportance, second: LayerImportance, k: int) -> str:
+    """Agreement of two rankings in a line."""
     a, b = first.scores().values, second.scores().values
-    print(f"{what}: Spearman {spearman(a, b):.3f}, overlap of the top {k} {overlap_at(a, b, k):.0%}")
+    return f"{title}: Spearman {spearman(a, b):.3f}, overlap of the top {k} {overlap_at(a, b, k):.0%}"
 
 
 def _print_controls(importance: LayerImportance, activation: LayerImportance, k: int, seed: int) -> None:
-    """Agreement between images, with chance, and dependence on size."""
+    """Print the agreement between images and with chance, and the dependence on size."""
     scores, values = importance.scores().values, importance.values
     random = np.random.default_rng(seed).random(len(scores))
     if len(values) > 1:
-        halves = [LayerImportance(importance.dataset.isel(sample=slice(start, None, 2))) for start in (0, 1)]
-        _print_agreement("odd against even images", halves[0], halves[1], k)
+        odd, even = (LayerImportance(importance.dataset.isel(sample=slice(start, None, 2))) for start in (0, 1))
+        print(_agreement("odd against even images", odd, even, k))
     print(f"a random ranking: Spearman {spearman(scores, random):.3f}, overlap {overlap_at(scores, random, k):.0%}")
     sizes = {
         "parameters": importance.dataset["parameters"].values.astype(float),
         "activation scale": activation.scores().values,
     }
-    print("\ndependence on size (log-log slope: 1 = in proportion, 0 = none)")
+    print("\ndependence on size (slope of log score by log size: 1 = in proportion, 0 = none)")
     print(size_dependence(scores, sizes).round(3).to_string(index=False))

@@ -1,6 +1,6 @@
-"""``macattr compare``: how far rankings agree."""
+"""``macattr compare``: agreement of rankings, as a table and figures."""
 
-__all__ = ["compare", "compare_rankings"]
+__all__ = ["compare", "write_comparison"]
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -13,11 +13,11 @@ import pandas as pd
 from macattr.cli.loading import load_ranking, short_names
 from macattr.plots import plot_agreement, plot_overlap, plot_rank_flow
 from macattr.ranking.importance import LayerImportance
-from macattr.statistics import agreement as comparison
+from macattr.statistics.agreement import common_layers, measure_agreement, overlap_curve
 from macattr.statistics.certainty import ranks, top_count
 
-FLOWING = 6
-"""Rankings from which on a flow of ranks and curves of overlap would be unreadable: a matrix says more."""
+MOST_IN_FLOW = 6
+"""Largest number of rankings whose flow of ranks and curves of overlap are readable; more give a matrix alone."""
 
 
 def compare(
@@ -37,7 +37,7 @@ def compare(
         rankings: Files that "macattr rank" wrote, or folders with the authors' filter_*.txt lists; two or more.
         out: Folder for the results.
         fraction: Top share of the layers that is compared.
-        only_common: Compare the layers that all rankings have, where they are over different ones.
+        only_common: Compare the common layers alone if the rankings cover different layers.
         confidence: Coverage of the intervals over images, in (0, 1).
         seed: Seed of the resamples.
     """
@@ -45,29 +45,31 @@ def compare(
     if len(rankings) < 2:
         raise ValueError(f"a comparison needs at least two rankings, got {len(rankings)}.")
     loaded = {name: load_ranking(source) for name, source in zip(short_names(rankings), rankings, strict=True)}
-    print(compare_rankings(loaded, out, fraction, only_common, confidence, seed))
+    text = write_comparison(loaded, out, fraction=fraction, only_common=only_common, confidence=confidence, seed=seed)
+    print(text)
 
 
-def compare_rankings(
+def write_comparison(
     rankings: Mapping[str, LayerImportance | dict[str, float]],
     out: Path,
+    *,
     fraction: float,
     only_common: bool = False,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> str:
-    """Agreement of every pair, written with its figures; what to print of it.
+    """Write the agreement of every pair and its figures; the text that summarises them.
 
     Raises:
-        ValueError: If rankings cover different layers and that is not accepted, or have none in common.
+        ValueError: If rankings cover different layers and ``only_common`` is False, or no layer is common.
     """
-    layers = comparison.common_layers({name: _layers(ranking) for name, ranking in rankings.items()}, only_common)
+    layers = common_layers({name: _layers(ranking) for name, ranking in rankings.items()}, only_common)
     values = {name: _values(ranking, layers) for name, ranking in rankings.items()}
     k = top_count(fraction, len(layers))
     tables = []
     for a, b in combinations(values, 2):
         paired = _same_images(rankings[a], rankings[b])
-        agreement = comparison.compare(
+        agreement = measure_agreement(
             values[a], values[b], k, generator=np.random.default_rng(seed), confidence=confidence, paired=paired
         )
         tables.append(agreement.assign(a=a, b=b))
@@ -77,7 +79,7 @@ def compare_rankings(
     means = {name: scores.mean(axis=(0, 1)) if scores.ndim == 3 else scores for name, scores in values.items()}
     written = ["agreement.csv", *_draw(table, means, layers, k, out)]
     words = [f"{len(layers)} layers, top {k}"]
-    if len(means) <= FLOWING:
+    if len(means) <= MOST_IN_FLOW:
         words.append(table.round(3).to_string(index=False))
     else:
         words += ["Spearman's correlation", _matrix(table, list(means), "spearman").round(2).to_string()]
@@ -85,16 +87,15 @@ def compare_rankings(
 
 
 def _draw(table: pd.DataFrame, means: Mapping[str, np.ndarray], layers: list[str], k: int, out: Path) -> list[str]:
-    """The figures' names, once they are written."""
+    """Write the figures; their names."""
     title = f"{len(layers)} layers"
     matrix = _matrix(table, list(means), "spearman")
     figures = {"agreement.png": plot_agreement(matrix, f"agreement of rankings, {title}", "Spearman's correlation")}
-    if len(means) <= FLOWING:
+    if len(means) <= MOST_IN_FLOW:
         flow = pd.DataFrame({name: ranks(mean) for name, mean in means.items()}, index=layers)
         first, *others = means
         curves = {
-            f"{first}, {other}": comparison.overlap_curve(np.asarray(means[first]), np.asarray(means[other]))
-            for other in others
+            f"{first}, {other}": overlap_curve(np.asarray(means[first]), np.asarray(means[other])) for other in others
         }
         figures["rank_flow.png"] = plot_rank_flow(flow, k, f"{title}, top {k}")
         figures["overlap.png"] = plot_overlap(curves, k, f"{title}: layers that both tops hold")
@@ -117,7 +118,7 @@ def _layers(ranking: LayerImportance | dict[str, float]) -> list[str]:
 
 
 def _values(ranking: LayerImportance | dict[str, float], layers: list[str]) -> np.ndarray:
-    """Scores of these layers: (images, orders, layers) with replicates, (layers) without."""
+    """Scores of these layers: (images, orders, layers) of several images, else (layers)."""
     if isinstance(ranking, dict):
         return np.array([ranking[layer] for layer in layers])
     values = LayerImportance(ranking.dataset.sel(layer=layers)).values
@@ -125,7 +126,7 @@ def _values(ranking: LayerImportance | dict[str, float], layers: list[str]) -> n
 
 
 def _same_images(a: LayerImportance | dict[str, float], b: LayerImportance | dict[str, float]) -> bool:
-    """Whether both have replicates over the same images."""
+    """Whether both hold several images, and the same ones."""
     if isinstance(a, dict) or isinstance(b, dict):
         return False
     names = [ranking.dataset["sample"].values.tolist() for ranking in (a, b)]

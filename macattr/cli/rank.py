@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 import torch.distributed as dist
 
-from macattr.cli.compare import compare_rankings
+from macattr.cli.compare import write_comparison
 from macattr.cli.loading import ImageFiles, load_images, load_network, load_weights, shuffled
 from macattr.cli.options import with_options
 from macattr.cli.results import Results
@@ -160,7 +160,7 @@ def _write(results: Results, rankings: Mapping[str, LayerImportance], task: Task
     results.write(rankings)
     agreement = ""
     if len(rankings) > 1:
-        agreement = compare_rankings(rankings, results.folder, fraction, seed=task.seed)
+        agreement = write_comparison(rankings, results.folder, fraction=fraction, seed=task.seed)
     if any(int(importance.dataset["parameters"].sum()) for importance in rankings.values()):
         write_report(
             rankings,
@@ -204,7 +204,8 @@ def _announce(model: str, task: Task, images: int, methods: Sequence[Method], ev
         print(f"{images} images{orders} x {nodes} points of the path = {evaluations} forward and backward passes")
     else:
         print(f"{len(methods)} methods on {images} images: {evaluations} forward and backward passes")
-        print(f"sharing passes saves {saved} of them ({saved / (evaluations + saved):.0%})")
+        if saved:
+            print(f"sharing passes saves {saved} of them ({saved / (evaluations + saved):.0%})")
 
 
 def _estimate(task: Task, inputs: ImageFiles | list[Item], methods: Sequence[Method], evaluations: int) -> None:

@@ -18,15 +18,16 @@ def report(
 ) -> None:
     """Write rankings as one HTML page; for example macattr report ranking/importance.nc --out report.html.
 
-    The page answers which layers to train and how sure that is, and holds the selection, for any number of layers, as
-    text for other tools. It is one file that needs no network: open it, mail it, print it. Several rankings of the same
-    layers are compared on it: macattr report mac/importance.nc drift/importance.nc.
+    The page shows which layers to train, with intervals and probabilities, and holds the selection of any number of
+    layers as text for other tools. It is one file without references to others: open it, mail it, print it. Several
+    rankings of the same layers are compared on one page: macattr report mac/importance.nc drift/importance.nc.
 
     Args:
         rankings: Files that "macattr rank" wrote, of the same layers; the page opens with the first.
         out: The page's file.
         fraction: Share of the layers that is chosen when the page opens, in (0, 1].
-        model: The network, MODULE:NAME or FILE.py:NAME, for shares of all its parameters and not of the ranked layers'.
+        model: The network, MODULE:NAME or FILE.py:NAME. With it, shares are of all its parameters; without it, of
+            those of the ranked layers.
         seed: Seed of the resamples behind intervals and probabilities.
     """
     if not rankings:
@@ -35,8 +36,6 @@ def report(
     methods = [str(importance.dataset.attrs["method"]) for importance in loaded]
     names = methods if len(set(methods)) == len(methods) else short_names(rankings)
     network = None if model is None else load_network(model)
-    write_report(
-        dict(zip(names, loaded, strict=True)), out, fraction=fraction, model=network,
-        files=dict(zip(names, rankings, strict=True)), seed=seed,
-    )  # fmt: skip
+    files = dict(zip(names, rankings, strict=True))
+    write_report(dict(zip(names, loaded, strict=True)), out, fraction=fraction, model=network, files=files, seed=seed)
     print(f"written: {out}")

@@ -218,7 +218,7 @@ class LayerImportance:
         On a logarithmic scale if all scores are positive. The step part needs ``step_error`` in :func:`rank_layers`.
         """
         errors = self.dataset["step_error"].transpose("sample", "order", "layer").values
-        scale: Literal["log", "normalized"] = "log" if (self.values > 0).all() else "normalized"
+        scale: Literal["log", "normalised"] = "log" if (self.values > 0).all() else "normalised"
         return variance_components(self.values, None if np.isnan(errors).all() else errors, scale)
 
     @classmethod

@@ -1,6 +1,6 @@
-"""Sanity checks of a ranking: does it depend on what was learned, or on architecture and size alone?"""
+"""Sanity check of a ranking: whether it depends on the learned parameters, or on architecture and size alone."""
 
-__all__ = ["randomisation_test", "randomised"]
+__all__ = ["SUSPECT", "randomisation_test", "randomised"]
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,28 +8,28 @@ from contextlib import contextmanager
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from macattr.layers import resolve_layers
 from macattr.methods.samples import Item, refuse_iterator
 from macattr.ranking.rank import rank_methods
-from macattr.statistics.certainty import ranks, top_count
+from macattr.statistics.agreement import overlap_at, spearman
+from macattr.statistics.certainty import top_count
 
 SUSPECT = 0.9
-"""Correlation with the ranking of a fully random network from which on a ranking says little about what was learned."""
+"""Spearman's correlation with the ranking of a random network above which a ranking depends little on learning."""
 
 
 @contextmanager
 def randomised(model: nn.Module, layers: Sequence[str], seed: int = 0) -> Iterator[None]:
-    """While active, the layers' own parameters are random; afterwards they are as before.
+    """Context in which the layers' own parameters are random; afterwards they are as before.
 
-    Each parameter is drawn from a normal distribution of its own mean and standard deviation: what was learned is gone,
-    the scale of weights and activations stays.
+    Each parameter is drawn from a normal distribution with the parameter's own mean and standard deviation. This
+    destroys the learned values and keeps the scale of weights and activations.
 
     Args:
         model: Network.
-        layers: Names of the layers whose parameters are drawn anew.
+        layers: Names of the layers whose parameters are drawn.
         seed: Seed of the draw.
 
     Raises:
@@ -62,15 +62,15 @@ def randomisation_test(
     fraction: float = 0.1,
     **options: object,
 ) -> pd.DataFrame:
-    """How a ranking changes when layers lose what they learned.
+    """Agreement of a ranking with the rankings of the network whose parameters are randomised group by group.
 
-    Layers are cut by depth into ``steps`` groups. ``cascading`` randomises from the output back to the input, one group
-    more each time; otherwise each group alone. A ranking that stays the same when all is random comes from architecture
-    and size: that is no fault in itself, but then it needs no trained network.
+    Layers are split by depth into ``steps`` groups. ``cascading`` randomises from the output back to the input, with
+    one more group each time; otherwise each group alone. A ranking that stays the same when all parameters are random
+    comes from architecture and size. That is not a fault in itself, but such a ranking needs no trained network.
 
     Args:
         model: Network.
-        inputs: Images, no iterator: every step ranks on all of them.
+        inputs: Images; not an iterator, because every step ranks on all of them.
         method: Name of the method.
         cascading: Whether groups add up.
         steps: Number of groups.
@@ -78,8 +78,9 @@ def randomisation_test(
         **options: Of :func:`macattr.rank_layers`.
 
     Returns:
-        One row a step: ``randomised`` (words), ``share`` of the layers, ``spearman`` with the ranking of the network as
-        it is, ``overlap`` of the top fraction, ``random_overlap`` that of random rankings.
+        One row for each step: ``randomised`` (first and last layer), ``share`` of the layers, ``spearman`` with the
+        ranking of the unchanged network, ``overlap`` of the top fraction and ``random_overlap``, that of random
+        rankings.
 
     Raises:
         ValueError: As :func:`macattr.rank_layers`.
@@ -89,23 +90,22 @@ def randomisation_test(
     """
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1, got {steps}: it is the number of groups of layers.")
-    refuse_iterator(inputs, "the test walks over the images several times")
+    refuse_iterator(inputs, "the test reads the images several times")
     first = rank_methods(model, inputs, [method], None, **options)[method].scores()
     names, original = first["layer"].values.tolist(), first.values
+    k = top_count(fraction, len(names))
     groups = [list(group) for group in np.array_split(names, min(steps, len(names)))][::-1]
     rows = []
     for number, group in enumerate(groups):
-        lost = [name for some in groups[: number + 1] for name in some] if cascading else group
+        lost = [name for earlier in groups[: number + 1] for name in earlier] if cascading else group
         with randomised(model, lost):
             scores = rank_methods(model, inputs, [method], names, **options)[method].scores().values
-        k = top_count(fraction, len(names))
-        both = ((ranks(scores) <= k) & (ranks(original) <= k)).sum()
         rows.append(
             {
                 "randomised": f"{group[0]} ... {lost[-1] if not cascading else names[-1]}",
                 "share": len(lost) / len(names),
-                "spearman": float(spearmanr(original, scores).statistic),
-                "overlap": both / k,
+                "spearman": spearman(original, scores),
+                "overlap": overlap_at(original, scores, k),
                 "random_overlap": k / len(names),
             }
         )

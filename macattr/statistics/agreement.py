@@ -1,18 +1,14 @@
-"""How far two rankings agree: rank correlations, overlap of the tops, dependence on the layers' sizes and classes."""
+"""Agreement of two rankings: rank correlations and overlap of the tops; dependence on layer size and class."""
 
 __all__ = [
     "class_dependence",
     "common_layers",
-    "compare",
-    "jaccard_at",
-    "kendall",
+    "measure_agreement",
     "overlap_at",
     "overlap_curve",
     "rank_biased_overlap",
-    "rank_biased_weight",
     "size_dependence",
     "spearman",
-    "weighted_tau",
 ]
 
 import math
@@ -28,11 +24,11 @@ from macattr.statistics.certainty import check_count, ranks, resample_means
 Array = np.ndarray
 
 NAMED = 3
-"""Layers that an error about different layer sets names on each side."""
+"""Number of layers that an error about different layer sets names for each ranking."""
 
 
 def spearman(a: Float[Array, " layers"], b: Float[Array, " layers"]) -> float:
-    """Spearman's rank correlation in [-1, 1]; tied layers share the average rank. NaN if one ranks nothing.
+    """Spearman's rank correlation in [-1, 1]; tied layers share the average rank. NaN if all scores of a ranking tie.
 
     Example:
         >>> spearman(np.array([3.0, 2.0, 1.0]), np.array([9.0, 4.0, 1.0]))
@@ -45,20 +41,21 @@ def kendall(a: Float[Array, " layers"], b: Float[Array, " layers"]) -> float:
     r"""Kendall's tau-b in [-1, 1]: pairs in the same order minus pairs in opposite order.
 
     Divided by :math:`\sqrt{(P - T_a)(P - T_b)}`, with P pairs and T of them tied, so that ties count for neither. NaN
-    if one ranks nothing.
+    if all scores of a ranking tie.
     """
-    return math.nan if _ranks_nothing(a, b) else float(stats.kendalltau(a, b, variant="b").statistic)
+    return math.nan if _is_constant(a, b) else float(stats.kendalltau(a, b, variant="b").statistic)
 
 
 def weighted_tau(a: Float[Array, " layers"], b: Float[Array, " layers"]) -> float:
     """Kendall's tau with pairs weighted by 1/rank + 1/rank, so that the top counts most; in [-1, 1].
 
-    Ranks for the weights are those of ``a`` and of ``b`` in turn, averaged; ties as in tau-b. NaN if one ranks nothing.
+    Ranks for the weights are those of ``a`` and of ``b`` in turn, averaged; ties as in tau-b. NaN if all scores of a
+    ranking tie.
 
     Source:
         Vigna 2015, A weighted correlation index for rankings with ties.
     """
-    return math.nan if _ranks_nothing(a, b) else float(stats.weightedtau(a, b, rank=True).statistic)
+    return math.nan if _is_constant(a, b) else float(stats.weightedtau(a, b, rank=True).statistic)
 
 
 def rank_biased_overlap(
@@ -75,9 +72,10 @@ def rank_biased_overlap(
     Args:
         a: Scores, highest first.
         b: Scores of the same layers.
-        p: Persistence in (0, 1): how likely a reader goes on to the next rank. The first 10 ranks hold 86 % of the
-            weight at 0.9, the first 26 at 0.96; see :func:`rank_biased_weight`.
-        depth: Ranks D that are looked at, beyond which the agreement stays what it is there; None: all, where it is 1.
+        p: Persistence in (0, 1): probability that a reader goes on to the next rank. The first 10 ranks hold 86 % of
+            the weight at 0.9, and the first 26 at 0.96 (``rank_biased_weight`` in this module).
+        depth: Number D of ranks that are compared; the agreement is taken as constant below them. None: all ranks,
+            where it is 1.
 
     Raises:
         ValueError: If ``p`` or ``depth`` is out of range.
@@ -129,23 +127,8 @@ def overlap_at(a: Float[Array, " layers"], b: Float[Array, " layers"], k: int) -
     return float(_overlaps(a[None], b[None], k)[0])
 
 
-def jaccard_at(a: Float[Array, " layers"], b: Float[Array, " layers"], k: int) -> float:
-    """Layers in both tops divided by layers in either, in [0, 1]: o / (2 - o) of the :func:`overlap_at` o.
-
-    Args:
-        a: Score of every layer.
-        b: Another score of the same layers, in the same order.
-        k: Layers in a top.
-
-    Raises:
-        ValueError: If ``k`` is not in 1 ... number of layers.
-    """
-    overlap = overlap_at(a, b, k)
-    return overlap / (2 - overlap)
-
-
 def overlap_curve(a: Float[Array, " layers"], b: Float[Array, " layers"], confidence: float = 0.95) -> pd.DataFrame:
-    """Overlap at every k, and what unrelated rankings would have.
+    """Overlap of the tops at every k, and the overlap that unrelated rankings would have.
 
     Args:
         a: Score of every layer.
@@ -166,7 +149,7 @@ def overlap_curve(a: Float[Array, " layers"], b: Float[Array, " layers"], confid
     )
 
 
-def compare(
+def measure_agreement(
     a: Float[Array, "*first layers"],
     b: Float[Array, "*second layers"],
     k: int,
@@ -179,10 +162,10 @@ def compare(
 ) -> pd.DataFrame:
     r"""Agreement of two rankings of the same layers by every measure, with intervals over images.
 
-    Rankings that come with images are resampled as in :func:`macattr.statistics.certainty.resample_means`; one
-    without stays fixed. The interval starts at the lower percentile of the resamples. Noise lowers agreement, that of
-    resamples once more than that of the estimate; so its upper end is the upper percentile or, if higher, the
-    reflection of the lower one in the estimate, at most 1.
+    Scores of several images are resampled as in :func:`macattr.statistics.certainty.resample_means`; a ranking
+    without images stays fixed. The interval starts at the lower percentile of the resamples. Noise lowers agreement,
+    and resampling adds noise once more. So the upper end is the upper percentile or, if higher, the reflection of the
+    lower percentile in the estimate, at most 1.
 
     Args:
         a: Scores (layers), or (images, orders, layers).
@@ -192,10 +175,10 @@ def compare(
         generator: Source of the resamples; None: no intervals.
         n_resamples: Number of resamples.
         confidence: Coverage of each interval, in (0, 1).
-        paired: Both are of the same images in the same order: resample them together.
+        paired: Both are of the same images in the same order, which are resampled together.
 
     Returns:
-        One row a measure: ``measure``, ``value``, ``low``, ``high`` (NaN without resamples) and ``chance``, the
+        One row for each measure: ``measure``, ``value``, ``low``, ``high`` (NaN without resamples) and ``chance``, the
         expectation for unrelated rankings.
 
     Raises:
@@ -211,8 +194,8 @@ def compare(
     if generator is not None and max(a.ndim, b.ndim) == 3:
         if not 0 < confidence < 1:
             raise ValueError(f"`confidence` must lie in (0, 1), got {confidence}.")
-        found = _agreements(*_resample_both(a, b, generator, n_resamples, paired), k, p)
-        table["low"], upper = (found.quantile(tail) for tail in ((1 - confidence) / 2, (1 + confidence) / 2))
+        resampled = _agreements(*_resample_both(a, b, generator, n_resamples, paired), k, p)
+        table["low"], upper = (resampled.quantile(tail) for tail in ((1 - confidence) / 2, (1 + confidence) / 2))
         table["high"] = np.minimum(np.maximum(upper, 2 * values - table["low"]), 1.0)
     return table.rename_axis("measure").reset_index()
 
@@ -222,11 +205,11 @@ def common_layers(layers: Mapping[str, Sequence[str]], only_common: bool = False
 
     Args:
         layers: Names of the layers of every ranking, by the ranking's name.
-        only_common: Accept rankings over different layers, and leave out what not all have.
+        only_common: Accept rankings over different layers, and leave out the layers that a ranking lacks.
 
     Raises:
-        ValueError: If rankings cover different layers and that is not accepted (which ones differ is said), or nothing
-            is common.
+        ValueError: If rankings cover different layers and ``only_common`` is False (the message names the layers), or
+            no layer is common.
 
     Example:
         >>> common_layers({"a": ["x", "y"], "b": ["y", "z"]}, only_common=True)
@@ -237,7 +220,7 @@ def common_layers(layers: Mapping[str, Sequence[str]], only_common: bool = False
         raise ValueError(f"the rankings {', '.join(layers)} have no layer in common: are they of the same network?")
     extra = {name: [layer for layer in own if layer not in shared] for name, own in layers.items()}
     if any(extra.values()) and not only_common:
-        listed = "; ".join(f"{name} has {_some(names)}" for name, names in extra.items() if names)
+        listed = "; ".join(f"{name} has {_first_few(names)}" for name, names in extra.items() if names)
         raise ValueError(
             f"the rankings cover different layers, {len(shared)} are common: {listed}; ask for the common ones only."
         )
@@ -247,21 +230,21 @@ def common_layers(layers: Mapping[str, Sequence[str]], only_common: bool = False
 def size_dependence(
     scores: Float[Array, " layers"], sizes: Mapping[str, Float[Array, " layers"]], confidence: float = 0.95
 ) -> pd.DataFrame:
-    r"""How far a score follows the size of layers: Spearman's correlation, and the slope of log score by log size.
+    r"""Dependence of a score on the size of layers: Spearman's correlation, and the slope of log score by log size.
 
-    A slope of 1 says that the score is in proportion to the size, so dividing by it would remove the dependence.
-    Intervals are those of a sample of layers (Bonett & Wright's standard error on Fisher's z; Student's t), which takes
-    layers as independent: leave out second names of one tensor.
+    A slope of 1 means that the score is in proportion to the size; dividing by the size would remove the dependence.
+    The intervals take layers as an independent sample (Bonett & Wright's standard error on Fisher's z; Student's t), so
+    leave out second names of one tensor.
 
     Args:
         scores: Score of every layer.
-        sizes: What a layer's size may be, each (layers): parameters, units, activation scale.
+        sizes: Measures of size by name, each (layers): parameters, units, activation scale.
         confidence: Coverage of the intervals, in (0, 1).
 
     Returns:
-        One row a size: ``size``, ``spearman``, ``spearman_low``, ``spearman_high``, ``slope``, ``slope_low``,
-        ``slope_high`` and ``layers``, the number with positive score and size that the slope is fitted to. NaN where
-        fewer than 4 layers, or equal sizes, tell nothing.
+        One row for each size: ``size``, ``spearman``, ``spearman_low``, ``spearman_high``, ``slope``, ``slope_low``,
+        ``slope_high`` and ``layers``, the number with positive score and size that the slope is fitted to. NaN with
+        fewer than 4 layers or with equal sizes.
 
     Raises:
         ValueError: If ``confidence`` is outside (0, 1).
@@ -281,21 +264,21 @@ def size_dependence(
 def class_dependence(
     scores: Float[Array, " layers"], classes: Mapping[str, Sequence[Hashable]], *, logarithmic: bool = True
 ) -> pd.DataFrame:
-    r"""How much of the variance of scores lies between classes of layers, such as their role, stage, or both.
+    r"""Share of the variance of scores that lies between classes of layers, such as their role, stage, or both.
 
     .. math:: \eta^2 = 1 - \sum_l (y_l - \bar y_{c(l)})^2 \,/\, \sum_l (y_l - \bar y)^2, \qquad y = \log s
 
-    the share that the class means predict. Fine classes predict scores that have nothing to do with them, too; so
-    ``chance`` stands beside it: the mean over all ways to shuffle the scores, (classes - 1) / (layers - 1).
+    is the share that the class means predict. Fine classes also predict scores that are unrelated to them. Compare the
+    share with ``chance``, its mean over all ways to shuffle the scores: (classes - 1) / (layers - 1).
 
     Args:
         scores: Score of every layer. Leave out second names of one tensor: they are predicted by the first.
-        classes: By what layers are classed, the class of every layer.
-        logarithmic: Of log scores, which must be positive; False: of the scores as they are.
+        classes: Class of every layer, by the name of the classification.
+        logarithmic: Whether to take the log of the scores, which must then be positive.
 
     Returns:
-        One row a classification: ``classes`` (its name), ``groups`` (number of classes), ``share`` and ``chance``. NaN
-        where all scores are equal.
+        One row for each classification: ``classes`` (its name), ``groups`` (number of classes), ``share`` and
+        ``chance``. NaN where all scores are equal.
 
     Raises:
         ValueError: If a classification does not class every layer, there are fewer than 2, or a score has no logarithm.
@@ -363,8 +346,8 @@ def _agreements(a: Array, b: Array, k: int, p: float) -> pd.DataFrame:
 
 
 def _rank_correlations(a: Array, b: Array) -> Array:
-    """Spearman's correlation of every row; NaN where one ranks nothing."""
-    x, y = (one - one.mean(axis=1, keepdims=True) for one in (ranks(a, "average"), ranks(b, "average")))
+    """Spearman's correlation of every row; NaN where all scores of a ranking tie."""
+    x, y = (ranked - ranked.mean(axis=1, keepdims=True) for ranked in (ranks(a, "average"), ranks(b, "average")))
     norms = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
     return np.asarray(np.divide((x * y).sum(axis=1), norms, out=np.full(len(x), np.nan), where=norms > 0))
 
@@ -372,7 +355,7 @@ def _rank_correlations(a: Array, b: Array) -> Array:
 def _biased_overlaps(a: Array, b: Array, p: float, depth: int) -> Array:
     """Extrapolated rank-biased overlap of every row."""
     first, second = ranks(a, "min"), ranks(b, "min")
-    sizes, others, both = (_count_to_depth(one) for one in (first, second, np.maximum(first, second)))
+    sizes, others, both = (_count_to_depth(ranked) for ranked in (first, second, np.maximum(first, second)))
     agreement = (2 * both / (sizes + others))[:, :depth]
     discount = p ** np.arange(1, depth + 1)
     return np.asarray((1 - p) / p * agreement @ discount + agreement[:, -1] * discount[-1])
@@ -384,14 +367,14 @@ def _overlaps(a: Array, b: Array, k: int) -> Array:
 
 
 def _count_to_depth(ranked: Array) -> Array:
-    """How many layers of every row stand at rank d or better, for d = 1 ... number of layers."""
+    """Number of layers of every row at rank d or better, for d = 1 ... number of layers."""
     rows, layers = ranked.shape
     cells = ranked.astype(int) - 1 + layers * np.arange(rows)[:, None]
     return np.asarray(np.bincount(cells.ravel(), minlength=rows * layers).reshape(rows, layers).cumsum(axis=1))
 
 
 def _chance(k: int, p: float, layers: int) -> list[float]:
-    """Expectation of every measure for rankings that have nothing to do with each other."""
+    """Expectation of every measure for unrelated rankings."""
     depths = np.arange(1, layers + 1)
     biased = float((1 - p) / p * (depths / layers * p**depths).sum() + p**layers)
     shared = np.arange(k + 1)
@@ -438,12 +421,12 @@ def _check_persistence(p: float) -> None:
         raise ValueError(f"`p` must lie in (0, 1), got {p}: it is the weight of a rank relative to the one above.")
 
 
-def _ranks_nothing(a: Array, b: Array) -> bool:
-    """Whether one of them gives all layers the same score."""
+def _is_constant(a: Array, b: Array) -> bool:
+    """Whether one of the two gives all layers the same score."""
     return bool(np.ptp(a) == 0 or np.ptp(b) == 0)
 
 
-def _some(names: Sequence[str]) -> str:
+def _first_few(names: Sequence[str]) -> str:
     """The first few names, and how many more."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return f"{', '.join(names[:NAMED])}{more}"

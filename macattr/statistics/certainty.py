@@ -1,12 +1,10 @@
-"""How sure a ranking is: ranks, confidence intervals, P(layer in the top), variance components, stability."""
+"""Certainty of a ranking: ranks, confidence intervals, P(layer in the top), variance components, stability."""
 
 __all__ = [
     "IntervalMethod",
-    "Ties",
     "bootstrap",
     "probability_in_top",
     "ranks",
-    "relative_error",
     "resample_means",
     "stability_curve",
     "top_count",
@@ -25,10 +23,10 @@ from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 Ties = Literal["ordinal", "average", "min", "max", "dense"]
-"""Which rank equal scores get, as in :func:`scipy.stats.rankdata`."""
+"""Rank of equal scores, as in :func:`scipy.stats.rankdata`."""
 
 IntervalMethod = Literal["studentized", "t", "percentile"]
-"""How :func:`bootstrap` makes intervals of scores."""
+"""Kind of the intervals of scores in :func:`bootstrap`."""
 
 Array = np.ndarray
 
@@ -36,7 +34,7 @@ TINY = float(np.finfo(np.float64).tiny)
 """Stands for zero where logarithms are taken."""
 
 FEWEST = {"studentized": 4, "t": 2, "percentile": 2}
-"""Images that a kind of interval needs; with 3, one resample in 9 has no spread to studentise by."""
+"""Images that each kind of interval needs; with 3, one resample in 9 has no spread to studentise by."""
 
 
 def ranks(scores: Float[Array, "*batch layers"], ties: Ties = "ordinal") -> Float[Array, "*batch layers"]:
@@ -59,21 +57,26 @@ def ranks(scores: Float[Array, "*batch layers"], ties: Ties = "ordinal") -> Floa
 
 
 def top_count(fraction: float, n_layers: int) -> int:
-    r"""Layers in a top fraction, :math:`\lfloor` fraction x n_layers :math:`\rfloor` (the paper's rule).
+    r"""Number of layers in a top fraction, :math:`\max(1, \lfloor` fraction x n_layers :math:`\rfloor)`.
+
+    The paper's rule, with at least one layer, so that a network of fewer than ten has a top 10 %.
+
+    Args:
+        fraction: Share of the layers, in (0, 1].
+        n_layers: Number of layers, at least 1.
 
     Raises:
-        ValueError: If the fraction is outside (0, 1] or selects no layer.
+        ValueError: If the fraction is outside (0, 1] or there is no layer.
 
     Example:
-        >>> top_count(0.1, 263)
-        26
+        >>> top_count(0.1, 263), top_count(0.1, 5)
+        (26, 1)
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"`fraction` must lie in (0, 1], got {fraction}.")
-    count = math.floor(fraction * n_layers + 1e-9)  # 0.29 x 100 is 28.999...
-    if not count:
-        raise ValueError(f"`fraction` {fraction} of {n_layers} layers selects none: take at least {1 / n_layers:.3f}.")
-    return count
+    if n_layers < 1:
+        raise ValueError(f"`n_layers` must be at least 1, got {n_layers}: a top needs a layer.")
+    return max(1, math.floor(fraction * n_layers + 1e-9))  # 0.29 x 100 is 28.999...
 
 
 def bootstrap(
@@ -87,7 +90,7 @@ def bootstrap(
     r"""Score and rank of every layer with confidence intervals for other images of the same kind.
 
     The score is the mean over images and orders. Whole images are resampled with all their orders: an image's mean
-    holds its order noise already, and drawing orders anew inside it would count that noise twice (Davison & Hinkley
+    contains its order noise already, and drawing orders again inside it would count that noise twice (Davison & Hinkley
     1997, section 3.8; with one order the two agree).
 
     Scores that are nowhere negative are treated on the log scale, :math:`\varphi_l = \log \bar s_l`, where layers and
@@ -109,8 +112,8 @@ def bootstrap(
         method: Kind of the scores' intervals; ``studentized`` needs 4 images, the others 2.
 
     Returns:
-        One row a layer in the order given: ``score``, ``score_low``, ``score_high`` (infinite where few images set no
-        limit), ``rank`` (ordinal), ``rank_low``, ``rank_high``.
+        One row for each layer in the order given: ``score``, ``score_low``, ``score_high`` (infinite where few images
+        set no limit), ``rank`` (ordinal), ``rank_low``, ``rank_high``.
 
     Raises:
         ValueError: If scores are not finite, there are too few images, or an option is out of range.
@@ -122,7 +125,7 @@ def bootstrap(
     _check_share("confidence", confidence)
     if method not in get_args(IntervalMethod):
         raise ValueError(f"`method` must be one of {', '.join(get_args(IntervalMethod))}, got {method!r}.")
-    sample = summarize_images(scores)
+    sample = summarise_images(scores)
     if len(sample.values) < FEWEST[method]:
         raise ValueError(
             f"{method!r} intervals need at least {FEWEST[method]} images, got {len(sample.values)}: "
@@ -146,7 +149,7 @@ def bootstrap(
 def resample_means(
     scores: Float[Array, "images orders layers"], generator: np.random.Generator, n_resamples: int = 1000
 ) -> Float[Array, "resamples layers"]:
-    r"""Scores that as many other images might have given: bootstrap means over images, with the right spread.
+    r"""Bootstrap means over images: scores that equally many other images might give.
 
     Deviations from the mean (of the log score where no score is negative) are stretched by
     :math:`\sqrt{n/(n-1)}`, without which resamples of n images vary too little: by a quarter of the variance at n = 4.
@@ -159,16 +162,16 @@ def resample_means(
     Raises:
         ValueError: If scores are not finite or there are fewer than 2 images.
     """
-    sample = summarize_images(scores)
+    sample = summarise_images(scores)
     return sample.back(sample.centre + _deviations(sample, _weights(len(sample.values), n_resamples, generator)))
 
 
 def probability_in_top(
     scores: Float[Array, "images orders layers"], k: int, generator: np.random.Generator, n_resamples: int = 1000
 ) -> Float[Array, " layers"]:
-    """How often every layer is among the k highest over resamples of the images; they sum to k.
+    """Share of the resamples of the images in which every layer is among the k highest; the shares sum to k.
 
-    It tells how much the images at hand leave open; it is no error rate. For a decision with a guarantee take
+    It measures how much the images at hand leave open, and is not an error rate. For a decision with a guarantee use
     :class:`macattr.statistics.stopping.StableTop`. Ties go to the layer that comes first.
 
     Args:
@@ -207,10 +210,10 @@ def stability_curve(
     n_resamples: int = 1000,
     may_differ: int = 0,
 ) -> pd.DataFrame:
-    """How well the top k of fewer (or more) images would agree with that of all images.
+    """Agreement of the top k of fewer (or more) images with the top k of all images.
 
-    Every resample draws images with replacement, so that the curve speaks of other images of the same kind and does
-    not end at 1 when all are used.
+    Every resample draws images with replacement. So the curve holds for other images of the same kind, and it does not
+    end at 1 when all images are used.
 
     Args:
         scores: One score for every image, order and layer, finite.
@@ -221,14 +224,14 @@ def stability_curve(
         may_differ: Layers of the top k that ``near_set`` lets differ.
 
     Returns:
-        One row a size: ``images``, ``same_set`` (probability that the top k is the same), ``near_set`` (that at most
-        ``may_differ`` of its layers are others) and ``overlap`` (mean share of the top k that is the same).
+        One row for each size: ``images``, ``same_set`` (probability that the top k is the same), ``near_set`` (that
+        at most ``may_differ`` of its layers are others) and ``overlap`` (mean share of the top k that is the same).
 
     Raises:
         ValueError: If ``k`` or a size is out of range, or as :func:`resample_means`.
     """
     check_count(k, scores.shape[-1])
-    sample = summarize_images(scores)
+    sample = summarise_images(scores)
     n = len(sample.values)
     if sizes is None:
         sizes = sorted({round(size) for size in np.geomspace(2, n, 10)})
@@ -247,28 +250,28 @@ def stability_curve(
 def variance_components(
     scores: Float[Array, "images orders layers"],
     step_errors: Float[Array, "*any layers"] | None = None,
-    scale: Literal["log", "normalized"] = "log",
+    scale: Literal["log", "normalised"] = "log",
 ) -> pd.DataFrame:
-    r"""Where the variance of scores comes from: layers, images, pixel orders, steps.
+    r"""Variance components of scores: layers, images, pixel orders, steps.
 
     .. math:: y_{ijl} = \mu + \lambda_l + a_i + (a\lambda)_{il} + o_{ij} + (o\lambda)_{ijl}
 
-    for image i, order j within the image and layer l. What an image or an order does to all layers alike (a, o) moves
-    no rank; ``image x layer`` and ``order x layer`` do. Estimates equate the mean squares to their expectations; one
-    that comes out negative is set to 0 and marked ``clipped``. With a single order the order parts are unknown (NaN)
-    and contained in the image parts.
+    for image i, order j within the image and layer l. An effect that an image or an order has on all layers alike
+    (a, o) moves no rank; ``image x layer`` and ``order x layer`` do. Estimates equate the mean squares to their
+    expectations. A negative estimate is set to 0 and marked ``clipped``. With a single order the order parts are
+    unknown (NaN) and contained in the image parts.
 
     Args:
         scores: One score for every image, order and layer, finite.
         step_errors: Error of the scores by the finite number of steps
             (:func:`macattr.statistics.step_errors.step_error`), same unit as the scores, (layers) or (images, orders,
-            layers). Its mean square relative to the score is the ``step`` row. It is stated beside the others, not
-            taken out of them: most of it is the same for all images.
-        scale: ``log`` scores, or scores ``normalized`` by the mean absolute score of all layers of the image and
+            layers). Its mean square relative to the score is the ``step`` row. The other rows contain it as well:
+            most of it is the same for all images.
+        scale: ``log`` scores, or scores ``normalised`` by the mean absolute score of all layers of the image and
             order, for scores that can be 0 or negative.
 
     Returns:
-        One row a source: ``source``, ``variance`` (of y), ``share`` of their sum, ``clipped``.
+        One row for each source: ``source``, ``variance`` (of y), ``share`` of their sum, ``clipped``.
 
     Raises:
         ValueError: If there are fewer than 2 images or layers, or a score is not positive on the log scale.
@@ -311,7 +314,8 @@ def relative_error(components: pd.DataFrame, images: int, orders: int) -> float:
 
     .. math:: \sqrt{\sigma^2_{a\lambda}/n + \sigma^2_{o\lambda}/(n m)}
 
-    An image costs a pass as an order does, and lowers both terms: a further order pays only when images run out.
+    A further image costs the same pass as a further order, and lowers both terms. More orders pay only when images
+    run out.
 
     Args:
         components: From :func:`variance_components`.
@@ -329,7 +333,7 @@ def relative_error(components: pd.DataFrame, images: int, orders: int) -> float:
 
 @dataclass(frozen=True)
 class ImageSummary:
-    """Image means, and what each contributes to the layers' (log) scores.
+    """Image means, and the influence of each image on the layers' (log) scores.
 
     Args:
         values: Mean over orders, (images, layers).
@@ -383,7 +387,7 @@ class ImageSummary:
         return np.asarray(np.sqrt(squares))
 
 
-def summarize_images(scores: Float[Array, "images orders layers"]) -> ImageSummary:
+def summarise_images(scores: Float[Array, "images orders layers"]) -> ImageSummary:
     """Image means on the log scale if no score is negative, else as they are.
 
     Raises:
@@ -393,7 +397,7 @@ def summarize_images(scores: Float[Array, "images orders layers"]) -> ImageSumma
     if len(values) < 2:
         raise ValueError(
             f"intervals over images need at least 2 images, got {len(values)}: "
-            "add images, or pass the orders of the one image as images (they then hold for this image alone)."
+            "add images, or pass the orders of the image as images (the intervals then hold for this image alone)."
         )
     mean = values.mean(axis=0)
     if bool((scores < 0).any()):
@@ -439,7 +443,7 @@ def _log(scores: Float[Array, "*any"]) -> Float[Array, "*any"]:
 def _weights(
     n: int, n_resamples: int, generator: np.random.Generator, size: int | None = None
 ) -> Float[Array, "resamples images"]:
-    """How often every one of n images is drawn among ``size`` (default n), as a share."""
+    """Share of the ``size`` draws (default n) that falls on each of n images."""
     if n_resamples < 1:
         raise ValueError(f"`n_resamples` must be at least 1, got {n_resamples}.")
     size = n if size is None else size
@@ -454,7 +458,7 @@ def _spread(covariance: Float[Array, "layers layers"]) -> Float[Array, "layers l
 
 
 def _deviations(sample: ImageSummary, weights: Float[Array, "resamples images"]) -> Float[Array, "resamples layers"]:
-    """What resampling adds to the centre, with the variance that n images really have."""
+    """Deviations of resamples from the centre, with the variance that n images really have."""
     n = len(sample.values)
     return np.asarray((sample.scaled(sample.resampled(weights)) - sample.centre) * math.sqrt(n / (n - 1)))
 
@@ -518,17 +522,17 @@ def surely_above(
 
 
 def _scaled(
-    scores: Float[Array, "n m l"], scale: Literal["log", "normalized"]
+    scores: Float[Array, "n m l"], scale: Literal["log", "normalised"]
 ) -> tuple[Float[Array, "n m l"], Float[Array, "n m #l"]]:
     """Scores on the scale of the components, and the unit in which small errors of scores are errors there."""
-    if scale == "normalized":
+    if scale == "normalised":
         unit = np.abs(scores).mean(axis=2, keepdims=True)
         return scores / unit, unit
     if scale != "log":
-        raise ValueError(f"`scale` must be 'log' or 'normalized', got {scale!r}.")
+        raise ValueError(f"`scale` must be 'log' or 'normalised', got {scale!r}.")
     if (scores <= 0).any():
         layer = int(np.argwhere(scores <= 0)[0, 2])
-        raise ValueError(f"the log of scores needs them positive, layer {layer} is not: take scale='normalized'.")
+        raise ValueError(f"the log of scores needs them positive, layer {layer} is not: take scale='normalised'.")
     return np.log(scores), scores
 
 

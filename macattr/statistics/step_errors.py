@@ -1,6 +1,6 @@
-"""How far sums along a path are from converged, and how many steps a tolerance takes."""
+"""Error of sums along a path by their finite number of steps, and the steps that a tolerance needs."""
 
-__all__ = ["observed_order", "step_error", "steps_for_tolerance"]
+__all__ = ["step_error", "steps_for_tolerance"]
 
 import math
 
@@ -10,23 +10,25 @@ from jaxtyping import Float
 Array = np.ndarray
 
 
-def step_error(full: Float[Array, "*any"], half: Float[Array, "*any"], order: int = 2) -> Float[Array, "*any"]:
-    r"""Estimated error of the sums at N steps, from those at N / 2 steps of every other node: ``full`` - exact.
+def step_error(
+    fine: float | Float[Array, "*any"], coarse: float | Float[Array, "*any"], order: int = 2
+) -> Float[Array, "*any"]:
+    r"""Estimated error of sums at N steps, ``fine`` - exact, from the sums over every second node (N / 2 steps).
 
     .. math:: S_N - S \approx \frac{S_{N/2} - S_N}{2^p - 1}
 
-    ``full - step_error(full, half)`` is the extrapolated value.
+    ``fine - step_error(fine, coarse)`` is the extrapolated value.
 
     Args:
-        full: Sums, or scores, at N steps.
-        half: The same at N / 2 steps.
+        fine: Sums, or scores, at N steps.
+        coarse: The same at N / 2 steps.
         order: Order p of the sum: 2 for the trapezoid, 1 for left and right tags.
 
     Raises:
         ValueError: If ``order`` is below 1.
 
     Source:
-        Richardson 1911; it holds where the sum converges at its order, see :func:`observed_order`.
+        Richardson 1911; it holds where the sum converges at its order, see ``observed_order`` in this module.
 
     Example:
         >>> step_error(np.array([1.01]), np.array([1.04])).round(9)  # of an exact 1
@@ -34,24 +36,24 @@ def step_error(full: Float[Array, "*any"], half: Float[Array, "*any"], order: in
     """
     if order < 1:
         raise ValueError(f"`order` must be at least 1, got {order}: 2 for the trapezoid, 1 for left and right tags.")
-    return np.asarray((half - full) / (2**order - 1))
+    return np.asarray((coarse - fine) / (2**order - 1))
 
 
 def observed_order(
-    full: Float[Array, "*any"], half: Float[Array, "*any"], quarter: Float[Array, "*any"]
+    fine: Float[Array, "*any"], coarse: Float[Array, "*any"], coarsest: Float[Array, "*any"]
 ) -> Float[Array, "*any"]:
     r"""Order at which sums really converge, :math:`\log_2 |S_{N/4} - S_{N/2}| / |S_{N/2} - S_N|`.
 
-    About 2 for the trapezoid once N is large enough; far from it :func:`step_error` says little. NaN where both
-    differences are 0.
+    It is about 2 for the trapezoid once N is large enough. Where it is far from that, :func:`step_error` is unreliable.
+    It is NaN where both differences are 0.
 
     Args:
-        full: Sums at N steps.
-        half: The same at N / 2 steps.
-        quarter: The same at N / 4 steps.
+        fine: Sums at N steps.
+        coarse: The same at N / 2 steps.
+        coarsest: The same at N / 4 steps.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.log2(np.abs(quarter - half) / np.abs(half - full)))
+        return np.asarray(np.log2(np.abs(coarsest - coarse) / np.abs(coarse - fine)))
 
 
 def steps_for_tolerance(
@@ -63,15 +65,15 @@ def steps_for_tolerance(
     share: float = 1.0,
     multiple: int = 2,
 ) -> int:
-    r"""Steps that bring errors at ``n_steps`` below a tolerance, :math:`N (e/\mathrm{tol})^{1/p}` rounded up.
+    r"""Number of steps that brings the errors at ``n_steps`` below a tolerance, :math:`N (e/\mathrm{tol})^{1/p}`.
 
     Args:
         errors: Errors at ``n_steps``, any sign, in the unit of ``tolerance``: divide by the scores for relative ones.
         n_steps: Steps N at which they were measured.
-        tolerance: Largest error that is accepted, above 0. Less than a third of the scores' standard error over images
-            (:func:`macattr.statistics.certainty.bootstrap`) buys nothing: it adds 5 % to it.
+        tolerance: Largest error that is accepted, above 0. A third of the scores' standard error over images
+            (:func:`macattr.statistics.certainty.bootstrap`) is small enough: it adds 5 % to that error.
         order: Order p of the sum.
-        share: Share of the errors that must be below, in (0, 1]: 0.95 leaves out the few layers near 0.
+        share: Share of the errors that must be below the tolerance, in (0, 1]: 0.95 leaves out the few layers near 0.
         multiple: The result is a multiple of this: 2 for a further refinement, 2 x groups on the fade path.
 
     Raises:
@@ -82,7 +84,7 @@ def steps_for_tolerance(
         60
     """
     if not errors.size or not np.isfinite(errors).all():
-        raise ValueError("`errors` must be finite and at least one: leave out layers that have none.")
+        raise ValueError("`errors` must hold finite numbers, and at least one: leave out the layers without an error.")
     if tolerance <= 0:
         raise ValueError(f"`tolerance` must be above 0, got {tolerance}.")
     if not 0 < share <= 1:

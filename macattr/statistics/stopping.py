@@ -1,4 +1,4 @@
-"""When enough images have been ranked: the top layers are stable at a stated confidence."""
+"""Early stopping: the number of images after which the top layers are stable at a stated confidence."""
 
 __all__ = ["Stability", "StableTop"]
 
@@ -9,25 +9,26 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
-from macattr.statistics.certainty import ranks, summarize_images, surely_above, top_count
+from macattr.statistics.certainty import ranks, summarise_images, surely_above, top_count
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True)
 class Stability:
-    """What the scores so far say about the top layers.
+    """Stability of the top layers after the images so far.
 
     Args:
         stable: Whether the top may be taken as it is.
-        images: Images seen.
-        orders: Pixel orders of each.
+        images: Number of images that were measured.
+        orders: Number of pixel orders of each image.
         top: Positions of the top layers, highest score first.
-        undecided: Positions of the layers for which it is open on which side of the border they belong, highest score
-            first: the top layers that do not surely beat all others, and the others that are not surely beaten.
-        may_differ: Layers of the top that may be wrong if ``stable``.
+        undecided: Positions of the layers that may belong on the other side of the border, highest score first: the top
+            layers that do not surely beat all others, and the others that are not surely beaten.
+        may_differ: Number of layers of the top that may be wrong if ``stable``.
         confidence: Probability with which a top that is declared stable is right, over all looks.
         error_spent: Share of 1 - ``confidence`` that this look used.
+        min_images: Number of images before the first look; with fewer, a top is never stable.
     """
 
     stable: bool
@@ -38,42 +39,42 @@ class Stability:
     may_differ: int
     confidence: float
     error_spent: float
+    min_images: int
 
-    def saved(self, images: int, orders: int = 1) -> float:
-        """How many times fewer passes this took than ``images`` x ``orders`` would have.
+    def saved(self, images: int) -> float:
+        """Factor by which this took fewer passes than all ``images`` with as many orders would have taken."""
+        return images / self.images
 
-        Example:
-            >>> Stability(True, 10, 1, (3,), (), 0, 0.95, 0.5).saved(70)
-            7.0
-        """
-        return images * orders / (self.images * self.orders)
-
-    def report(self, layers: Sequence[str], images: int, orders: int = 1) -> str:
-        """What was found, what it saved against ``images`` x ``orders``, and the layers in doubt, in two lines.
+    def report(self, layers: Sequence[str], images: int) -> str:
+        """The result in words, and in a second line the layers that are not separated, if there are any.
 
         Args:
             layers: Names of all layers.
-            images: Images that there were.
-            orders: Orders that each would have had.
+            images: Number of all images, measured or not.
         """
-        words = "stable" if self.stable else "not stable"
-        line = (
-            f"top {len(self.top)} of {len(layers)} layers {words} after {self.images} of {images} images x "
-            f"{self.orders} orders: {self.saved(images, orders):.1f} x fewer passes; at {self.confidence:.0%} "
-            f"confidence at most {self.may_differ} of them would differ"
-        )
+        top = f"top {len(self.top)} of {len(layers)} layers"
+        if self.images < self.min_images:
+            return (
+                f"The stability of the {top} is unknown: {self.images} of {images} images were measured, "
+                f"and the first test needs {self.min_images}."
+            )
+        after = f"after {self.images} of {images} images"
+        names = ", ".join(layers[i] for i in self.undecided)
         if not self.stable:
-            line = line.partition(":")[0]
-        doubtful = ", ".join(layers[i] for i in self.undecided) or "none"
-        return f"{line}\nundecided: {doubtful}"
+            line = f"The {top} is not stable {after}: {len(self.undecided)} layers at its border are not separated."
+            return f"{line}\nnot separated: {names}"
+        passes = f", with {self.saved(images):.1f} x fewer passes" if images > self.images else ""
+        differ = f"at most {self.may_differ} of its layers" if self.may_differ else "none of its layers"
+        line = f"The {top} is stable {after}{passes}. At {self.confidence:.0%} confidence {differ} would differ."
+        return f"{line}\nnot separated, which the tolerance allows: {names}" if names else line
 
 
 @dataclass(frozen=True)
 class StableTop:
-    r"""Stop when the top layers are known: with ``confidence`` the true top differs in few of them, or none.
+    r"""Rule that stops when the top layers are stable: with ``confidence`` the true top differs in few of them.
 
-    Layers are compared in pairs, a top layer with one outside, by Student's t of their (log) image means over images,
-    with the larger of the error seen and the error that log-normal scores would have.
+    Layers are compared in pairs, a top layer with an outside layer, by Student's t of their (log) image means, with the
+    larger of the observed error and the error that log-normal scores would have.
     The top is stable if no t + 1 of its layers could change places with t + 1 others, where
     t = round(``tolerance`` x k): in the graph of pairs that are not separated, layers with t or fewer doubtful partners
     are dropped until none is left. With t = 0 every top layer must beat every other layer.
@@ -81,20 +82,20 @@ class StableTop:
     A wrong top needs *all* pairs of some exchange in the wrong order and one of them significantly so. Hence each pair
     is tested two-sided at the level of the look, without correction for the number of pairs (an intersection-union
     test); two layers tied at the border, and all others far away, are the worst case for t = 0. This is an argument,
-    not a theorem for unequal variances and t > 0: benchmarks/ranking_statistics.py measures the error in bad cases,
-    which stays below 5 % in all of them.
+    not a theorem for unequal variances and t > 0. benchmarks/ranking_statistics.py measures the error in bad cases;
+    it stays below 5 % in all of them.
 
-    Looking repeatedly is paid for: look j spends :math:`1/(j(j+1))` of the error 1 - ``confidence``, so all looks
-    together spend no more than all of it, however many there are (a union bound, whatever their dependence). Looks are
-    at ``min_images`` and whenever the images have grown by the factor ``growth``.
+    Repeated looks share the error: look j spends :math:`1/(j(j+1))` of 1 - ``confidence``, so any number of looks
+    spends no more than all of it (a union bound, whatever their dependence). Looks are at ``min_images`` and whenever
+    the number of images has grown by the factor ``growth``.
 
-    The images must come in random order, and the answer is about all images of their kind, not about this folder.
+    The images must come in random order. The answer holds for all images of their kind, not for this folder alone.
 
     Args:
         fraction: Top share of the layers, in (0, 1].
         confidence: Probability, over all looks, that a top declared stable is right, in (0, 1).
-        tolerance: Share of the top layers that may be wrong, in [0, 1), rounded to whole layers: near ties at the
-            border would otherwise need images without end.
+        tolerance: Share of the top layers that may be wrong, in [0, 1), rounded to whole layers. At 0, near ties at
+            the border need images without end.
         min_images: Images before the first look, at least 4: Student's t is too bold for scores as skewed as these
             with fewer.
         growth: Ratio of the images between looks, above 1.
@@ -130,11 +131,11 @@ class StableTop:
             raise ValueError(f"`growth` must be above 1, got {self.growth}: images between looks grow by this factor.")
 
     def may_differ(self, k: int) -> int:
-        """Layers of a top k that may be wrong."""
+        """Number of layers of a top k that may be wrong."""
         return round(self.tolerance * k)
 
     def looks(self, images: int) -> list[int]:
-        """Numbers of images up to ``images`` at which to look."""
+        """Numbers of images, up to ``images``, at which the top is tested."""
         looks, due = [], self.min_images
         while due <= images:
             looks.append(due)
@@ -142,13 +143,13 @@ class StableTop:
         return looks
 
     def is_look(self, images: int) -> bool:
-        """Whether to look after that many images."""
+        """Whether the top is tested after that many images."""
         return images in self.looks(images)
 
     def error_spent(self, images: int) -> float:
         """Share of the error 1 - ``confidence`` that the look after ``images`` uses; between looks, that of the next.
 
-        So a last look when images run out may come between two looks.
+        So there may be a last look between two looks, when the images run out.
 
         Example:
             >>> [round(StableTop().error_spent(n), 3) for n in (8, 10, 12, 13)]
@@ -161,12 +162,12 @@ class StableTop:
         """Whether the top of these scores is stable.
 
         Args:
-            scores: All scores so far: one for every image, order and layer, finite.
+            scores: All scores so far, one for every image, order and layer, finite.
 
         Raises:
-            ValueError: If scores are not finite, there are fewer than 2 images or the fraction selects no layer.
+            ValueError: If scores are not finite or there are fewer than 2 images.
         """
-        sample = summarize_images(scores)
+        sample = summarise_images(scores)
         n, orders, layers = scores.shape
         k = top_count(self.fraction, layers)
         inside = ranks(sample.mean) <= k
@@ -186,11 +187,12 @@ class StableTop:
             may_differ=allowed,
             confidence=self.confidence,
             error_spent=spent,
+            min_images=self.min_images,
         )
 
 
 def core(pairs: Bool[Array, "rows columns"], least: int) -> Bool[Array, "rows columns"]:
-    """Pairs that remain when rows and columns with fewer than ``least`` partners are dropped until none has so few.
+    """Pairs that remain when rows and columns with fewer than ``least`` partners are dropped repeatedly.
 
     A set of ``least`` rows all paired with the same ``least`` columns always remains.
 

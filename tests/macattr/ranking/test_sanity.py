@@ -1,4 +1,4 @@
-"""Rankings of networks that lost what they learned."""
+"""Rankings of networks with randomised parameters."""
 
 import numpy as np
 import pytest
@@ -53,3 +53,10 @@ def test_a_ranking_that_reads_no_weights_survives_and_one_that_reads_them_does_n
 def test_images_that_can_be_seen_once_only_are_refused(network):
     with pytest.raises(ValueError, match="pass a list, a tensor or a data loader instead of an iterator"):
         randomisation_test(network, iter([torch.rand(3, 8, 8)]), "mac")
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.4])
+def test_the_top_of_three_layers_holds_a_layer(network, fraction):
+    table = randomisation_test(network, torch.rand(1, 3, 8, 8), "depth", steps=2, fraction=fraction)
+    assert table["overlap"].tolist() == [1, 1]
+    assert table["random_overlap"].tolist() == [1 / 3, 1 / 3]

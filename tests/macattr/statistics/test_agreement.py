@@ -12,9 +12,8 @@ from hypothesis.extra.numpy import arrays
 from macattr.statistics.agreement import (
     class_dependence,
     common_layers,
-    compare,
-    jaccard_at,
     kendall,
+    measure_agreement,
     overlap_at,
     overlap_curve,
     rank_biased_overlap,
@@ -111,8 +110,8 @@ def test_every_measure_is_symmetric_and_knows_only_the_order(a, b, k):
 def test_overlap_and_jaccard_count_shared_layers():
     a, b = np.array([9.0, 8, 7, 1, 1]), np.array([9.0, 1, 8, 7, 0])
     assert overlap_at(a, b, 3) == pytest.approx(2 / 3)
-    assert jaccard_at(a, b, 3) == pytest.approx(2 / 4)
-    assert jaccard_at(a, b, 5) == overlap_at(a, b, 5) == 1
+    assert measure_agreement(a, b, 3)["value"].tolist()[-2:] == pytest.approx([2 / 3, 2 / 4])
+    assert measure_agreement(a, b, 5)["value"].tolist()[-2:] == [1, 1]
 
 
 def test_the_overlap_curve_holds_the_overlap_at_every_k_and_random_rankings_inside_its_range(generator):
@@ -134,9 +133,9 @@ def draw(log_scores: np.ndarray, noise: np.ndarray) -> np.ndarray:
 
 def test_the_value_is_that_of_the_means_and_chance_that_of_random_rankings(generator):
     a, b = draw(np.zeros(30), generator.normal(size=(6, 30))), generator.normal(size=30)
-    table = compare(a, b, 5, generator=generator, n_resamples=100).set_index("measure")
+    table = measure_agreement(a, b, 5, generator=generator, n_resamples=100).set_index("measure")
     assert table.loc["spearman", "value"] == pytest.approx(spearman(a.mean(axis=(0, 1)), b))
-    random = [compare(b, generator.normal(size=30), 5)["value"] for _ in range(200)]
+    random = [measure_agreement(b, generator.normal(size=30), 5)["value"] for _ in range(200)]
     # Standard error of the widest, the correlations: 0.2 / sqrt(200) = 0.014.
     np.testing.assert_allclose(np.mean(random, axis=0), table["chance"], atol=0.045)
 
@@ -148,7 +147,7 @@ def test_intervals_hold_the_agreement_of_the_true_rankings(generator):
     expected, hits = spearman(truth, other), 0
     for _ in range(40):
         a, b = (draw(scores, 0.3 * generator.normal(size=(12, 40))) for scores in (truth, other))
-        row = compare(a, b, 4, generator=generator, n_resamples=50).iloc[0]
+        row = measure_agreement(a, b, 4, generator=generator, n_resamples=50).iloc[0]
         hits += row["low"] <= expected <= row["high"]
     # About 90 % with 12 images (the percentile interval alone: 60 %); 3 standard errors of 40 draws are 14 %.
     assert hits >= 30
@@ -158,7 +157,7 @@ def test_resampling_pairs_of_the_same_images_keeps_what_they_share(generator):
     # Twice the same noise: paired resamples always agree, unpaired ones do not.
     a = draw(-0.05 * np.arange(20), 0.3 * generator.normal(size=(10, 20)))
     paired, apart = (
-        compare(a, 2 * a, 4, generator=generator, n_resamples=50, paired=flag).set_index("measure")
+        measure_agreement(a, 2 * a, 4, generator=generator, n_resamples=50, paired=flag).set_index("measure")
         for flag in (True, False)
     )
     np.testing.assert_allclose(paired[["low", "high"]], 1)
@@ -166,7 +165,7 @@ def test_resampling_pairs_of_the_same_images_keeps_what_they_share(generator):
 
 
 def test_without_images_there_are_no_intervals(generator):
-    table = compare(UP, DOWN, 2, generator=generator)
+    table = measure_agreement(UP, DOWN, 2, generator=generator)
     assert table[["low", "high"]].isna().all(axis=None)
 
 
@@ -240,13 +239,19 @@ SCORES = np.arange(24.0).reshape(4, 1, 6) + 1
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda g: compare(UP, UP, 0), r"`k` must lie in 1 ... 4 .*got 0"),
-        (lambda g: compare(UP, UP[:3], 2), "rankings of 4 and 3 layers cannot be compared"),
-        (lambda g: compare(UP, UP * np.nan, 2), "`b` must be finite"),
-        (lambda g: compare(SCORES[0], UP, 2), r"`a` must be .layers. or .images, orders, layers., got .1, 6."),
-        (lambda g: compare(UP, UP, 2, p=1.0), "`p` must lie in .0, 1., got 1.0"),
-        (lambda g: compare(SCORES, SCORES[:2], 2, generator=g, paired=True), "`paired` needs the same images"),
-        (lambda g: compare(SCORES, SCORES, 2, generator=g, confidence=95), "`confidence` must lie in"),
+        (lambda g: measure_agreement(UP, UP, 0), r"`k` must lie in 1 ... 4 .*got 0"),
+        (lambda g: measure_agreement(UP, UP[:3], 2), "rankings of 4 and 3 layers cannot be compared"),
+        (lambda g: measure_agreement(UP, UP * np.nan, 2), "`b` must be finite"),
+        (
+            lambda g: measure_agreement(SCORES[0], UP, 2),
+            r"`a` must be .layers. or .images, orders, layers., got .1, 6.",
+        ),
+        (lambda g: measure_agreement(UP, UP, 2, p=1.0), "`p` must lie in .0, 1., got 1.0"),
+        (
+            lambda g: measure_agreement(SCORES, SCORES[:2], 2, generator=g, paired=True),
+            "`paired` needs the same",
+        ),
+        (lambda g: measure_agreement(SCORES, SCORES, 2, generator=g, confidence=95), "`confidence` must lie in"),
         (lambda g: rank_biased_overlap(UP, UP, depth=5), r"`k` must lie in 1 ... 4"),
         (lambda g: rank_biased_weight(0.9, 0), "`depth` must be at least 1, got 0"),
         (lambda g: overlap_at(UP, UP, 5), "got 5"),

@@ -11,7 +11,7 @@ from macattr.statistics.certainty import (
     relative_error,
     resample_means,
     stability_curve,
-    summarize_images,
+    summarise_images,
     top_count,
     top_probabilities,
     variance_components,
@@ -140,11 +140,11 @@ def test_differences_have_the_larger_of_two_errors(generator):
         modelled[i, j] = (variances.sum() - 2 * covariance[0, 1]) / 9 + of_variances / (2 * 8)
     assert (seen > modelled).any()
     assert (modelled > seen).any()
-    found = summarize_images(scores).pair_errors()
+    found = summarise_images(scores).pair_errors()
     np.testing.assert_allclose(found, np.sqrt(np.maximum(seen, modelled)), atol=1e-12)
     # A layer that is 0 on one image has no log-normal model.
     scores[0, 0, 2] = 0
-    found = summarize_images(scores).pair_errors()[2, 1]
+    found = summarise_images(scores).pair_errors()[2, 1]
     relative = scores[:, 0, 2] / scores[:, 0, 2].mean() - x[:, 1] / x[:, 1].mean()
     assert found == pytest.approx(relative.std(ddof=1) / 3)
 
@@ -242,15 +242,19 @@ def test_a_further_order_lowers_the_error_less_than_a_further_image(generator):
     assert relative_error(table, 10, 1) == pytest.approx(0.0707, rel=0.1)
 
 
-def test_signed_scores_are_normalized_by_their_images(generator):
+def test_signed_scores_are_normalised_by_their_images(generator):
     scores = generator.normal(size=(10, 2, 6))
     scale = generator.uniform(1, 9, size=(10, 2, 1))
-    one, other = (variance_components(x, scale="normalized") for x in (scores, scale * scores))
+    one, other = (variance_components(x, scale="normalised") for x in (scores, scale * scores))
     np.testing.assert_allclose(one["variance"], other["variance"])
 
 
 def test_the_top_fraction_counts_as_the_paper_does():
     assert [top_count(f, n) for f, n in ((0.1, 263), (0.29, 100), (0.2, 92))] == [26, 29, 18]
+
+
+def test_a_top_of_a_small_network_holds_a_layer():
+    assert [top_count(0.1, layers) for layers in (1, 5, 9, 10, 19, 20)] == [1, 1, 1, 1, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -266,11 +270,11 @@ def test_the_top_fraction_counts_as_the_paper_does():
         (lambda s, g: probability_in_top(s, 0, g), r"`k` must lie in 1 ... 5 .*got 0"),
         (lambda s, g: probability_in_top(s, 6, g), "got 6"),
         (lambda s, g: stability_curve(s, 2, g, sizes=[0]), "`sizes` must be at least 1"),
-        (lambda s, g: variance_components(0 * s), "layer 0 is not: take scale='normalized'"),
-        (lambda s, g: variance_components(s, scale="rank"), "`scale` must be 'log' or 'normalized'"),
+        (lambda s, g: variance_components(0 * s), "layer 0 is not: take scale='normalised'"),
+        (lambda s, g: variance_components(s, scale="rank"), "`scale` must be 'log' or 'normalised'"),
         (lambda s, g: variance_components(s[:1]), "at least 2 images and 2 layers, got 1"),
         (lambda s, g: top_count(0.0, 5), "`fraction` must lie in"),
-        (lambda s, g: top_count(0.1, 5), "selects none: take at least 0.200"),
+        (lambda s, g: top_count(0.1, 0), "`n_layers` must be at least 1, got 0"),
     ],
 )
 @pytest.mark.usefixtures("as_users_run_it")
@@ -282,5 +286,5 @@ def test_wrong_input_is_refused_in_one_line(call, message, generator):
 
 @pytest.mark.filterwarnings("error")
 def test_a_limit_beyond_all_floats_is_infinite_without_a_warning():
-    sample = summarize_images(np.full((4, 1, 1), 2.0))
+    sample = summarise_images(np.full((4, 1, 1), 2.0))
     assert sample.back(np.array([1e4])) == np.inf

@@ -58,7 +58,7 @@ def test_steps_are_whole_multiples_and_a_share_leaves_out_the_worst_layers():
         (lambda e: steps_for_tolerance(e, 10, 0.0), "`tolerance` must be above 0"),
         (lambda e: steps_for_tolerance(e, 10, 0.1, share=0.0), "`share` must lie in"),
         (lambda e: steps_for_tolerance(e, 0, 0.1), "must be at least 1, got 0, 2 and 2"),
-        (lambda e: steps_for_tolerance(e * np.nan, 10, 0.1), "`errors` must be finite"),
+        (lambda e: steps_for_tolerance(e * np.nan, 10, 0.1), "`errors` must hold finite numbers"),
     ],
 )
 def test_options_out_of_range_are_refused(call, message):
