@@ -2,6 +2,8 @@
 
 __all__ = ["LayerImportance", "assemble"]
 
+import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,6 +45,15 @@ ALWAYS = {
 
 PER_ORDER = ("input_residual", "objective_start", "objective_end", "order_seed")
 
+SEALED = "macattr_seal"
+"""Attribute of files whose end, after the NetCDF data, is ``SEAL`` and the data's SHA-256."""
+
+SEAL = b"\nmacattr sha256 "
+"""Beginning of a file's seal; readers of HDF5 ignore what follows the data."""
+
+SUMMARISED = 5
+"""Number of layers in the printed summary of a ranking."""
+
 
 @dataclass(frozen=True)
 class LayerImportance:
@@ -57,6 +68,18 @@ class LayerImportance:
     """
 
     dataset: xr.Dataset
+
+    def __repr__(self) -> str:
+        attrs, sizes = self.dataset.attrs, self.dataset.sizes
+        images = f"{sizes['sample']} image{'s' if sizes['sample'] > 1 else ''}"
+        images += f" x {sizes['order']} pixel orders" if sizes["order"] > 1 else ""
+        if self.dataset["sample"].values.tolist() == ["all images"]:
+            images = "all images together"
+        head = f"LayerImportance of {attrs['model']} by {attrs['method']}: {sizes['layer']} layers, {images}"
+        table = self.ranking().head(SUMMARISED)[["rank", "layer", "score", "type"]]
+        rows = table.to_string(index=False, formatters={"score": "{:.4g}".format})
+        more = sizes["layer"] - len(table)
+        return f"{head}; score = {attrs['unit']}\n{rows}" + (f"\n... and {more} more: see ranking()" if more else "")
 
     def scores(self) -> xr.DataArray:
         """Score of every layer: mean over pixel orders, then mean (or the preset's sum) over images."""
@@ -136,32 +159,41 @@ class LayerImportance:
         return figure
 
     def save(self, path: Path | str) -> None:
-        """Write NetCDF, all at once: an interrupted write leaves no broken file.
+        """Write a NetCDF file with a checksum, all at once: an interrupted write leaves no broken file.
 
         Args:
             path: File, by custom ``importance.nc``.
         """
-        content = self.dataset.to_netcdf(engine="h5netcdf")
-        write_atomically(Path(path), lambda file: file.write(content))
+        content = bytes(self.dataset.assign_attrs({SEALED: "SHA-256 at the end"}).to_netcdf(engine="h5netcdf"))
+        seal = SEAL + hashlib.sha256(content).hexdigest().encode()
+        write_atomically(Path(path), lambda file: file.write(content + seal))
 
     @classmethod
     def load(cls, path: Path | str) -> "LayerImportance":
-        """Read what :meth:`save` wrote.
+        """Read a file that :meth:`save` wrote.
 
         Args:
             path: File.
 
         Raises:
-            ValueError: If the file is missing or no ranking.
+            ValueError: If the file cannot be opened, is damaged or does not hold a ranking.
         """
+        refused = f"{str(path)!r} cannot be read as a ranking"
         try:
-            dataset = xr.load_dataset(path, engine="h5netcdf")
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{str(path)!r} cannot be read as a ranking: {error}") from error
+            content = Path(path).read_bytes()
+        except OSError as error:
+            raise ValueError(f"{refused}: {error.strerror}. Rankings are files such as importance.nc.") from error
+        data, seal, digest = content.rpartition(SEAL)
+        matches = digest == hashlib.sha256(data).hexdigest().encode() if seal else SEALED.encode() not in content
+        if not matches:
+            raise ValueError(f"{refused}: it is damaged, its content does not match its checksum. Rank again.")
+        try:
+            dataset = xr.load_dataset(io.BytesIO(data or content), engine="h5netcdf")
+        except Exception as error:  # files that are no rankings raise anything, with the HDF5 library's own text
+            raise ValueError(f"{refused}: it is damaged, cut off or not a NetCDF file. Rank again.") from error
+        dataset.attrs.pop(SEALED, None)
         if "score" not in dataset or "across_images" not in dataset.attrs:
-            raise ValueError(
-                f"{str(path)!r} is not a ranking: it has no `score`; files come from LayerImportance.save."
-            )
+            raise ValueError(f"{refused}: it has no `score`. LayerImportance.save and macattr rank write rankings.")
         return cls(dataset)
 
     def to_csv(self, path: Path | str) -> None:
