@@ -10,6 +10,7 @@ __all__ = [
     "top_count",
     "top_probabilities",
     "variance_components",
+    "whole_part",
 ]
 
 import math
@@ -57,26 +58,31 @@ def ranks(scores: Float[Array, "*batch layers"], ties: Ties = "ordinal") -> Floa
 
 
 def top_count(fraction: float, n_layers: int) -> int:
-    r"""Number of layers in a top fraction, :math:`\max(1, \lfloor` fraction x n_layers :math:`\rfloor)`.
-
-    The paper's rule, with at least one layer, so that a network of fewer than ten has a top 10 %.
-
-    Args:
-        fraction: Share of the layers, in (0, 1].
-        n_layers: Number of layers, at least 1.
+    r"""Layers in a top fraction: :math:`\lfloor` fraction x n_layers :math:`\rfloor` (the paper's rule), at least one.
 
     Raises:
-        ValueError: If the fraction is outside (0, 1] or there is no layer.
+        ValueError: If the fraction is outside (0, 1].
 
     Example:
-        >>> top_count(0.1, 263), top_count(0.1, 5)
+        >>> top_count(0.1, 263), top_count(0.1, 4)
         (26, 1)
+    """
+    return max(1, whole_part(fraction, n_layers))
+
+
+def whole_part(fraction: float, number: int) -> int:
+    r""":math:`\lfloor` fraction x number :math:`\rfloor`, where the product of two decimals is meant.
+
+    Raises:
+        ValueError: If the fraction is outside (0, 1].
+
+    Example:
+        >>> whole_part(0.29, 100)  # the product of the floats is 28.999...
+        29
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"`fraction` must lie in (0, 1], got {fraction}.")
-    if n_layers < 1:
-        raise ValueError(f"`n_layers` must be at least 1, got {n_layers}: a top needs a layer.")
-    return max(1, math.floor(fraction * n_layers + 1e-9))  # 0.29 x 100 is 28.999...
+    return math.floor(fraction * number + 1e-9)
 
 
 def bootstrap(

@@ -165,7 +165,7 @@ class StableTop:
             scores: All scores so far, one for every image, order and layer, finite.
 
         Raises:
-            ValueError: If scores are not finite or there are fewer than 2 images.
+            ValueError: If scores are not finite, or there are fewer than 2 images.
         """
         sample = summarise_images(scores)
         n, orders, layers = scores.shape

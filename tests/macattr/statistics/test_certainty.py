@@ -274,7 +274,6 @@ def test_a_top_of_a_small_network_holds_a_layer():
         (lambda s, g: variance_components(s, scale="rank"), "`scale` must be 'log' or 'normalised'"),
         (lambda s, g: variance_components(s[:1]), "at least 2 images and 2 layers, got 1"),
         (lambda s, g: top_count(0.0, 5), "`fraction` must lie in"),
-        (lambda s, g: top_count(0.1, 0), "`n_layers` must be at least 1, got 0"),
     ],
 )
 @pytest.mark.usefixtures("as_users_run_it")
