@@ -12,8 +12,9 @@ __all__ = [
     "plot_stability",
 ]
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,7 +26,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 LABELLED = 6
-"""Layers that are named in the depth panel."""
+"""Number of layers that are named in the depth panel."""
+
+MARKERS = "osD^vPX*<>"
+"""Markers of the classes of layers, which also differ in grey."""
 
 TOP_HEIGHT = 0.7
 """Share of the rank flow's height that the top k take, however many layers follow."""
@@ -38,11 +42,13 @@ class BlockGrid:
     Args:
         roles: Role of every row; a role has two rows if its layers would cover one another.
         blocks: Name of every column: the innermost repeated units, in order of depth.
+        groups: Short name and number of columns of every group of neighbouring blocks.
         places: Row, first column and number of columns of every layer that is inside a block.
     """
 
     roles: tuple[str, ...]
     blocks: tuple[str, ...]
+    groups: tuple[tuple[str, int], ...]
     places: Mapping[str, tuple[int, int, int]]
 
 
@@ -65,14 +71,14 @@ def block_grid(table: pd.DataFrame) -> BlockGrid:
             filled.append(set())
         filled[free[0]].update(spanned)
         places[layer.layer] = (free[0], spanned[0], len(spanned))
-    return BlockGrid(tuple(roles), tuple(blocks), places)
+    return BlockGrid(roles=tuple(roles), blocks=tuple(blocks), groups=_groups(blocks), places=places)
 
 
 def plot_heatmap(table: pd.DataFrame, title: str, unit: str) -> Figure:
     """Scores of all layers: role by block above, in order of depth below, on logarithmic scales.
 
-    Layers that belong to a group of blocks (the convolution that closes a residual group, say) span the group's
-    columns; layers outside of any block appear in the lower panel only.
+    Layers that belong to a group of blocks (such as the convolution that closes a residual group) span the group's
+    columns. Layers outside of any block appear in the lower panel only. A network without blocks has that panel alone.
 
     Args:
         table: One row for each layer: ``layer``, ``score``, ``type``, ``block``, ``role``, ``depth``.
@@ -85,15 +91,14 @@ def plot_heatmap(table: pd.DataFrame, title: str, unit: str) -> Figure:
     table = table.sort_values("depth", ignore_index=True)
     grid = block_grid(table)
     columns = max(len(grid.blocks), 8)
-    figure, (above, below) = plt.subplots(
-        2, 1, figsize=(min(24.0, 4.5 + 0.42 * columns), 8), height_ratios=(1.25, 1), layout="constrained"
-    )
-    positive = table.loc[table["score"] > 0, "score"]
-    low, high = (positive.min(), positive.max()) if len(positive) else (0.1, 1.0)
-    norm = LogNorm(low, high if high > low else low * 10)
-    _draw_blocks(above, table, grid, norm)
-    _draw_depth(below, table, norm, unit)
-    figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=(above, below), label=unit, fraction=0.03)
+    figure = plt.figure(figsize=(min(24.0, 4.5 + 0.42 * columns), 8 if grid.blocks else 4.5), layout="constrained")
+    ratios = (1.25, 1) if grid.blocks else (1,)
+    *above, below = figure.subplots(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
+    _draw_depth(below, table, unit)
+    for axes in above:
+        norm = _logarithmic(table.loc[table["layer"].isin(grid.places), "score"])
+        _draw_blocks(axes, table, grid, norm)
+        figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=axes, label=unit, fraction=0.03)
     figure.suptitle(title)
     return figure
 
@@ -277,67 +282,93 @@ def _blocks(table: pd.DataFrame) -> list[str]:
     return [name for name in names if not any(other.startswith(f"{name}.") for other in names)]
 
 
+def _groups(blocks: Sequence[str]) -> tuple[tuple[str, int], ...]:
+    """Neighbouring blocks of one parent, under the part of its name that differs."""
+    parents = [block.rpartition(".")[0].split(".") for block in blocks]
+    same = _shared_parts([parent[::-1] for parent in parents])
+    names = [".".join(parent[: len(parent) - same]) for parent in parents]
+    return tuple((name, len(list(run))) for name, run in groupby(names))
+
+
+def _shared_parts(names: Sequence[Sequence[str]]) -> int:
+    """Number of parts at the beginning that all names share; each keeps at least one of its own."""
+    shortest = min(map(len, names), default=1)
+    return next((i for i in range(shortest - 1) if len({name[i] for name in names}) > 1), max(0, shortest - 1))
+
+
 def _draw_blocks(axes: Axes, table: pd.DataFrame, grid: BlockGrid, norm: LogNorm) -> None:
     """Role by block, one rectangle a layer."""
-    blocks = list(grid.blocks)
-    if not blocks:
-        axes.text(0.5, 0.5, "no repeated blocks", ha="center", va="center", transform=axes.transAxes)
-        axes.set_axis_off()
-        return
     colours = plt.get_cmap("viridis")
     scores = table.set_index("layer")["score"]
     for layer, (row, column, width) in grid.places.items():
         colour = colours(norm(scores[layer])) if scores[layer] > 0 else "white"
         corner = (column - 0.5, row - 0.5)
         axes.add_patch(Rectangle(corner, width, 1, facecolor=colour, edgecolor="white", linewidth=0.8))
-    axes.set(xlim=(-0.5, len(blocks) - 0.5), ylim=(len(grid.roles) - 0.5, -0.5), xlabel="block, in order of depth")
+    axes.set(xlim=(-0.5, len(grid.blocks) - 0.5), ylim=(len(grid.roles) - 0.5, -0.5))
     axes.set_yticks(range(len(grid.roles)), grid.roles)
-    shared = len(_common_prefix(blocks))
-    axes.set_xticks(
-        range(len(blocks)), [_short(name[shared:]) for name in blocks], rotation=90 if len(blocks) > 16 else 0
-    )
+    axes.set_xticks(range(len(grid.blocks)), [name.rpartition(".")[2] for name in grid.blocks])
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
+    _draw_groups(axes, grid)
 
 
-def _draw_depth(axes: Axes, table: pd.DataFrame, norm: LogNorm, unit: str) -> None:
+def _draw_groups(axes: Axes, grid: BlockGrid) -> None:
+    """Brackets with the names of the groups below the columns."""
+    ends = np.cumsum([width for _, width in grid.groups])
+    starts = ends - [width for _, width in grid.groups]
+    below = axes.secondary_xaxis(-0.09)
+    room = 6 * min(46, max(8, len(grid.blocks))) / len(grid.blocks)  # letters over a column
+    names = [_cut(name, int(room * width)) for name, width in grid.groups]
+    below.set_xticks((starts + ends - 1) / 2, names, fontsize=9)
+    below.tick_params(length=0, pad=2)
+    below.spines["bottom"].set_visible(False)
+    for start, end in zip(starts, ends, strict=True):
+        bracket = [start - 0.4, end - 0.6], [-0.09, -0.09]
+        axes.plot(*bracket, color="0.5", linewidth=0.8, clip_on=False, transform=axes.get_xaxis_transform())
+    axes.set_xlabel("block, in order of depth", labelpad=28)
+
+
+def _cut(name: str, letters: int) -> str:
+    """A name that is cut if it has more letters."""
+    return name if len(name) <= letters else f"{name[: max(1, letters - 1)]}…"
+
+
+def _logarithmic(scores: pd.Series) -> LogNorm:
+    """Logarithmic scale over the positive scores."""
+    positive = scores[scores > 0]
+    low, high = (float(positive.min()), float(positive.max())) if len(positive) else (0.1, 1.0)
+    return LogNorm(low, high if high > low else low * 10)
+
+
+def _draw_depth(axes: Axes, table: pd.DataFrame, unit: str) -> None:
     """All layers in order of depth, the highest named."""
-    shown = table["score"].clip(lower=norm.vmin)
+    scale = _logarithmic(table["score"])
+    low, high = float(scale.vmin or 0.1), float(scale.vmax or 1.0)
+    shown = table["score"].clip(lower=low)
     types = list(dict.fromkeys(table["type"]))
     palette = dict(zip(types, sns.color_palette("colorblind", len(types)), strict=True))
-    for kind in types:
-        chosen = table["type"] == kind
-        axes.scatter(table.loc[chosen, "depth"], shown[chosen], s=22, color=palette[kind], label=kind, zorder=3)
+    for number, kind in enumerate(types):
+        chosen, marker = table["type"] == kind, MARKERS[number % len(MARKERS)]
+        points = table.loc[chosen, "depth"], shown[chosen]
+        axes.scatter(*points, s=24, color=palette[kind], marker=marker, label=kind, zorder=3)
     axes.vlines(table["depth"], shown.min(), shown, color="0.85", linewidth=1)
     axes.set(yscale="log", xlabel="layer, in order of depth", ylabel=unit, xlim=(-1, len(table)))
-    axes.set_ylim(top=float(norm.vmax or 1.0) * 6)
-    highest = table.nlargest(LABELLED, "score").sort_values("score")
-    for left in (True, False):
-        for place, layer in enumerate(highest[(highest["depth"] < len(table) / 2) == left].itertuples()):
-            axes.annotate(
-                layer.layer,
-                (layer.depth, layer.score),
-                xytext=(12 if left else -12, 4 + 11 * place),
-                textcoords="offset points",
-                fontsize=8,
-                ha="left" if left else "right",
-                arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6},
-            )
-    axes.legend(fontsize=8, ncols=min(6, len(types)), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+    axes.set_ylim(top=high * (high / low) ** 0.6)  # room for the names
+    # Every name is higher than the one before, so that none covers another.
+    for place, layer in enumerate(table.nlargest(LABELLED, "score").sort_values("score").itertuples()):
+        left = layer.depth < len(table) / 2
+        axes.annotate(
+            layer.layer,
+            (layer.depth, layer.score),
+            xytext=(12 if left else -12, 4 + 11 * place),
+            textcoords="offset points",
+            fontsize=8,
+            ha="left" if left else "right",
+            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6},
+        )
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     sns.despine(ax=axes)
-
-
-def _common_prefix(names: list[str]) -> str:
-    """Beginning that all dotted names share, in whole parts."""
-    parts = [name.split(".") for name in names]
-    same = int(np.argmin([len(set(column)) == 1 for column in zip(*parts, strict=False)] + [False]))
-    return "".join(f"{part}." for part in parts[0][:same])
-
-
-def _short(name: str) -> str:
-    """The numbers of a block's name, 'layers.0.residual_group.blocks.3' as '0.3'."""
-    return ".".join(part for part in name.split(".") if part.isdigit()) or name
 
 
 def plot_agreement(matrix: pd.DataFrame, title: str, label: str) -> Figure:

@@ -1,4 +1,4 @@
-"""What a report says in words: the question, what to doubt, what was measured."""
+"""Words of a report: how the ranking was measured, reasons to doubt it, residuals and cost."""
 
 __all__ = [
     "describe_measurement",
@@ -10,6 +10,7 @@ __all__ = [
     "why_without_intervals",
 ]
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -17,74 +18,109 @@ import numpy as np
 from macattr.methods.catalogue import METHODS
 from macattr.ranking.importance import LayerImportance
 
+INEXACT = 0.10
+"""Median input residual above which the report warns."""
+
+FEW_IMAGES = 8
+"""Number of images below which intervals are wide and cover too little."""
+
+CONDUCTANCE = (
+    "C, the conductance of a neuron, is the part of the objective's change along the path that runs through it"
+)
+
+OBJECTIVES = {
+    "GradientMagnitude": "Total gradient magnitude of the output image: the amount of edges and texture in it",
+    "OutputSum": "Sum of the network's outputs",
+    "OutputMean": "Mean of the network's outputs",
+    "Distance": "Distance of the output from a reference",
+    "HiddenDistance": "Error of the output on the hidden pixels",
+    "Target": "A single output of the network",
+}
+"""Objectives in words, by class."""
+
 PATHS = {
-    "mask": "from an image with {r} of its pixels hidden to the whole image",
-    "mask, twin": "from an image with {r} of its pixels hidden to the whole image, and with the others hidden",
-    "line": "in a straight line from the reference input to the image",
-    "tail": "along the last {r} of the straight line from the reference input to the image",
-    "blur": "from the blurred to the sharp image",
-    "restore": "in a straight line from the degraded to the clean image",
+    "mask": "From an image with {r} of its pixels hidden to the whole image",
+    "mask, twin": "From an image with {r} of its pixels hidden to the whole image, and with the others hidden",
+    "line": "In a straight line from the reference input to the image",
+    "tail": "Along the last {r} of the straight line from the reference input to the image",
+    "blur": "From the blurred to the sharp image",
+    "restore": "In a straight line from the degraded to the clean image",
 }
 """Paths in words."""
 
 
 def why_without_intervals(importance: LayerImportance) -> str:
-    """Why a ranking has no intervals, if so."""
+    """Reason why a ranking has no intervals; '' if it has."""
     if importance.dataset.sizes["sample"] > 1:
         return ""
     if importance.dataset["sample"].values.tolist() == ["all images"]:
-        return "The method scores all images together, so there are no intervals: nothing tells how sure the order is."
-    return "One image was measured, so there are no intervals: nothing tells whether other images agree."
+        return "The method scores all images together, so there are no intervals and the certainty is unknown."
+    return "One image was measured, so there are no intervals and the certainty is unknown. Rank several images."
 
 
 def describe_question(importance: LayerImportance) -> tuple[tuple[str, str], ...]:
-    """What was asked, in words."""
+    """How the ranking was measured, in pairs of a term and a sentence."""
     data, attrs = importance.dataset, importance.dataset.attrs
-    method = METHODS.get(str(attrs["method"]))
-    asked = {
-        "Network": f"{attrs['model']}, weights {attrs['model_sha256']}: {data.sizes['layer']} layers with parameters",
-        "Method": f"{attrs['method']}: {method.summary if method else attrs['unit']} ({attrs['source']})",
-        "Images": describe_images(importance),
+    method, unit = METHODS.get(str(attrs["method"])), str(attrs["unit"])
+    question = {
+        "Network": f"{attrs['model']}, {data.sizes['layer']} layers with parameters",
+        "Method": f"{attrs['method']}: {method.summary if method else unit}. Source: {attrs['source']}",
+        "Score": f"{unit}, where {CONDUCTANCE}" if re.search(r"\bC\b", unit) else unit,
     }
-    if "path" in attrs:
-        words = PATHS.get(str(attrs["path"]), f"along {attrs['path']}")
-        words = words.replace("{r}", f"{100 * float(attrs.get('r', 0)):g} %")
-        asked["Path"] = words + (f", in {int(attrs['n_steps'])} steps" if "n_steps" in attrs else "")
     if "objective" in attrs:
-        asked["Objective"] = f"{attrs['objective']} of the output"
-    return tuple(asked.items())
+        question["Objective"] = describe_objective(str(attrs["objective"]))
+    if "path" in attrs:
+        words = PATHS.get(str(attrs["path"]), f"Along {attrs['path']}")
+        words = words.replace("{r}", f"{100 * float(attrs.get('r', 0)):g} %")
+        question["Path"] = words + (f", in {int(attrs['n_steps'])} steps" if "n_steps" in attrs else "")
+    question["Images"] = describe_images(importance)
+    return tuple(question.items())
+
+
+def describe_objective(objective: str) -> str:
+    """An objective in words: the scalar function of the output whose change is attributed to the layers."""
+    words = OBJECTIVES.get(objective.partition("(")[0], objective)
+    return f"{words}. The score attributes its change along the path to the layers"
 
 
 def describe_images(importance: LayerImportance) -> str:
     """Number, sizes and degradations of the images, and the pixel orders of each."""
     data = importance.dataset
     if data["sample"].values.tolist() == ["all images"]:
-        return "all together; the file does not tell how many"
+        return "All images together; the file does not hold their number"
     sizes = Counter(zip(data["width"].values.tolist(), data["height"].values.tolist(), strict=True))
     kinds = Counter(kind for kind in data["degradation"].values.tolist() if kind)
     (width, height), count = sizes.most_common(1)[0]
-    words = f"{len(data['sample'])}, {'' if len(sizes) == 1 else f'{count} of them '}{width} x {height} pixels"
+    images = len(data["sample"])
+    words = f"{images} image{'s' if images > 1 else ''}"
+    words += f", {count} of them" if len(sizes) > 1 else ""
+    words += f" of {width} x {height} pixels"
     words += f" ({', '.join(f'{count} {kind}' for kind, count in kinds.items())})" if kinds else ""
     if "seed" in data.attrs and "patch_size" in data.attrs:
         orders = data.sizes["order"]
-        words += f"; {orders} random pixel order{'s' if orders > 1 else ''} of each"
+        words += f", each with {orders} random pixel order{'s' if orders > 1 else ''}"
     return words
 
 
 def reasons_to_doubt(importance: LayerImportance) -> tuple[str, ...]:
-    """What a reader must know before relying on a ranking."""
+    """Warnings that a reader needs before relying on a ranking."""
     data = importance.dataset
     doubts = []
-    if 1 < (images := data.sizes["sample"]) < 8:
-        doubts.append(f"{images} images are few: intervals are wide, and cover less than 95 %.")
-    residual = np.abs(data["input_residual"].values)
-    if np.isfinite(residual).any() and np.nanmedian(residual) > 0.05:
+    if 1 < (images := data.sizes["sample"]) < FEW_IMAGES:
         doubts.append(
-            f"The sums miss the change of the objective by {format_percent(np.nanmedian(residual))} (median over "
-            "images): more steps would bring them closer."
+            f"{images} images are few: intervals are wide, and cover less than 95 %. Rank {FEW_IMAGES} or more."
         )
-    if stability := data.attrs.get("stability"):
-        doubts.append(str(stability).replace("\n", "; "))
+    residual = np.abs(data["input_residual"].values)
+    if np.isfinite(residual).any() and (median := float(np.nanmedian(residual))) > INEXACT:
+        steps = f", for example n_steps={4 * int(data.attrs['n_steps'])}" if "n_steps" in data.attrs else ""
+        doubts.append(
+            f"The scores are inexact: the attributions add up to the objective's change only within "
+            f"{format_percent(median)} (median over images). Layers with similar scores may change places. "
+            f"Measure again with more steps{steps}."
+        )
+    stability = str(data.attrs.get("stability", ""))
+    if "not stable" in stability or "is unknown" in stability:
+        doubts.append(stability.replace("\n", " "))
     return tuple(doubts)
 
 
@@ -93,9 +129,9 @@ def describe_measurement(importance: LayerImportance) -> dict[str, str]:
     data, attrs = importance.dataset, importance.dataset.attrs
     rows = {}
     residual = np.abs(data["input_residual"].values)
-    if (known := residual[np.isfinite(residual)]).size:
+    if (finite := residual[np.isfinite(residual)]).size:
         rows["Input residual"] = (
-            f"median {format_percent(np.median(known))}, largest {format_percent(known.max())} (0 is exact)"
+            f"median {format_percent(np.median(finite))}, largest {format_percent(finite.max())} (0 is exact)"
         )
     errors = np.abs(data["step_error"].values) / np.abs(importance.values).clip(min=np.finfo(float).tiny)
     if np.isfinite(errors).any():
@@ -105,22 +141,24 @@ def describe_measurement(importance: LayerImportance) -> dict[str, str]:
             f"{format_percent(np.quantile(per_layer, 0.95))}"
         )
     else:
-        rows["Step error"] = "not estimated (step_error=True in rank_layers does)"
+        rows["Step error"] = "not estimated (rank_layers estimates it with step_error=True)"
     rows["Evaluations"] = f"{int(attrs['evaluations']):,}, each a forward and at most one backward pass over one image"
     rows["Memory"] = f"{int(attrs['estimated_bytes']) / 2**30:.2f} GiB estimated for activations and sums"
+    if "stability" in attrs:
+        rows["Stability"] = str(attrs["stability"]).partition("\n")[0]
     return rows
 
 
 def list_attributes(importance: LayerImportance) -> dict[str, str]:
-    """How a ranking was measured, all of it, and the images."""
+    """All attributes of a ranking, and its images."""
     data = importance.dataset
     seeds = " ".join(str(seed) for seed in data["order_seed"].values.ravel().tolist())
-    found = {name: str(value) for name, value in data.attrs.items()}
-    return found | {"images": ", ".join(data["sample"].values.tolist()), "order_seed": seeds}
+    attributes = {name: str(value) for name, value in data.attrs.items()}
+    return attributes | {"images": ", ".join(data["sample"].values.tolist()), "order_seed": seeds}
 
 
 def format_number(value: float) -> str:
-    """Three digits."""
+    """A number with three digits."""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 

@@ -4,8 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from macattr.plots import TOP_HEIGHT, plot_intervals, plot_overlap, plot_rank_flow, plot_stability
+from macattr.plots import (
+    TOP_HEIGHT,
+    block_grid,
+    plot_heatmap,
+    plot_intervals,
+    plot_overlap,
+    plot_rank_flow,
+    plot_stability,
+)
 from macattr.statistics.agreement import overlap_curve
 from macattr.statistics.certainty import bootstrap, probability_in_top, ranks, stability_curve
 
@@ -116,3 +125,46 @@ def test_figures_leave_nothing_open(flow, tmp_path):
     assert isinstance(figure, Figure)
     figure.savefig(tmp_path / "flow.png")
     assert plt.get_fignums() == before
+
+
+def heat_table(parents: dict[str, int]) -> pd.DataFrame:
+    """Two layers in each of some blocks, and one outside."""
+    blocks = [f"{parent}.{i}" for parent, number in parents.items() for i in range(number)]
+    rows = [(f"{block}.{role}", block, role) for block in blocks for role in ("attn", "fc")] + [("conv_last", "", "")]
+    table = pd.DataFrame(rows, columns=["layer", "block", "role"])
+    depths = np.arange(len(rows))
+    return table.assign(depth=depths, score=np.exp(np.random.default_rng(0).normal(size=len(rows))), type="Linear")
+
+
+@pytest.mark.parametrize(
+    ("parents", "groups"),
+    [
+        ({"encoder": 2, "latent": 3, "decoder": 2}, (("encoder", 2), ("latent", 3), ("decoder", 2))),
+        ({"layers.0.group.blocks": 2, "layers.1.group.blocks": 1}, (("layers.0", 2), ("layers.1", 1))),
+        ({"body": 4}, (("body", 4),)),
+    ],
+    ids=["names", "numbers", "one"],
+)
+def test_neighbouring_blocks_form_groups_under_the_part_of_the_name_that_differs(parents, groups):
+    table = heat_table(parents)
+    assert block_grid(table).groups == groups
+    above = plot_heatmap(table, "map", "mean |C|").axes[0]
+    assert labels(above.child_axes[0].xaxis) == [name for name, _ in groups]
+
+
+def test_names_of_the_highest_layers_never_cover_one_another():
+    table = heat_table({f"encoder_level{i}": 12 for i in range(18)})
+    middle = len(table) // 2
+    table.loc[middle - 3 : middle + 2, "score"] = [50.0, 90, 60, 80, 55, 70]
+    figure = plot_heatmap(table, "map", "mean |C|")
+    figure.canvas.draw()
+    legend = figure.axes[1].get_legend().get_window_extent()
+    boxes = [Text.get_window_extent(text) for text in figure.axes[1].texts] + [legend]  # without their arrows
+    assert len(boxes) == 7
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_a_network_without_blocks_has_a_depth_profile_alone():
+    table = heat_table({}).loc[[0] * 3].assign(layer=["a", "b", "c"], depth=range(3))
+    (axes,) = plot_heatmap(table, "map", "mean |C|").axes
+    assert {text.get_text() for text in axes.texts} == {"a", "b", "c"}

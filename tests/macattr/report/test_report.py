@@ -25,7 +25,7 @@ NAMES = [
 SAME = {name.removesuffix(".proj"): name for name in NAMES if name.endswith(".proj")}
 HOSTILE = '</script><img src=x onerror="alert(1)">\'&{{7*7}}'
 TO = "\N{EN DASH}"
-REFERENCE = Path(__file__).parents[1] / "reference" / "data"
+REFERENCE = Path(__file__).parents[2] / "reference" / "data"
 
 
 class Page(HTMLParser):
@@ -270,7 +270,9 @@ def test_layers_without_parameters_are_left_out(made_up, tmp_path):
     page = Page(tmp_path / "report.html")
     assert "conv_last" not in page.cells
     assert len(page.layers()) == len(NAMES) - 1
-    assert "1 ranked layers hold no parameter" in (tmp_path / "report.html").read_text("utf-8")
+    assert "Ranked layers without parameters are left out of this page: 1." in (tmp_path / "report.html").read_text(
+        "utf-8"
+    )
 
 
 def test_rankings_are_compared(made_up, tmp_path):
@@ -344,3 +346,56 @@ def test_help_teaches(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["report", "--help"])
     assert "opens with the first" in capsys.readouterr().out
+
+
+def visible(path: Path) -> str:
+    """Text of the page without styles, data and scripts, in single spaces."""
+    text = path.read_text("utf-8").partition("</style>")[2].partition('<script type="application/json"')[0]
+    return " ".join(re.sub(r"<[^>]+>", " ", text).replace("&#39;", "'").split())
+
+
+def test_an_inexact_measurement_is_a_warning_with_a_remedy(importance, tmp_path):
+    for residual in (0.09, 0.16):
+        data = importance.dataset.assign(input_residual=importance.dataset["input_residual"] * 0 + residual)
+        write_report(LayerImportance(data), tmp_path / f"{residual}.html")
+    assert "inexact" not in visible(tmp_path / "0.09.html")
+    assert "within 16.0 % (median over images)" in visible(tmp_path / "0.16.html")
+    assert "Measure again with more steps, for example n_steps=24." in visible(tmp_path / "0.16.html")
+
+
+def test_the_page_explains_method_score_and_objective_in_plain_words(page, tmp_path):
+    text = visible(tmp_path / "report.html")
+    for part in (
+        "mean |C|, where C, the conductance of a neuron, is the part of the objective's change along the path",
+        "Total gradient magnitude of the output image",
+        "6 images of 64 x 64 pixels (6 noise), each with 1 random pixel order.",
+        "the parameters of a random pick of as many layers",
+    ):
+        assert part in text
+    assert "GradientMagnitude(eps=1e-06)" not in text.partition("Provenance")[0]
+
+
+@pytest.mark.parametrize(
+    ("layers_differ", "answer"),
+    [(True, "Yes. With 2 of the 6 images, 100.0 % of the"), (False, "No. Even with 6 other ")],
+)
+def test_whether_fewer_images_are_enough_is_answered_first(made_up, tmp_path, layers_differ, answer):
+    importance = made_up(NAMES)
+    generator = np.random.default_rng(1)
+    # Layers a factor of e apart with images that differ by 1 %, or layers that differ by chance alone.
+    log_scores = np.arange(len(NAMES)) * layers_differ + generator.normal(size=importance.values.shape) * (
+        0.01 if layers_differ else 3.0
+    )
+    data = importance.dataset.assign(score=(("sample", "order", "layer"), np.exp(log_scores)))
+    write_report(LayerImportance(data), tmp_path / "r.html", fraction=0.3)
+    assert f"Would fewer images have been enough? {answer}" in visible(tmp_path / "r.html")
+
+
+@pytest.mark.parametrize(
+    ("stability", "doubted"),
+    [("The top 4 of 20 layers is stable after 10 of 70 images.", False), ("The top 1 of 5 layers is not stable", True)],
+)
+def test_only_an_unstable_top_is_a_reason_to_doubt(made_up, tmp_path, stability, doubted):
+    write_report(made_up(NAMES, images=12, stability=stability), tmp_path / "r.html")
+    assert ('class="doubt"' in (tmp_path / "r.html").read_text("utf-8").partition("</style>")[2]) == doubted
+    assert stability in visible(tmp_path / "r.html")

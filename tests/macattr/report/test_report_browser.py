@@ -6,8 +6,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from macattr import LayerImportance, write_report
 
@@ -167,16 +169,42 @@ def test_nothing_sticks_out(page, width):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+TEXTS = (
+    ".names, dd > span, .legend span, .doubt, .cell span, .outside .cell, td small, .matrix td, pre, summary, "
+    ".tools label, thead th, .layers .name, h3 small"
+)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_in_both_colour_schemes(page, scheme):
     page.emulate_media(color_scheme=scheme)
     (paper,) = page.evaluate(SHADES, "body")
     assert (paper["back"] < 0.05) == (scheme == "dark")
-    for selector in (".names", "dd > span", ".legend span", ".doubt", ".cell span", "td small", ".matrix td", "pre"):
-        for found in page.evaluate(SHADES, selector):
-            light, dark = max(found.values()), min(found.values())
-            # WCAG 2: 4.5 for text; for ranks in cells, which repeat what colour and table tell, 3.
-            assert (light + 0.05) / (dark + 0.05) >= (3 if selector == ".cell span" else 4.5), (selector, found)
+    assert lowest_contrast(page, TEXTS) >= 4.5  # WCAG 2, level AA
+
+
+@pytest.mark.parametrize("layers", [14, 92, 263])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_cell_of_a_heat_map_stands_out_and_has_a_colour_of_its_own(browser, made_up, tmp_path, layers, scheme):
+    blocks = (layers - 2) // 7
+    names = ["conv_first", *(f"layers.{i // 6}.blocks.{i % 6}.role{j}" for i in range(blocks) for j in range(7))]
+    names += [f"last{i}" for i in range(layers - len(names))]
+    write_report(made_up(names), tmp_path / "report.html")
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+    page.goto((tmp_path / "report.html").as_uri())
+    contrast = lowest_contrast(page, ".map .cell[title]")
+    colours = page.eval_on_selector_all(".map .cell[title]", "all => all.map(e => getComputedStyle(e).backgroundColor)")
+    page.close()
+    assert len(colours) == layers
+    assert contrast >= 4.5
+    assert len(set(colours)) >= min(layers, 101)  # shades are whole percents
+
+
+def lowest_contrast(page: Page, selector: str) -> float:
+    """Lowest contrast of text and background over all visible elements."""
+    pairs = [sorted(shades.values()) for shades in page.evaluate(SHADES, selector)]
+    assert pairs
+    return min((light + 0.05) / (dark + 0.05) for dark, light in pairs)
 
 
 SHADES = """selector => {
@@ -195,6 +223,85 @@ SHADES = """selector => {
   });
 }"""
 """Luminance of text and background of all visible elements that a selector finds."""
+
+
+def shown_names(page: Page) -> list[str]:
+    return page.locator(".ranking:visible .layers tbody tr:visible .name").all_inner_texts()
+
+
+def test_a_search_shows_the_rows_whose_name_holds_every_word(page):
+    page.locator(".ranking:visible [data-search]").fill("blocks.1 FC1")
+    expected = {name for name in NAMES if "blocks.1" in name and "fc1" in name}
+    assert set(shown_names(page)) == expected
+    assert page.locator(".ranking:visible [data-hits]").inner_text() == f"{len(expected)} of {len(NAMES)} layers"
+    page.locator(".ranking:visible [data-search]").fill("")
+    assert len(shown_names(page)) >= 10
+
+
+def test_rows_are_sorted_by_every_column(page, importance):
+    table = importance.ranking()
+    orders = {
+        "depth": table.sort_values("depth"),
+        "size": table.sort_values(["parameters", "rank"], ascending=[False, True]),
+        "rank": table,
+    }
+    for by, expected in orders.items():
+        page.locator(".ranking:visible [data-sorting]").select_option(by)
+        assert shown_names(page) == expected["layer"].tolist()[: len(shown_names(page))]
+    page.locator(".ranking:visible thead [data-sort=name]").focus()
+    page.keyboard.press("Enter")
+    assert shown_names(page) == sorted(NAMES)
+    assert page.locator(".ranking:visible thead [aria-sort]").get_attribute("data-sort") == "name"
+
+
+def test_sorting_by_probability_follows_the_slider(page):
+    page.locator(".ranking:visible thead [data-sort=top]").click()
+    for k in (2, 7):
+        move(page, k)
+        shown = page.locator(".ranking:visible .layers tbody .top").all_inner_texts()
+        numbers = [int(text.split()[0]) for text in shown]
+        assert numbers == sorted(numbers, reverse=True)
+
+
+def test_a_cell_leads_to_its_row_and_a_row_to_its_cells(page, importance):
+    last = importance.ranking()["layer"].iloc[-1]
+    cell = page.locator(f'.ranking:visible .map .cell[title^="{last}:"]')
+    cell.click()
+    assert page.locator(".ranking:visible tr.located:visible .name").inner_text() == last
+    first = importance.ranking()["layer"].iloc[0]
+    page.locator(".ranking:visible .layers tbody .name").first.click()
+    titles = [cell.get_attribute("title") for cell in page.locator(".ranking:visible .cell.located").all()]
+    assert {title.partition(":")[0] for title in titles} == {first}
+    assert len(titles) == 2
+
+
+def test_a_link_opens_the_page_with_its_number_of_layers_and_its_ranking(browser, file, page):
+    move(page, 7)
+    page.wait_for_url("**#k=7")
+    other = browser.new_page()
+    other.goto(f"{file.as_uri()}#k=3&ranking=drift")
+    count, heading = other.locator("#count").input_value(), other.locator(".ranking:visible h2").first.inner_text()
+    other.evaluate("location.hash = '#k=999'")
+    expect(other.locator("#count")).to_have_value(str(len(NAMES)))
+    back = other.locator(".ranking:visible h2").first.inner_text()
+    other.close()
+    assert (count, heading) == ("3", "drift: train 3 of 14 layers (21.4 %), freeze the rest")
+    assert back.startswith("mac: train 14 of 14")
+
+
+def test_the_table_is_downloaded_as_csv(page, importance, tmp_path):
+    move(page, 5)
+    with page.expect_download() as download:
+        page.locator(".ranking:visible [data-csv]").click()
+    download.value.save_as(tmp_path / "layers.csv")
+    assert download.value.suggested_filename == "mac-layers.csv"
+    table = pd.read_csv(tmp_path / "layers.csv", dtype={"layer": str, "type": str}, keep_default_na=False)
+    expected = importance.intervals()
+    assert table["layer"].tolist() == expected["layer"].tolist()
+    columns = ["score", "score_low", "score_high", "rank_low", "rank_high"]
+    np.testing.assert_allclose(table[columns], expected[columns], rtol=1e-12)  # written in full
+    assert table["chosen"].tolist() == [1] * 5 + [0] * (len(NAMES) - 5)
+    assert table["percent_in_top_5"].sum() == pytest.approx(500, abs=len(NAMES))  # whole percents
 
 
 def test_print_leaves_controls_out_and_states_the_choice(page):
