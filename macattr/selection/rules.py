@@ -3,7 +3,6 @@
 __all__ = ["Selection", "SelectionRule", "select"]
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Literal, get_args
 
 from macattr.layers import LayerTable, unknown_layer
 from macattr.selection.trainable import TrainableMask
+from macattr.user_warnings import warn_user
 
 Unit = tuple[str, ...]
 """Layers that are chosen together: one name, or all that return the same tensor."""
@@ -379,8 +379,7 @@ def _warn_if_uneven(selection: Selection) -> None:
     """Warn if a choice by number differs much in parameters from a random one of the same number."""
     ratio = selection.parameters / selection.random_mean
     if not 1 / UNEVEN <= ratio <= UNEVEN:
-        warnings.warn(
+        warn_user(
             f"{selection}: {ratio:.2g} x the {selection.random_mean:,.0f} that as many at random train on average; "
-            "for a comparison at equal parameters select by='parameters'.",
-            stacklevel=3,
+            "for a comparison at equal parameters select by='parameters'."
         )
