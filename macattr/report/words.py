@@ -16,6 +16,7 @@ from collections import Counter
 import numpy as np
 
 from macattr.methods.catalogue import METHODS
+from macattr.methods.walks import WALKS
 from macattr.ranking.importance import LayerImportance
 
 INEXACT = 0.10
@@ -37,16 +38,6 @@ OBJECTIVES = {
     "Target": "A single output of the network",
 }
 """Objectives in words, by class."""
-
-PATHS = {
-    "mask": "From an image with {r} of its pixels hidden to the whole image",
-    "mask, twin": "From an image with {r} of its pixels hidden to the whole image, and with the others hidden",
-    "line": "In a straight line from the reference input to the image",
-    "tail": "Along the last {r} of the straight line from the reference input to the image",
-    "blur": "From the blurred to the sharp image",
-    "restore": "In a straight line from the degraded to the clean image",
-}
-"""Paths in words."""
 
 
 def why_without_intervals(importance: LayerImportance) -> str:
@@ -70,11 +61,18 @@ def describe_question(importance: LayerImportance) -> tuple[tuple[str, str], ...
     if "objective" in attrs:
         question["Objective"] = describe_objective(str(attrs["objective"]))
     if "path" in attrs:
-        words = PATHS.get(str(attrs["path"]), f"Along {attrs['path']}")
-        words = words.replace("{r}", f"{100 * float(attrs.get('r', 0)):g} %")
+        words = describe_path(str(attrs["path"]), float(attrs.get("r", 0)))
         question["Path"] = words + (f", in {int(attrs['n_steps'])} steps" if "n_steps" in attrs else "")
     question["Images"] = describe_images(importance)
     return tuple(question.items())
+
+
+def describe_path(path: str, r: float) -> str:
+    """A path in words, from the names of its walks and the masked fraction."""
+    names = path.split(", ")
+    walks = [WALKS[name].words for name in names] if set(names) <= set(WALKS) else [f"along {path}"]
+    words = ", and ".join(walks).replace("{r}", f"{100 * r:g} %")
+    return words[0].upper() + words[1:]
 
 
 def describe_objective(objective: str) -> str:

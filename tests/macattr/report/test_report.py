@@ -399,3 +399,16 @@ def test_only_an_unstable_top_is_a_reason_to_doubt(made_up, tmp_path, stability,
     write_report(made_up(NAMES, images=12, stability=stability), tmp_path / "r.html")
     assert ('class="doubt"' in (tmp_path / "r.html").read_text("utf-8").partition("</style>")[2]) == doubted
     assert stability in visible(tmp_path / "r.html")
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("restore", "In a straight line from the degraded to the clean image, in 6 steps."),
+        ("mask, twin", "whole image, and from the same image with the other pixels hidden to the whole image"),
+        ("my_path", "Along my_path, in 6 steps."),
+    ],
+)
+def test_the_page_describes_the_path_in_the_words_of_its_walk(made_up, tmp_path, path, words):
+    write_report(made_up(NAMES, path=path), tmp_path / "r.html")
+    assert words in visible(tmp_path / "r.html")
