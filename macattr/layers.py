@@ -1,23 +1,136 @@
-"""Layers by name: which modules of a network are looked at, and what is known of them without running it."""
+"""Layers by name: the modules of a network that can be ranked, with their sizes and positions."""
 
-__all__ = ["LayerDescription", "LayerLike", "LayerTable", "describe_layers", "resolve_layers"]
+__all__ = [
+    "LayerDescription",
+    "LayerLike",
+    "LayerTable",
+    "constants",
+    "describe_layers",
+    "layer_of",
+    "mark_frozen",
+    "own_parameters",
+    "resolve_layers",
+    "trainable_parameters",
+]
 
 import difflib
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
+from torch.utils.weak import WeakIdKeyDictionary
 
 LayerLike = nn.Module | str
 """A layer: the module itself, or its name in the network."""
 
+PREFIXES = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
+"""Prefixes that a wrapper puts before the names of all layers."""
+
+_FROZEN = WeakIdKeyDictionary()
+"""Parameters that a mask has frozen. They are no constants, although they need no gradient."""
+
+
+def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters of a layer by their names inside it: those that it owns directly, and those of its parametrisations.
+
+    Args:
+        module: The layer. Modules of :mod:`torch.nn.utils.parametrizations` keep its weight under ``parametrizations``.
+
+    Example:
+        >>> layer = nn.utils.parametrizations.weight_norm(nn.Linear(2, 3))
+        >>> list(own_parameters(layer))
+        ['bias', 'parametrizations.weight.original0', 'parametrizations.weight.original1']
+    """
+    own = dict(module.named_parameters(recurse=False))
+    if is_parametrized(module):
+        inside = module.get_submodule("parametrizations").named_parameters()
+        own |= {f"parametrizations.{name}": parameter for name, parameter in inside}
+    return own
+
+
+def layer_of(parameter: str) -> str:
+    """Name of the layer that a parameter belongs to.
+
+    Args:
+        parameter: Name as in ``model.named_parameters()``.
+
+    Example:
+        >>> layer_of("body.0.weight"), layer_of("body.0.parametrizations.weight.original0")
+        ('body.0', 'body.0')
+    """
+    parametrised = re.match(r"(?:(?P<layer>.*?)\.)?parametrizations\.[^.]+\.(?:original\d*$|\d+\.)", parameter)
+    return (parametrised["layer"] or "") if parametrised else parameter.rpartition(".")[0]
+
+
+def constants(model: nn.Module) -> set[int]:
+    """Identities of the parameters that stay as they are in every training: no mask trains them unless asked to.
+
+    They are parameters without a gradient in a network that has others: the shift of a mean-shift layer, a buffer that
+    is kept as a parameter. In a network that is frozen as a whole, only parameters of integers are constants. Quantised
+    weights and the parameters that :func:`macattr.selection.trainable.train_only` froze do not count as constants.
+
+    Args:
+        model: Network.
+    """
+    parameters = list(model.parameters())
+    is_trained = any(parameter.requires_grad or parameter in _FROZEN for parameter in parameters)
+    return {
+        id(parameter)
+        for parameter in parameters
+        if type(parameter) is nn.Parameter
+        and not parameter.requires_grad
+        and parameter not in _FROZEN
+        and (is_trained or not parameter.is_floating_point())
+    }
+
+
+def mark_frozen(parameters: Iterable[nn.Parameter]) -> None:
+    """Remember that a mask is about to freeze these parameters, so that they are not taken for constants later.
+
+    Args:
+        parameters: Those that require a gradient; the others are constants, or were frozen before.
+    """
+    for parameter in parameters:
+        if parameter.requires_grad:
+            _FROZEN[parameter] = True
+
+
+def trainable_parameters(
+    module: nn.Module, fixed: Collection[int], *, whole_modules: bool = False
+) -> dict[str, nn.Parameter]:
+    """The parameters that a layer stands for when it is selected, by their names inside it.
+
+    Args:
+        module: The layer.
+        fixed: Identities of the network's :func:`constants`, which are left out. A layer that holds nothing else is
+            meant when it is named, and stands for them.
+        whole_modules: Whether the parameters of the modules inside it belong to it.
+    """
+    every = dict(module.named_parameters()) if whole_modules else own_parameters(module)
+    free = {name: parameter for name, parameter in every.items() if id(parameter) not in fixed}
+    return free or {name: parameter for name, parameter in every.items() if parameter.is_floating_point()}
+
+
+def _parametrisations(model: nn.Module) -> set[int]:
+    """Identities of all modules that belong to the weight of a layer."""
+    return {
+        id(part)
+        for module in model.modules()
+        if is_parametrized(module)
+        for part in module.get_submodule("parametrizations").modules()
+    }
+
 
 def parameter_owners(model: nn.Module) -> dict[str, nn.Module]:
     """Modules that own a parameter directly, in module order: the layers that can be fine-tuned."""
+    inside, fixed = _parametrisations(model), constants(model)
     return {
-        name: module for name, module in model.named_modules() if name and any(True for _ in module.parameters(False))
+        name: module
+        for name, module in model.named_modules()
+        if name and id(module) not in inside and any(id(own) not in fixed for own in own_parameters(module).values())
     }
 
 
@@ -26,10 +139,12 @@ def resolve_layers(
 ) -> dict[str, nn.Module]:
     """Layers by their names in the model, in module order for None and globs, else in the order given.
 
+    A weight under ``parametrizations`` (weight norm, spectral norm, ...) belongs to its layer and is not one itself.
+
     Args:
         model: Network that contains the layers.
-        layers: None for every module that owns a parameter directly; or one or several of: a module of the model, a
-            name, a glob over names (``"layers.*.conv"``), a module class.
+        layers: None for every module that owns a parameter directly, unless all of these are :func:`constants`; or one
+            or several of: a module of the model, a name, a glob over names (``"layers.*.conv"``), a module class.
 
     Raises:
         ValueError: If a name, glob, class or module is not in the model, or nothing is selected.
@@ -40,74 +155,105 @@ def resolve_layers(
         (['0', '2'], ['1'])
     """
     if layers is None:
-        found = parameter_owners(model)
-        if not found:
-            raise ValueError(f"no module inside {type(model).__name__} owns a parameter: name the `layers` to look at.")
-        return found
+        owners = parameter_owners(model)
+        if not owners:
+            raise ValueError(
+                f"no module inside {type(model).__name__} owns a parameter that can be trained: name the `layers` to "
+                "rank."
+            )
+        return owners
+    inside = _parametrisations(model)
     every_name = dict(model.named_modules(remove_duplicate=False))
+    own_names = {name: module for name, module in model.named_modules() if id(module) not in inside}
     chosen: dict[str, nn.Module] = {}
     for layer in layers if isinstance(layers, Sequence) and not isinstance(layers, str) else [layers]:
-        chosen |= {name: every_name[name] for name in _names(layer, model, every_name)}
+        _refuse_parametrisation(layer, every_name, inside)
+        chosen |= {name: every_name[name] for name in _names(layer, own_names, every_name)}
     if not chosen:
         raise ValueError("`layers` is empty: pass None for every module that owns a parameter.")
     return chosen
 
 
-def _names(layer: LayerLike | type[nn.Module], model: nn.Module, every_name: dict[str, nn.Module]) -> list[str]:
-    """Names that one entry stands for; a shared module has several, the first of which is its own."""
-    modules = dict(model.named_modules())
+def _refuse_parametrisation(
+    layer: LayerLike | type[nn.Module], every_name: dict[str, nn.Module], inside: set[int]
+) -> None:
+    """Raise for an entry that is a part of a layer's weight, with the name of the layer."""
+    names = [layer] if isinstance(layer, str) else [name for name, module in every_name.items() if module is layer]
+    for name in names:
+        if name in every_name and id(every_name[name]) in inside:
+            owner = name[: f".{name}".index(".parametrizations")].removesuffix(".")
+            raise ValueError(f"{name!r} is part of the weight of the layer {owner!r}: name that layer.")
+
+
+def _names(
+    layer: LayerLike | type[nn.Module], own_names: dict[str, nn.Module], every_name: dict[str, nn.Module]
+) -> list[str]:
+    """Names that one entry stands for. A shared module has several, the first of which is its own."""
     if isinstance(layer, nn.Module):
-        names = [name for name, module in modules.items() if module is layer]
+        names = [name for name, module in own_names.items() if module is layer]
         if not names:
             raise ValueError(
                 f"the module {type(layer).__name__} is not part of the model: pass one of its own modules."
             )
         return names
     if isinstance(layer, type):
-        names = [name for name, module in modules.items() if isinstance(module, layer)]
+        names = [name for name, module in own_names.items() if isinstance(module, layer)]
         if not names:
             raise ValueError(f"the model has no module of class {layer.__name__}.")
         return names
     if layer in every_name:
         return [layer]
-    return match_names(layer, list(modules))
+    return match_names(layer, list(own_names))
 
 
-def match_names(pattern: str, known: Sequence[str]) -> list[str]:
-    """The known names that a name or glob stands for.
+def match_names(pattern: str, names: Sequence[str]) -> list[str]:
+    """The names that a name or glob stands for.
 
     Raises:
         ValueError: If there are none; the message lists near matches.
     """
-    if pattern in known:
+    if pattern in names:
         return [pattern]
-    names = [name for name in known if any(c in pattern for c in "*?[") and fnmatch.fnmatchcase(name, pattern)]
-    if not names:
-        raise ValueError(unknown_layer(pattern, known))
-    return names
+    matches = [name for name in names if any(c in pattern for c in "*?[") and fnmatch.fnmatchcase(name, pattern)]
+    if not matches:
+        raise ValueError(unknown_layer(pattern, names))
+    return matches
 
 
-def unknown_layer(name: str, known: Sequence[str]) -> str:
-    """What to say of a name that is not known: near matches, and where a 'module.' prefix comes from."""
-    near = [name.removeprefix("module.")] if name.removeprefix("module.") in known else []
-    near += [match for match in difflib.get_close_matches(name, known, n=3) if match not in near]
-    hint = f"; did you mean {', '.join(repr(match) for match in near)}?" if near else "."
-    return f"no layer {name!r}{hint}" + (
-        " A 'module.' prefix comes from DataParallel." if name.startswith("module.") else ""
-    )
+def unknown_layer(name: str, names: Sequence[str]) -> str:
+    """Message for a name that is not among the names: near matches, and the wrapper that explains a prefix."""
+    bare = _without_prefix(name)
+    near = [other for other in names if _without_prefix(other) == bare]
+    near += [other for other in names if other and bare and (other.endswith(f".{bare}") or bare.endswith(f".{other}"))]
+    near += difflib.get_close_matches(bare, names, n=3)
+    listed = list(dict.fromkeys(near))[:3]
+    hint = f"; did you mean {', '.join(repr(other) for other in listed)}?" if listed else "."
+    for prefix, wrapper in PREFIXES.items():
+        if prefix in name[: len(name) - len(bare)]:
+            return f"no layer {name!r}{hint} A {prefix!r} prefix comes from {wrapper}."
+        if listed and listed[0].startswith(prefix):
+            return f"no layer {name!r}{hint} A {prefix!r} prefix comes from {wrapper}: pass the network inside it."
+    return f"no layer {name!r}{hint}"
+
+
+def _without_prefix(name: str) -> str:
+    """The name as it is without wrappers."""
+    while prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), ""):
+        name = name.removeprefix(prefix)
+    return name
 
 
 @dataclass(frozen=True)
 class LayerDescription:
-    """What is known of a layer from its name and module.
+    """Properties of a layer that follow from its name and module.
 
     Args:
         name: Dotted name in the model.
-        type: Class name of the module.
+        type: Class name of the module; torch puts ``Parametrized`` before that of a module with parametrisations.
         depth: Position among the described layers, from 0.
         block: Name up to its last number: the repeated unit that the layer belongs to, '' outside of any.
-        role: The rest of the name: what the layer is inside its block.
-        parameters: Number of parameters that the module owns directly.
+        role: The rest of the name: the layer's place inside its block.
+        parameters: Number of parameters that the module owns, those of its parametrisations and constants included.
     """
 
     name: str
@@ -134,8 +280,16 @@ def describe_layers(layers: dict[str, nn.Module]) -> list[LayerDescription]:
     for depth, (name, module) in enumerate(layers.items()):
         match = re.fullmatch(r"(?P<block>.*\.\d+|\d+)\.(?P<role>.+?)", name)
         block, role = (match["block"], match["role"]) if match else ("", name)
-        parameters = sum(parameter.numel() for parameter in module.parameters(recurse=False))
-        descriptions.append(LayerDescription(name, type(module).__name__, depth, block, role, parameters))
+        descriptions.append(
+            LayerDescription(
+                name=name,
+                type=type(module).__name__,
+                depth=depth,
+                block=block,
+                role=role,
+                parameters=sum(parameter.numel() for parameter in own_parameters(module).values()),
+            )
+        )
     return descriptions
 
 
@@ -144,10 +298,10 @@ class LayerTable:
     """The layers that a selection is made from, and the parameters that each of them unlocks.
 
     Args:
-        layers: What is known of every layer, in module order.
+        layers: Every layer with its properties, in module order.
         unlocks: For every layer the parameters that it makes trainable, with their number of values. A tied parameter
-            has one name, so that it counts once.
-        total: Number of parameters of the network; of the known layers, if the network is not at hand.
+            has one name, so that it counts once. Without the network, a layer's name stands for all its parameters.
+        total: Number of parameters of the network; of the described layers, if the network is not at hand.
         alias_of: For every layer the one whose output tensor it returns, itself included; None if that is not known.
         whole_modules: Whether a layer also unlocks the parameters of the modules inside it.
 
@@ -179,12 +333,21 @@ class LayerTable:
         """
         modules = resolve_layers(model, layers)
         first = {id(parameter): name for name, parameter in model.named_parameters()}
+        fixed = constants(model)
         unlocks = {
-            name: {first[id(parameter)]: parameter.numel() for parameter in module.parameters(recurse=whole_modules)}
+            name: {
+                first[id(parameter)]: parameter.numel()
+                for parameter in trainable_parameters(module, fixed, whole_modules=whole_modules).values()
+            }
             for name, module in modules.items()
         }
-        total = sum(parameter.numel() for parameter in model.parameters())
-        return cls(tuple(describe_layers(modules)), unlocks, total, alias_of, whole_modules)
+        return cls(
+            layers=tuple(describe_layers(modules)),
+            unlocks=unlocks,
+            total=sum(parameter.numel() for parameter in model.parameters()),
+            alias_of=alias_of,
+            whole_modules=whole_modules,
+        )
 
     @classmethod
     def described(
@@ -197,7 +360,7 @@ class LayerTable:
         """The layers of a network that is not at hand: the total is theirs alone, and tied parameters count twice.
 
         Args:
-            layers: What is known of them.
+            layers: The layers with their properties.
             alias_of: For every layer, the first that returns the same tensor; None if that is not known.
             whole_modules: Whether a layer also unlocks the parameters of the modules inside it.
         """
@@ -211,7 +374,13 @@ class LayerTable:
             }
             for name in own
         }
-        return cls(layers, unlocks, sum(own.values()), alias_of, whole_modules)
+        return cls(
+            layers=layers,
+            unlocks=unlocks,
+            total=sum(own.values()),
+            alias_of=alias_of,
+            whole_modules=whole_modules,
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -219,7 +388,7 @@ class LayerTable:
         return tuple(layer.name for layer in self.layers)
 
     def __getitem__(self, name: str) -> LayerDescription:
-        """What is known of one layer."""
+        """The layer of this name with its properties."""
         return self.layers[self.names.index(name)]
 
     def count(self, names: Iterable[str]) -> int:
@@ -228,10 +397,18 @@ class LayerTable:
         Args:
             names: Layers; parameters that several of them unlock count once.
         """
+        return sum(self.unlocked(names).values())
+
+    def unlocked(self, names: Iterable[str]) -> dict[str, int]:
+        """Parameters that these layers unlock together, with their number of values.
+
+        Args:
+            names: Layers.
+        """
         together: dict[str, int] = {}
         for name in names:
             together |= self.unlocks[name]
-        return sum(together.values())
+        return together
 
     def match(self, patterns: Iterable[str]) -> set[str]:
         """All layers that these names and globs stand for.
@@ -240,6 +417,6 @@ class LayerTable:
             patterns: Names, and globs such as ``*.norm*``.
 
         Raises:
-            ValueError: If one of them stands for none.
+            ValueError: If one of them matches no layer.
         """
         return {name for pattern in patterns for name in match_names(pattern, self.names)}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from macattr.layers import own_parameters
 from macattr.methods import parameter_scores as parameters
 from macattr.methods.kinds import JointMethod, Method, PathMethod, SampleMethod, Sums
 from macattr.methods.layer_ig import layer_integrated_gradients
@@ -49,7 +50,7 @@ def _magnitude(task: Task, samples: Sequence[Sample]) -> list[float]:
 
 def _mean_absolute(module: nn.Module) -> float:
     """Mean absolute value of the parameters that a module owns; 0 without any."""
-    own = [parameter.detach().abs().flatten() for parameter in module.parameters(recurse=False)]
+    own = [parameter.detach().abs().flatten() for parameter in own_parameters(module).values()]
     return float(torch.cat(own).mean()) if own else 0.0
 
 

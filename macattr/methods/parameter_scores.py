@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from macattr.layers import own_parameters as parameters_of
 from macattr.methods.samples import Sample
 from macattr.methods.task import Task
 from macattr.methods.weight_paths import adam_states, allocate_loss_change, by_layer, straight_weights
@@ -129,7 +130,7 @@ def weight_line(task: Task, sample: Sample) -> list[float]:
 def own_parameters(task: Task) -> Iterator[Tensor]:
     """All parameters that a layer owns, as one vector a layer."""
     for module in task.layers.values():
-        yield _flat([parameter.detach() for parameter in module.parameters(recurse=False)])
+        yield _flat([parameter.detach() for parameter in parameters_of(module).values()])
 
 
 def loss_gradients(task: Task, sample: Sample, user: str) -> list[Tensor]:
@@ -147,7 +148,7 @@ def loss_gradients(task: Task, sample: Sample, user: str) -> list[Tensor]:
         known = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
     gradients = dict(zip(weights, known, strict=True))
     return [
-        _flat([_or_zeros(gradients[by_identity[id(p)]], p) for p in module.parameters(recurse=False)])
+        _flat([_or_zeros(gradients[by_identity[id(p)]], p) for p in parameters_of(module).values()])
         for module in task.layers.values()
     ]
 

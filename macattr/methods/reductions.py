@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from macattr.layers import own_parameters
+
 
 @dataclass(frozen=True)
 class Reduction:
@@ -56,6 +58,6 @@ def reduce_neurons(name: str, neurons: Tensor, module: nn.Module, output: Tensor
         >>> [reduce_neurons(name, neurons, layer) for name in ("mean_abs", "abs_sum", "per_parameter", "per_unit")]
         [2.0, 2.0, 0.5, 2.0]
     """
-    own = list(module.parameters(recurse=False))
+    own = list(own_parameters(module).values())
     units = max((len(parameter) for parameter in own if parameter.dim()), default=1)
     return float(REDUCTIONS[name].function(neurons, output, sum(parameter.numel() for parameter in own), units))

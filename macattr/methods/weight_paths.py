@@ -22,6 +22,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from macattr.layers import layer_of
+
 State = Mapping[str, Tensor]
 Loss = Callable[[Callable[..., Any]], Tensor]
 """Given a function to call in the model's place, with the model's own arguments, the loss: one number."""
@@ -236,7 +238,7 @@ def by_layer(parts: State) -> dict[str, Tensor]:
     """
     sums: dict[str, Tensor] = {}
     for name, part in parts.items():
-        owner = name.rpartition(".")[0]
+        owner = layer_of(name)
         sums[owner] = sums[owner] + part.sum() if owner in sums else part.sum()
     return sums
 

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from macattr.layers import resolve_layers
+from macattr.layers import own_parameters, resolve_layers
 from macattr.methods.samples import Item, refuse_iterator
 from macattr.ranking.rank import rank_methods
 from macattr.statistics.agreement import overlap_at, spearman
@@ -37,7 +37,7 @@ def randomised(model: nn.Module, layers: Sequence[str], seed: int = 0) -> Iterat
     """
     generator = torch.Generator().manual_seed(seed)
     owners = resolve_layers(model, list(layers)).values() if layers else ()
-    parameters = list({id(p): p for module in owners for p in module.parameters(recurse=False)}.values())
+    parameters = list({id(p): p for module in owners for p in own_parameters(module).values()}.values())
     stored = [parameter.detach().clone() for parameter in parameters]
     try:
         with torch.no_grad():

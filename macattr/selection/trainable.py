@@ -1,19 +1,25 @@
-"""Which parameters of a network are trained: those of selected layers, all others frozen."""
+"""Masks over the layers of a network: the selected ones are trained, all others are frozen."""
 
-__all__ = ["TrainableMask", "Trained", "train_only"]
+__all__ = ["ParameterCount", "TrainableMask", "train_only"]
 
 import math
+import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.spectral_norm import SpectralNorm
 
-from macattr.layers import resolve_layers
+from macattr.layers import constants, layer_of, mark_frozen, resolve_layers, trainable_parameters
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What is left trainable, and how to undo it.
+class ParameterCount:
+    """How much of a network is trained, and its state before.
 
     Args:
         layers: Number of layers that are trained.
@@ -38,41 +44,61 @@ class Trained:
             parameter.requires_grad_(flag)
 
 
-def train_only(model: nn.Module, parameters: Collection[str], layers: int | None = None) -> Trained:
+def train_only(model: nn.Module, parameters: Collection[str], layers: int | None = None) -> ParameterCount:
     """Make the named parameters trainable and freeze all others.
 
     Args:
         model: Network.
         parameters: Names as in ``model.named_parameters()``.
-        layers: Number of layers to report; None counts the modules that own the parameters.
+        layers: Number of layers to report; None counts the layers that the parameters belong to.
 
     Raises:
-        ValueError: If there are none, or a name is not in the model; the model is then unchanged.
+        ValueError: If there are none, a name is not in the model, or its parameter holds integers, as quantised weights
+            do. The model is then unchanged.
     """
-    known = dict(model.named_parameters(remove_duplicate=False))
+    members = dict(model.named_parameters(remove_duplicate=False))
     if not parameters:
-        raise ValueError("no parameter is named: nothing would be trained.")
-    if unknown := [name for name in parameters if name not in known]:
+        raise ValueError("`parameters` is empty: name at least one parameter to train.")
+    if unknown := [name for name in parameters if name not in members]:
         raise ValueError(
             f"the model has no parameter {unknown[0]!r} ({len(unknown)} of {len(parameters)} are unknown)."
         )
-    chosen = {id(known[name]) for name in parameters}
+    if fixed := [name for name in parameters if not _has_gradient(members[name])]:
+        raise ValueError(
+            f"{fixed[0]!r} holds {str(members[fixed[0]].dtype).removeprefix('torch.')} values, which have no gradient: "
+            "train low-rank adapters on quantised weights, see macattr.selection.lora.lora_config."
+        )
+    chosen = {id(members[name]) for name in parameters}
     previous = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    mark_frozen(previous)
     for parameter in previous:
         parameter.requires_grad_(id(parameter) in chosen)
-    trained = sum(parameter.numel() for parameter in previous if parameter.requires_grad)
-    owners = {name.rpartition(".")[0] for name in parameters}
-    return Trained(layers or len(owners), trained, sum(parameter.numel() for parameter in previous), previous)
+    owners = {layer_of(name) for name in parameters}
+    return ParameterCount(
+        layers=layers or len(owners),
+        trained=sum(parameter.numel() for parameter in previous if parameter.requires_grad),
+        total=sum(parameter.numel() for parameter in previous),
+        previous=previous,
+    )
+
+
+def _has_gradient(parameter: nn.Parameter) -> bool:
+    """Whether its dtype is one that autograd differentiates."""
+    return parameter.is_floating_point() or parameter.is_complex()
 
 
 @dataclass(frozen=True)
 class TrainableMask:
     """The layers that are fine-tuned.
 
+    A layer stands for the parameters that it owns directly, and for those of its parametrisations, such as the
+    direction and length of a weight-normalised weight. Constants (see :func:`macattr.layers.constants`) stay frozen
+    unless the layer holds nothing else.
+
     Args:
         layers: Names of the layers.
-        whole_modules: Also train the parameters of modules inside a layer. By default a layer stands for the
-            parameters that it owns directly: an attention module for its position bias table alone.
+        whole_modules: Also train the parameters of modules inside a layer. By default an attention module stands for
+            its position bias table alone.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
@@ -97,14 +123,15 @@ class TrainableMask:
     def _owners(self, model: nn.Module) -> dict[str, str]:
         """The first selected layer that holds each trained parameter, by the parameter's name."""
         owners: dict[str, str] = {}
+        fixed = constants(model)
         for layer, module in resolve_layers(model, self.layers).items():
-            for name, _ in module.named_parameters(recurse=self.whole_modules):
+            for name in trainable_parameters(module, fixed, whole_modules=self.whole_modules):
                 owners.setdefault(f"{layer}.{name}" if layer else name, layer)
         if not owners:
             raise ValueError(f"the selected layers own no parameter: {', '.join(self.layers)}.")
         return owners
 
-    def apply(self, model: nn.Module) -> Trained:
+    def apply(self, model: nn.Module) -> ParameterCount:
         """Make the selected parameters trainable and freeze all others.
 
         Args:
@@ -112,8 +139,58 @@ class TrainableMask:
 
         Raises:
             ValueError: As :meth:`parameter_names`; the model is then unchanged.
+
+        Warns:
+            UserWarning: If frozen layers keep running statistics, which ``model.train()`` would let move.
         """
-        return train_only(model, self.parameter_names(model), len(self.layers))
+        count = train_only(model, self.parameter_names(model), len(self.layers))
+        if drifting := self._frozen_statistics(model):
+            warnings.warn(
+                f"{len(drifting)} frozen layers keep statistics that move in training mode, such as {drifting[0]!r}: "
+                "call mask.train_mode(model) wherever your loop calls model.train().",
+                stacklevel=2,
+            )
+        return count
+
+    def train_mode(self, model: nn.Module) -> nn.Module:
+        """Set the network to training mode, but keep the running statistics of its frozen layers.
+
+        It takes the place of ``model.train()`` in a training loop. Batch and instance norms that are not selected, and
+        spectral norms of weights that are not selected, run as in evaluation. All other modules run as in training:
+        dropout stays active in frozen layers too, as it does after ``model.train()``.
+
+        Args:
+            model: Network whose layers were ranked; changed in place.
+
+        Returns:
+            The same network.
+
+        Raises:
+            ValueError: If a layer is not in the model.
+
+        Example:
+            >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 3, 3))
+            >>> [module.training for module in TrainableMask(("2",)).train_mode(net)]
+            [True, False, True]
+        """
+        model.train()
+        for name in self._frozen_statistics(model):
+            model.get_submodule(name).training = False
+        return model
+
+    def _frozen_statistics(self, model: nn.Module) -> list[str]:
+        """Names of the modules whose statistics move in training mode although no selected layer holds them."""
+        selected = resolve_layers(model, self.layers).values()
+        inside = {id(part) for layer in selected for part in self._trained_modules(layer)}
+        return [
+            name for name, module in model.named_modules() if id(module) not in inside and _keeps_statistics(module)
+        ]
+
+    def _trained_modules(self, layer: nn.Module) -> Iterable[nn.Module]:
+        """The modules that a selected layer stands for."""
+        if self.whole_modules:
+            return layer.modules()
+        return [layer, *(layer.get_submodule("parametrizations").modules() if is_parametrized(layer) else ())]
 
     def parameter_groups(
         self, model: nn.Module, lr: float, scores: Mapping[str, float] | None = None, power: float = 1.0
@@ -174,3 +251,12 @@ def _highest(scores: Mapping[str, float], layers: Iterable[str]) -> float:
     if not highest:
         raise ValueError("`scores` of all selected layers are 0: no learning rate follows from them.")
     return highest
+
+
+def _keeps_statistics(module: nn.Module) -> bool:
+    """Whether a forward pass in training mode changes buffers of the module, and with them its later outputs."""
+    if isinstance(module, _NormBase | _SpectralNorm):
+        return not isinstance(module, _NormBase) or isinstance(module.running_mean, torch.Tensor)
+    hooks = module._forward_pre_hooks.values()
+    own = (name for name, _ in module.named_buffers(recurse=False))
+    return any(isinstance(hook, SpectralNorm) for hook in hooks) or any(name.startswith("running_") for name in own)

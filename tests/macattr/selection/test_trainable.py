@@ -1,8 +1,11 @@
 """A mask trains exactly its layers, at the rates of their scores, or fails loudly."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, spectral_norm
 
 from macattr.selection.trainable import TrainableMask, train_only
 
@@ -70,7 +73,7 @@ def test_only_the_named_parameters_are_trained(network):
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [([], "no parameter is named"), (["last.weight", "x.y"], r"no parameter 'x\.y' \(1 of 2 are unknown\)")],
+    [([], "`parameters` is empty"), (["last.weight", "x.y"], r"no parameter 'x\.y' \(1 of 2 are unknown\)")],
     ids=["none", "unknown"],
 )
 def test_parameters_that_are_not_there_fail_and_change_nothing(network, names, message):
@@ -130,3 +133,98 @@ def test_tied_parameters_stand_in_one_group(network):
 def test_scores_that_give_no_learning_rate_are_refused(network, lr, scores, message):
     with pytest.raises(ValueError, match=message):
         TrainableMask(("first", "last")).parameter_groups(network, lr, scores)
+
+
+class RunningScale(nn.Module):
+    """A norm of the user's own, with running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("running_scale", torch.ones(()))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.running_scale.lerp_(inputs.detach().std(), 0.1)
+        return inputs / self.running_scale
+
+
+STATISTICS = {
+    "batch norm": lambda: nn.BatchNorm2d(4),
+    "batch norm without parameters": lambda: nn.BatchNorm2d(4, affine=False),
+    "batch norm of cumulative means": lambda: nn.BatchNorm2d(4, momentum=None),
+    "instance norm": lambda: nn.InstanceNorm2d(4, affine=True, track_running_stats=True),
+    "synchronised batch norm": lambda: nn.SyncBatchNorm(4),
+    "spectral norm": lambda: parametrizations.spectral_norm(nn.Conv2d(4, 4, 3, padding=1)),
+    "old spectral norm": lambda: spectral_norm(nn.Conv2d(4, 4, 3, padding=1)),
+    "norm of the user": RunningScale,
+    "norm inside a block": lambda: nn.Sequential(nn.Conv2d(4, 4, 1), nn.Sequential(nn.BatchNorm2d(4), nn.ReLU())),
+}
+
+
+def train_a_step(network: nn.Module) -> None:
+    """One step of stochastic gradient descent on images that are far from the network's statistics."""
+    optimiser = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], 0.1)
+    network(3 * torch.rand(2, 3, 8, 8) + 5).square().mean().backward()
+    optimiser.step()
+
+
+@pytest.mark.parametrize("make", STATISTICS.values(), ids=STATISTICS)
+def test_frozen_layers_compute_after_training_as_before(make):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), make(), nn.ReLU(), nn.Conv2d(4, 3, 3))
+    images, mask = torch.rand(2, 3, 8, 8), TrainableMask(("3",))
+    before = network.eval()[:3](images).detach()
+    with pytest.warns(UserWarning, match=r"1 frozen layers keep statistics .* call mask\.train_mode\(model\)"):
+        mask.apply(network)
+    if isinstance(network[1], nn.SyncBatchNorm):  # it computes on GPUs alone while it trains
+        assert not mask.train_mode(network)[1].training
+        return
+    assert mask.train_mode(network) is network
+    train_a_step(network)
+    torch.testing.assert_close(network.eval()[:3](images), before, rtol=0, atol=0)
+
+
+def test_without_the_mode_of_the_mask_they_would_move():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 3)).train()
+    before = network[1].running_mean.clone()
+    train_a_step(network)
+    assert (network[1].running_mean - before).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("layers", "whole", "training"),
+    [
+        (("1",), False, [True, False]),
+        (("2.0",), False, [False, True]),
+        (("2",), True, [False, True]),
+        (("1", "2.0"), False, [True, True]),
+    ],
+)
+def test_selected_norms_train_their_statistics(layers, whole, training):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Sequential(nn.BatchNorm2d(4)))
+    TrainableMask(layers, whole).train_mode(network.eval())
+    assert [network[1].training, network[2][0].training] == training
+
+
+def test_dropout_and_norms_without_statistics_run_as_in_training():
+    network = nn.Sequential(
+        nn.Linear(3, 3), nn.Dropout(), nn.BatchNorm1d(3, track_running_stats=False), nn.Linear(3, 3)
+    )
+    TrainableMask(("3",)).apply(network)  # a warning would be an error here
+    assert all(module.training for module in TrainableMask(("3",)).train_mode(network.eval()).modules())
+
+
+def test_a_selected_spectral_norm_goes_on_with_its_iteration():
+    network = nn.Sequential(parametrizations.spectral_norm(nn.Linear(3, 3)), nn.Linear(3, 3))
+    TrainableMask(("0",)).train_mode(network.eval())
+    assert all(module.training for module in network.modules())
+
+
+def test_parameters_without_a_gradient_are_refused_and_nothing_changes():
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    network[0].weight = nn.Parameter(torch.ones(2, 2, dtype=torch.int8), requires_grad=False)
+    before = copy.deepcopy(trainable(network))
+    with pytest.raises(ValueError, match=r"'0\.weight' holds int8 values, .* low-rank adapters on quantised weights"):
+        train_only(network, ["0.weight"])
+    assert trainable(network) == before
