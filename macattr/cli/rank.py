@@ -30,6 +30,7 @@ from macattr.ranking.importance import LayerImportance
 from macattr.ranking.rank import RankingInterrupted, rank_with
 from macattr.ranking.settings import describe_run
 from macattr.report.page import write_report
+from macattr.statistics.certainty import top_count
 from macattr.statistics.stopping import StableTop
 
 FEWEST_ROWS = 8
@@ -242,7 +243,7 @@ def _print_summary(rankings: Mapping[str, LayerImportance], fraction: float) -> 
 def _print_top(importance: LayerImportance, fraction: float) -> None:
     """The top layers of one method, and the next ones below a line."""
     table = importance.ranking()
-    count = max(1, int(fraction * len(table) + 1e-9))
+    count = top_count(fraction, len(table))
     top, shown = table.head(count), table.head(max(count, FEWEST_ROWS))
     share = top["parameters"].sum() / table["parameters"].sum()
     attrs = importance.dataset.attrs

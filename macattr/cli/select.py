@@ -43,22 +43,23 @@ def select(
 
     Args:
         importance: The importance.nc of macattr rank; or a folder with an official filter_*.txt triple, with --model.
-        fraction: Share in (0, 1] that is selected. Give one of fraction, count and threshold.
+        fraction: Share in (0, 1] that is selected, at least one layer. Give one of fraction, count and threshold.
         count: Number that is selected.
         threshold: Least score that is selected.
-        by: What is counted: layers (names), outputs (distinct tensors) or parameters (a budget).
+        by: Unit of the count: layers (names), outputs (distinct tensors) or parameters (a budget).
         per: Apply fraction or count within every block or type.
         include: Name or glob of layers that are always in, or a list of them as JSON.
         exclude: Name or glob of layers that are never in, or a list of them as JSON.
         rounding: Of a fraction of layers: floor (the paper's) or round.
-        skips: Layers that may be left out because they do not fit into the budget.
-        fill: Least share of the budget that must be used.
+        skips: Layers that may be left out because they do not fit into the budget. The next one ends the selection.
+        fill: Least share of the budget that must be used if that end leaves out layers that would have fitted.
         whole_modules: A layer also stands for the parameters of modules inside it.
         model: The network, as MODULE:NAME or FILE.py:NAME: makes the counts exact and checks the export.
         export: File format: csv, json, official, peft or spectrum.
         out: Where the export goes.
         lora_rank: Mean rank of peft's adapters (default 8).
-        bare: What peft does with parameters beside modules that are not selected: refuse (default), whole or skip.
+        bare: Treatment by peft of bare parameters next to modules that are not selected, and of tied weights: refuse
+            (default), train their module as a whole, or skip them.
     """
     if (export is None) != (out is None):
         raise ValueError("`export` and `out` belong together: the format, and where it goes.")
@@ -66,7 +67,18 @@ def select(
         if value is not None and export != "peft":
             raise ValueError(f"`{name}` = {value} has no effect without --export peft.")
     always, never = (tuple([names] if isinstance(names, str) else names or ()) for names in (include, exclude))
-    rule = SelectionRule(fraction, count, threshold, by, per, always, never, rounding, skips, fill)
+    rule = SelectionRule(
+        fraction=fraction,
+        count=count,
+        threshold=threshold,
+        by=by,
+        per=per,
+        include=always,
+        exclude=never,
+        rounding=rounding,
+        skips=skips,
+        fill=fill,
+    )
     network = None if model is None else load_network(model)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -84,15 +96,17 @@ def select(
 
 
 def _selection(source: Path, rule: SelectionRule, network: nn.Module | None, whole_modules: bool) -> Selection:
-    """What a rule takes from a ranking of ours or of the authors."""
+    """The layers that a rule takes from a ranking of ours or of the authors."""
     if not source.is_dir():
         return LayerImportance.load(source).select(rule, network, whole_modules=whole_modules)
     if network is None:
         raise ValueError(f"{str(source)!r} holds names and scores only: give the network as --model.")
     return select_layers(
-        read_official_ranking(source), LayerTable.of(network, whole_modules=whole_modules), rule,
+        read_official_ranking(source),
+        LayerTable.of(network, whole_modules=whole_modules),
+        rule,
         {"method": "official lists", "folder": str(source)},
-    )  # fmt: skip
+    )
 
 
 def _print_selection(selection: Selection, exact: bool) -> None:
@@ -100,10 +114,15 @@ def _print_selection(selection: Selection, exact: bool) -> None:
     described = {layer.name: layer for layer in selection.table.layers}
     ranks = {name: rank for rank, name in enumerate(selection.scores, start=1)}
     rows = [
-        (ranks.get(name, "-"), name, selection.scores.get(name, float("nan")), described[name].type,
-         selection.table.count([name]))
+        (
+            ranks.get(name, "-"),
+            name,
+            selection.scores.get(name, float("nan")),
+            described[name].type,
+            selection.table.count([name]),
+        )
         for name in selection.layers
-    ]  # fmt: skip
+    ]
     table = pd.DataFrame(rows, columns=["rank", "layer", "score", "type", "parameters"])
     with pd.option_context("display.width", 200):
         print(table.to_string(index=False, formatters={"score": "{:.4g}".format, "parameters": "{:,}".format}))

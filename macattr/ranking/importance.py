@@ -138,7 +138,7 @@ class LayerImportance:
             fraction: Share of the layers, in (0, 1].
 
         Raises:
-            ValueError: If the fraction is outside (0, 1] or selects no layer.
+            ValueError: If the fraction is outside (0, 1].
         """
         return self.select(SelectionRule(fraction)).mask()
 

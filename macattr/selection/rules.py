@@ -1,4 +1,4 @@
-"""From a ranking to a selection: how many layers, counted how, and what they would train."""
+"""From a ranking to a selection: the rule, the selected layers, and the parameters that they train."""
 
 __all__ = ["Selection", "SelectionRule", "select"]
 
@@ -6,13 +6,15 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, get_args
 
 from macattr.layers import LayerTable, unknown_layer
 from macattr.selection.trainable import TrainableMask
+from macattr.statistics.certainty import whole_part
 from macattr.user_warnings import warn_user
 
-Unit = tuple[str, ...]
+Candidate = tuple[str, ...]
 """Layers that are chosen together: one name, or all that return the same tensor."""
 
 By = Literal["layers", "outputs", "parameters"]
@@ -20,28 +22,28 @@ Per = Literal["block", "type"]
 Rounding = Literal["floor", "round"]
 
 UNEVEN = 1.5
-"""Factor between a selection's parameters and a random one's from which on they are no fair comparison."""
+"""Factor between the parameters of a selection and of a random one above which comparing them is unfair."""
 
 
 @dataclass(frozen=True)
 class SelectionRule:
-    r"""How many layers are selected, counted how, and which are never asked.
+    r"""Number of layers that are selected, the way they are counted, and the layers that are always or never taken.
 
-    Exactly one of ``fraction``, ``count`` and ``threshold`` says how many.
+    Exactly one of ``fraction``, ``count`` and ``threshold`` gives the number. A fraction selects at least one layer.
 
     Args:
         fraction: Share in (0, 1] of all ranked layers, of their distinct outputs, or of the network's parameters.
         count: Number of them.
-        threshold: Every layer that scores at least this much.
-        by: ``layers`` counts names, as the paper does; ``outputs`` counts distinct output tensors, whose layers stand
-            and fall together; ``parameters`` fills a budget with such groups: walk the ranking, leave out at most
-            ``skips`` groups that do not fit, and accept the result if it fills the share ``fill`` of the budget.
+        threshold: Least score of a selected layer.
+        by: ``layers`` counts names, as the paper does. ``outputs`` counts distinct output tensors, and takes the layers
+            that return the same one together. ``parameters`` fills a budget with such groups: it walks the ranking from
+            the top and leaves out groups that do not fit.
         per: Apply ``fraction`` or ``count`` within every ``block`` (the layers outside of any are one) or ``type``.
-        include: Names and globs that are always in; they count towards the number or budget.
-        exclude: Names and globs that are never in; they still count in the whole that ``fraction`` is a share of.
+        include: Names and globs that are always in. They count towards the number or budget.
+        exclude: Names and globs that are never in. They still count in the whole that ``fraction`` is a share of.
         rounding: Of ``fraction`` times layers: ``floor``, the paper's :math:`\lfloor kL \rfloor`, or ``round``.
-        skips: Groups that may be left out because they do not fit.
-        fill: Least share of the budget that must be used.
+        skips: Groups that may be left out because they do not fit. The next one that does not fit ends the walk.
+        fill: Least share of the budget that must be used if the walk ends although a later group would have fitted.
 
     Raises:
         ValueError: If an argument is out of range, contradicts another or would have no effect.
@@ -63,14 +65,14 @@ class SelectionRule:
     fill: float = 0.95
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Refuse values that contradict each other or lie out of range."""
         given = [name for name in ("fraction", "count", "threshold") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give one of `fraction`, `count`, `threshold`; got {' and '.join(given) or 'none'}.")
         if self.fraction is not None and not 0 < self.fraction <= 1:
             raise ValueError(f"`fraction` must lie in (0, 1], got {self.fraction}.")
         if self.count is not None and self.count < 1:
-            raise ValueError(f"`count` must be at least 1, got {self.count}: a selection of nothing trains nothing.")
+            raise ValueError(f"`count` must be at least 1, got {self.count}: an empty selection trains nothing.")
         for name, value, choices in (
             ("by", self.by, By),
             ("rounding", self.rounding, Rounding),
@@ -107,24 +109,24 @@ class SelectionRule:
         return words + (f", without {' '.join(self.exclude)}" if self.exclude else "")
 
     def amount(self, whole: int) -> int:
-        """How many of ``whole`` units or parameters."""
+        """Number of candidates or parameters that the rule takes of ``whole``."""
         if self.count is not None:
             return self.count
-        exact = (self.fraction or 0.0) * whole
-        return math.floor(exact + (0.5 if self.rounding == "round" else 1e-9))
+        share = self.fraction or 0.0
+        return math.floor(share * whole + 0.5) if self.rounding == "round" else whole_part(share, whole)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Layers that are to be trained, and what they were chosen from.
+    """Layers that are to be trained, with the candidates that they were chosen from.
 
     Args:
         layers: Their names, most important first.
         how: The rule in words.
-        table: All layers, and what each unlocks.
-        pool: Units that could have been chosen, most important first.
-        fixed: Those that had to be.
-        skipped: Units that did not fit into the budget.
+        table: All layers, with the parameters that each unlocks.
+        pool: Candidates that could have been chosen, most important first.
+        fixed: Candidates that had to be chosen.
+        skipped: Candidates that did not fit into the budget.
         scores: Score of every ranked layer, most important first; empty if the ranking had none.
         provenance: How the ranking was made.
     """
@@ -132,17 +134,22 @@ class Selection:
     layers: tuple[str, ...]
     how: str
     table: LayerTable
-    pool: tuple[Unit, ...]
-    fixed: tuple[Unit, ...] = ()
-    skipped: tuple[Unit, ...] = ()
+    pool: tuple[Candidate, ...]
+    fixed: tuple[Candidate, ...] = ()
+    skipped: tuple[Candidate, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
     provenance: Mapping[str, str | int | float] = field(default_factory=dict)
 
     @property
-    def units(self) -> tuple[Unit, ...]:
-        """The chosen units."""
+    def chosen(self) -> tuple[Candidate, ...]:
+        """The chosen candidates."""
         chosen = set(self.layers)
-        return tuple(unit for unit in self.pool if chosen.issuperset(unit))
+        return tuple(candidate for candidate in self.pool if chosen.issuperset(candidate))
+
+    @property
+    def free(self) -> tuple[Candidate, ...]:
+        """The candidates that did not have to be chosen."""
+        return tuple(candidate for candidate in self.pool if candidate not in self.fixed)
 
     @property
     def parameters(self) -> int:
@@ -151,26 +158,18 @@ class Selection:
 
     @property
     def random_mean(self) -> float:
-        """Mean number of parameters that a random choice of as many units trains; exact, nothing is drawn."""
-        draws = len(self.units) - len(self.fixed)
-        free = [unit for unit in self.pool if unit not in self.fixed]
-        sizes = {parameter: size for unit in self.pool for name in unit for parameter, size in self._unlocks(name)}
-        held = {parameter for unit in self.fixed for name in unit for parameter, _ in self._unlocks(name)}
-        holders = Counter(
-            parameter for unit in free for parameter in {p for name in unit for p, _ in self._unlocks(name)}
+        """Mean number of parameters that a random choice of as many candidates trains, in closed form."""
+        draws = len(self.chosen) - len(self.fixed)
+        free = self.free
+        held = self.table.unlocked(flat(self.fixed))
+        holders = Counter(parameter for candidate in free for parameter in self.table.unlocked(candidate))
+        return sum(
+            size * (1 if parameter in held else _inclusion_probability(holders[parameter], draws, len(free)))
+            for parameter, size in self.table.unlocked(flat(self.pool)).items()
         )
-        missed = {
-            holding: math.comb(len(free) - holding, draws) / math.comb(len(free), draws)
-            for holding in set(holders.values())
-        }
-        return sum(size * (p in held or 1 - missed[holders[p]]) for p, size in sizes.items())
-
-    def _unlocks(self, name: str) -> Iterable[tuple[str, int]]:
-        """Parameters of one layer with their sizes."""
-        return self.table.unlocks[name].items()
 
     def mask(self) -> TrainableMask:
-        """The same for a network."""
+        """The mask that trains these layers of a network."""
         return TrainableMask(self.layers, self.table.whole_modules)
 
     def __str__(self) -> str:
@@ -197,15 +196,16 @@ def select(
 
     Args:
         ranking: Score of every layer, or their names, most important first.
-        table: The layers of the network; it may hold more than are ranked.
-        rule: How many are taken, and how they are counted.
+        table: The layers of the network, which may be more than are ranked.
+        rule: Number of layers that are taken, and the way they are counted.
         provenance: How the ranking was made; kept with the selection.
 
     Returns:
-        The selection; printing it says how many layers and parameters it trains.
+        The selection. Printing it gives its number of layers and parameters.
 
     Warns:
-        UserWarning: If a selection by number trains 1.5 times more or fewer parameters than the mean random one.
+        UserWarning: If a selection by number trains 1.5 times more or fewer parameters than the mean random one, or no
+            layer fits into a budget, or none into the rest of it.
 
     Raises:
         ValueError: If a name is unknown, nothing would be selected, or a budget cannot be met.
@@ -223,23 +223,29 @@ def select(
     if rule.threshold is not None and not scores:
         raise ValueError(f"`threshold` {rule.threshold} needs scores, but the ranking is a list of names.")
     names += [name for name in table.names if name in included and name not in names]
-    every = _units([name for name in names if table.unlocks[name]], table, rule.by)
-    pool = _units([name for unit in every for name in unit if name not in excluded], table, rule.by)
+    every = _candidates([name for name in names if table.unlocks[name]], table, rule.by)
+    pool = _candidates([name for candidate in every for name in candidate if name not in excluded], table, rule.by)
     if not pool:
         raise ValueError("no layer is left to choose from: all are excluded, or hold no parameter.")
-    fixed = [unit for unit in pool if included.intersection(unit)]
-    skipped: list[Unit] = []
+    fixed = [candidate for candidate in pool if included.intersection(candidate)]
+    skipped: list[Candidate] = []
     if rule.threshold is not None:
-        chosen = [unit for unit in pool if unit in fixed or max(scores[name] for name in unit) >= rule.threshold]
+        chosen = [each for each in pool if each in fixed or max(scores[name] for name in each) >= rule.threshold]
     elif rule.by == "parameters":
-        chosen, skipped = _within_budget(every, pool, fixed, table, rule)
+        chosen, skipped = _within_budget(every, pool, fixed=fixed, table=table, rule=rule)
     else:
-        chosen = _within_number(every, pool, fixed, table, rule)
+        chosen = _within_number(every, pool, fixed=fixed, table=table, rule=rule)
     if not chosen:
         raise ValueError(f"{rule}: none is selected; the highest score is {max(scores.values(), default=math.nan):g}.")
-    layers = flat(chosen)
     selection = Selection(
-        layers, str(rule), table, tuple(pool), tuple(fixed), tuple(skipped), scores, dict(provenance or {})
+        layers=flat(chosen),
+        how=str(rule),
+        table=table,
+        pool=tuple(pool),
+        fixed=tuple(fixed),
+        skipped=tuple(skipped),
+        scores=scores,
+        provenance=dict(provenance or {}),
     )
     if rule.by != "parameters":
         _warn_if_uneven(selection)
@@ -251,10 +257,9 @@ def _ranked(ranking: Mapping[str, float] | Sequence[str], table: LayerTable) -> 
     names = list(ranking)
     if not names:
         raise ValueError("the ranking is empty.")
-    known = table.names
-    if unknown := [name for name in names if name not in known]:
+    if unknown := [name for name in names if name not in table.names]:
         raise ValueError(
-            f"{len(unknown)} of {len(names)} ranked layers are unknown: {unknown_layer(unknown[0], known)}"
+            f"{len(unknown)} of {len(names)} ranked layers are unknown: {unknown_layer(unknown[0], table.names)}"
         )
     if not isinstance(ranking, Mapping):
         if len(set(names)) < len(names):
@@ -266,13 +271,13 @@ def _ranked(ranking: Mapping[str, float] | Sequence[str], table: LayerTable) -> 
     return {name: float(ranking[name]) for name in names}, names
 
 
-def _units(names: Iterable[str], table: LayerTable, by: By) -> list[Unit]:
+def _candidates(names: Iterable[str], table: LayerTable, by: By) -> list[Candidate]:
     """Names one by one, or grouped by the tensor they return, in the order of each group's first."""
     if by == "layers":
         return [(name,) for name in names]
     if by == "outputs" and table.alias_of is None:
         raise ValueError(
-            "which layers share an output is not known: by='outputs' needs a ranking that macattr measured."
+            "the layers that share an output are unknown: by='outputs' needs a ranking that macattr measured."
         )
     groups: dict[str, list[str]] = {}
     for name in names:
@@ -280,99 +285,158 @@ def _units(names: Iterable[str], table: LayerTable, by: By) -> list[Unit]:
     return [tuple(group) for group in groups.values()]
 
 
-def _classes(units: Iterable[Unit], table: LayerTable, per: Per | None) -> dict[str, list[Unit]]:
-    """Units by block or type; all together if there are no quotas."""
+def _classes(candidates: Iterable[Candidate], table: LayerTable, per: Per | None) -> dict[str, list[Candidate]]:
+    """Candidates by block or type; all together if there are no quotas."""
     key = {layer.name: {None: "", "block": layer.block, "type": layer.type}[per] for layer in table.layers}
-    classes: dict[str, list[Unit]] = {}
-    for unit in units:
-        classes.setdefault(key[unit[0]], []).append(unit)
+    classes: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        classes.setdefault(key[candidate[0]], []).append(candidate)
     return classes
 
 
 def _within_number(
-    every: list[Unit], pool: list[Unit], fixed: list[Unit], table: LayerTable, rule: SelectionRule
-) -> list[Unit]:
-    """The most important units, as many as the rule says of every class."""
-    wholes = {key: len(units) for key, units in _classes(every, table, rule.per).items()}
-    amounts = {key: rule.amount(whole) for key, whole in wholes.items()}
-    most = max(wholes.values())
-    where = f"{rule.by} of one {rule.per}" if rule.per else rule.by
-    if not any(amounts.values()):
-        least = math.ceil((500 if rule.rounding == "round" else 1000) / most) / 1000
-        raise ValueError(f"`fraction` {rule.fraction} of {most} {where} selects none: take at least {least:.3f}.")
-    if rule.count is not None and rule.count > most:
-        raise ValueError(f"`count` {rule.count} is more than the {most} {where}: take at most {most}.")
-    if len(fixed) > sum(amounts.values()):
-        raise ValueError(f"{rule}: {len(fixed)} are included, which is more than {sum(amounts.values())} in all.")
+    every: list[Candidate], pool: list[Candidate], *, fixed: list[Candidate], table: LayerTable, rule: SelectionRule
+) -> list[Candidate]:
+    """The most important candidates, as many as the rule takes of every class, at least one in all."""
+    amounts = {key: rule.amount(len(members)) for key, members in _classes(every, table, rule.per).items()}
+    largest = max(len(members) for members in _classes(every, table, rule.per).values())
+    if rule.count is not None and rule.count > largest:
+        where = f"{rule.by} of one {rule.per}" if rule.per else rule.by
+        raise ValueError(f"`count` {rule.count} is more than the {largest} {where}: take at most {largest}.")
+    number = max(1, sum(amounts.values()))
+    if len(fixed) > number:
+        raise ValueError(f"{rule}: {len(fixed)} are included, which is more than {number} in all.")
     chosen = []
-    for key, units in _classes(pool, table, rule.per).items():
-        forced = [unit for unit in units if unit in fixed]
-        chosen += forced + [unit for unit in units if unit not in forced][: max(0, amounts[key] - len(forced))]
-    return sorted(chosen, key=pool.index)
+    for key, members in _classes(pool, table, rule.per).items():
+        forced = [candidate for candidate in members if candidate in fixed]
+        others = [candidate for candidate in members if candidate not in forced]
+        chosen += forced + others[: max(0, amounts[key] - len(forced))]
+    return sorted(chosen, key=pool.index) or pool[:1]
 
 
 def _within_budget(
-    every: list[Unit], pool: list[Unit], fixed: list[Unit], table: LayerTable, rule: SelectionRule
-) -> tuple[list[Unit], list[Unit]]:
-    """The most important units that fit into the budget of every class, and those that did not fit."""
-    wholes = {key: table.count(flat(units)) for key, units in _classes(every, table, rule.per).items()}
+    every: list[Candidate], pool: list[Candidate], *, fixed: list[Candidate], table: LayerTable, rule: SelectionRule
+) -> tuple[list[Candidate], list[Candidate]]:
+    """The most important candidates that fit into the budget of every class, and those that did not fit."""
+    wholes = {key: table.count(flat(members)) for key, members in _classes(every, table, rule.per).items()}
     budgets = {key: rule.amount(whole if rule.per else table.total) for key, whole in wholes.items()}
-    smallest = min(pool, key=table.count, default=())
-    if table.count(smallest) > (largest := max(budgets.values(), default=0)):
-        raise ValueError(
-            f"a budget of {largest:,} parameters is smaller than the smallest layer {smallest[0]!r}: "
-            f"take at least {table.count(smallest):,}."
-        )
+    largest = max(budgets.values(), default=0)
     if not rule.per and largest > table.total:
         raise ValueError(f"`count` {largest:,} is more than the network's {table.total:,} parameters.")
-    chosen, skipped = [], []
-    for key, units in _classes(pool, table, rule.per).items():
-        forced = [unit for unit in units if unit in fixed]
+    chosen, skipped, rest = [], [], []
+    for key, members in _classes(pool, table, rule.per).items():
+        forced = [candidate for candidate in members if candidate in fixed]
         if table.count(flat(forced)) > budgets[key]:
             raise ValueError(
                 f"the included layers hold {table.count(flat(forced)):,} parameters, more than their budget of "
                 f"{budgets[key]:,}: include fewer or raise the budget."
             )
-        packed = pack(forced + [unit for unit in units if unit not in forced], table, budgets[key], rule.skips)
-        chosen += packed[0]
-        skipped += packed[1]
-    used, budget = table.count(flat(chosen)), sum(budgets.values())
-    if used < rule.fill * budget and len(chosen) < len(pool):
-        raise ValueError(
-            f"the ranking fills {used:,} of {budget:,} parameters, {used / budget:.1%}, before more than `skips` = "
-            f"{rule.skips} do not fit ({_listed(skipped)}): change budget or `skips`, or lower `fill` = {rule.fill:g}."
-        )
+        order = forced + [candidate for candidate in members if candidate not in forced]
+        packed, left_out = pack(order, table, budgets[key], rule.skips)
+        chosen += packed
+        skipped += left_out
+        rest += _fitting(order, packed, table, budgets[key])
+    if not chosen:
+        return _smallest(pool, largest, table, rule), []
+    _check_fill(
+        chosen=chosen,
+        skipped=skipped,
+        rest=rest,
+        pool=pool,
+        budget=sum(budgets.values()),
+        table=table,
+        rule=rule,
+    )
     return sorted(chosen, key=pool.index), skipped
 
 
-def pack(units: Iterable[Unit], table: LayerTable, budget: int, skips: int) -> tuple[list[Unit], list[Unit]]:
-    """Units in their order as long as they fit into a number of parameters, and the at most ``skips`` left out."""
-    chosen: list[Unit] = []
-    skipped: list[Unit] = []
+def _smallest(pool: list[Candidate], budget: int, table: LayerTable, rule: SelectionRule) -> list[Candidate]:
+    """The smallest candidate, in place of a fraction that is smaller than all of them; a count is refused."""
+    smallest = min(pool, key=table.count)
+    reason = f"a budget of {budget:,} parameters is smaller than the smallest layer {smallest[0]!r}"
+    if rule.per:
+        reason = f"no layer fits into the budget of its {rule.per}; the smallest is {smallest[0]!r}"
+    if rule.count is not None:
+        raise ValueError(f"{reason}: take at least {table.count(smallest):,}.")
+    warnings.warn(f"{reason}, which is selected with its {table.count(smallest):,} parameters.", stacklevel=4)
+    return [smallest]
+
+
+def _fitting(
+    candidates: Iterable[Candidate], chosen: list[Candidate], table: LayerTable, budget: int
+) -> list[Candidate]:
+    """The candidates that still fit into a budget after those that are chosen."""
+    return [
+        candidate
+        for candidate in candidates
+        if candidate not in chosen and table.count(flat([*chosen, candidate])) <= budget
+    ]
+
+
+def _check_fill(
+    *,
+    chosen: list[Candidate],
+    skipped: list[Candidate],
+    rest: list[Candidate],
+    pool: list[Candidate],
+    budget: int,
+    table: LayerTable,
+    rule: SelectionRule,
+) -> None:
+    """Refuse a budget that is left unused because of ``skips``; warn where the sizes of the layers are the cause."""
+    used = table.count(flat(chosen))
+    if used >= rule.fill * budget or len(chosen) == len(pool):
+        return
+    filled = f"the ranking fills {used:,} of {budget:,} parameters, {used / budget:.1%}"
+    if rest:
+        raise ValueError(
+            f"{filled}, before more than `skips` = {rule.skips} do not fit ({_listed(skipped)}), although "
+            f"{_listed(rest[:1])} would: raise `skips`, change the budget, or lower `fill` = {rule.fill:g}."
+        )
+    left = min(table.count(flat([*chosen, candidate])) - used for candidate in pool if candidate not in chosen)
+    warnings.warn(
+        f"{filled}: no other layer fits into the rest of {budget - used:,}, as the smallest needs {left:,}. Budgets of "
+        f"{used:,} and {used + left:,} would be filled.",
+        stacklevel=4,
+    )
+
+
+def pack(
+    candidates: Iterable[Candidate], table: LayerTable, budget: int, skips: int
+) -> tuple[list[Candidate], list[Candidate]]:
+    """Candidates in their order as long as they fit into a number of parameters, and the at most ``skips`` left out."""
+    chosen: list[Candidate] = []
+    skipped: list[Candidate] = []
     held: dict[str, int] = {}
     used = 0
-    for unit in units:
-        more = {name: size for layer in unit for name, size in table.unlocks[layer].items() if name not in held}
+    for candidate in candidates:
+        more = {name: size for name, size in table.unlocked(candidate).items() if name not in held}
         cost = sum(more.values())
         if used + cost <= budget:
-            chosen.append(unit)
+            chosen.append(candidate)
             held |= more
             used += cost
         elif len(skipped) == skips:
             break
         else:
-            skipped.append(unit)
+            skipped.append(candidate)
     return chosen, skipped
 
 
-def flat(units: Iterable[Unit]) -> Unit:
-    """The layers of all units."""
-    return tuple(name for unit in units for name in unit)
+@lru_cache(maxsize=4096)
+def _inclusion_probability(holders: int, draws: int, number: int) -> float:
+    """Probability that one of the candidates that hold a parameter is among ``draws`` out of ``number``."""
+    return 1 - math.comb(number - holders, draws) / math.comb(number, draws)
 
 
-def _listed(units: Iterable[Unit]) -> str:
-    """Units in words."""
-    return ", ".join(" = ".join(unit) for unit in units)
+def flat(candidates: Iterable[Candidate]) -> Candidate:
+    """The layers of all candidates."""
+    return tuple(name for candidate in candidates for name in candidate)
+
+
+def _listed(candidates: Iterable[Candidate]) -> str:
+    """Candidates in words."""
+    return ", ".join(" = ".join(candidate) for candidate in candidates)
 
 
 def _warn_if_uneven(selection: Selection) -> None:

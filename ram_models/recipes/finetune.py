@@ -106,7 +106,7 @@ def select(network: nn.Module, selection: Selection, crops: Crops, out: Path) ->
             of a run must come here together: they share the work of a new ranking.
 
     Raises:
-        ValueError: If there is no such ranking or method, or the fraction selects no layer.
+        ValueError: If there is no such ranking or method, or the fraction is outside (0, 1].
     """
     source = Path(selection.ranking)
     if source.is_dir():

@@ -113,7 +113,7 @@ def test_official_lists_are_selected_from_with_the_network(model, tmp_path, caps
         ([], "give one of `fraction`, `count`, `threshold`; got none"),
         (["--count", "0"], "`count` must be at least 1, got 0"),
         (["--count", "9", "--by", "parameters"], "a budget of 9 parameters is smaller than the smallest layer"),
-        (["--fraction", "0.1"], "`fraction` 0.1 of 4 layers selects none: take at least 0.250"),
+        (["--fraction", "1.1"], "`fraction` must lie in (0, 1], got 1.1"),
         (["--count", "1", "--include", "conv"], "no layer 'conv'"),
         (["--count", "1", "--export", "json"], "`export` and `out` belong together"),
         (["--count", "1", "--bare", "skip"], "`bare` = skip has no effect without --export peft"),

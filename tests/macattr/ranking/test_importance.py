@@ -125,11 +125,10 @@ def test_the_ranking_is_sorted_and_carries_sizes(importance):
 
 
 @pytest.mark.filterwarnings("ignore:top .* at random:UserWarning")
-def test_top_takes_the_floor_and_refuses_nothing(importance):
+def test_top_takes_the_floor_and_at_least_one_layer(importance):
     assert importance.top(0.5).layers == tuple(importance.ranking()["layer"][:2])
     assert len(importance.top(0.7).layers) == 2
-    with pytest.raises(ValueError, match=r"selects none: take at least 0\.250"):
-        importance.top(0.2)
+    assert importance.top(0.2).layers == importance.top(0.01).layers == (importance.ranking()["layer"][0],)
     with pytest.raises(ValueError, match=r"`fraction` must lie in \(0, 1\], got 10\.0"):
         importance.top(10.0)
 

@@ -90,7 +90,7 @@ def test_the_mean_over_draws_is_the_stated_one(selection):
 def test_outputs_are_drawn_whole(table, generator):
     chosen = select(list(table.names), table, SelectionRule(count=4, by="outputs"))
     control = random_layers(chosen, generator(0))
-    assert len(control.units) == 4
+    assert len(control.chosen) == 4
     assert all(("norm" in name) <= (name.replace("norm", "fc") in control.layers) for name in control.layers)
 
 

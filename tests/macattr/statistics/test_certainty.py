@@ -15,6 +15,7 @@ from macattr.statistics.certainty import (
     top_count,
     top_probabilities,
     variance_components,
+    whole_part,
 )
 
 # Of the bundled network on real photographs (log scale): an image scales all layers, layers differ by image and order.
@@ -253,8 +254,9 @@ def test_the_top_fraction_counts_as_the_paper_does():
     assert [top_count(f, n) for f, n in ((0.1, 263), (0.29, 100), (0.2, 92))] == [26, 29, 18]
 
 
-def test_a_top_of_a_small_network_holds_a_layer():
-    assert [top_count(0.1, layers) for layers in (1, 5, 9, 10, 19, 20)] == [1, 1, 1, 1, 1, 2]
+@pytest.mark.parametrize(("fraction", "layers"), [(0.1, 2), (0.1, 9), (1e-6, 445), (0.5, 1)])
+def test_the_top_holds_at_least_one_layer(fraction, layers):
+    assert (top_count(fraction, layers), whole_part(fraction, layers)) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -274,6 +276,7 @@ def test_a_top_of_a_small_network_holds_a_layer():
         (lambda s, g: variance_components(s, scale="rank"), "`scale` must be 'log' or 'normalised'"),
         (lambda s, g: variance_components(s[:1]), "at least 2 images and 2 layers, got 1"),
         (lambda s, g: top_count(0.0, 5), "`fraction` must lie in"),
+        (lambda s, g: top_count(1.5, 5), "`fraction` must lie in"),
     ],
 )
 @pytest.mark.usefixtures("as_users_run_it")

@@ -112,10 +112,9 @@ def test_layers_of_another_network_are_refused_with_near_matches(config, tmp_pat
     assert not (config.out / "weights.safetensors").exists()
 
 
-@pytest.mark.parametrize("fraction", [0.0, 0.01, 1.02, -1.0])
+@pytest.mark.parametrize("fraction", [0.0, 1.02, -1.0])
 def test_a_fraction_that_selects_nothing_or_more_than_all_is_refused(ranking, tmp_path, fraction):
-    message = rf"`fraction` (must lie in \(0, 1\], got {fraction}|{fraction} of 92 layers selects none: take at least)"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"`fraction` must lie in \(0, 1\], got {fraction}"):
         select(build(NETWORK), Selection(str(ranking), fraction), CROPS, tmp_path)
 
 
