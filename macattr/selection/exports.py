@@ -1,11 +1,11 @@
-"""Selections as files of other tools, each read back and held against the selection and the network."""
+"""Selections as files for other tools, each read back and compared with the selection and the network."""
 
 __all__ = ["Format", "export", "match_parameters", "pattern_lines", "read_csv", "read_json", "read_patterns"]
 
 import csv
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -33,18 +33,18 @@ def export(
     """Write a selection for another tool, read it back, and check it against the network.
 
     Args:
-        selection: What is written.
+        selection: Selection to write.
         path: File, or folder for ``official`` and ``peft``; folders above it are made.
         form: ``json`` and ``csv`` for :func:`read_json` and :func:`read_csv`; ``official``, the three lists that the
-            authors' fine-tuning reads (a ranking: only the top layers by number can be told); ``spectrum``, a YAML
+            authors' fine-tuning reads (a ranking, so that only its top layers can be written); ``spectrum``, a YAML
             file with a list ``unfrozen_parameters`` of regular expressions, as Spectrum writes and Axolotl reads;
             ``peft``, the folder of a LoraConfig, see :func:`macattr.selection.lora.lora_config`.
         model: The network to check against; ``peft`` needs it.
         rank: Mean rank of the adapters of ``peft`` (default 8); the ranks follow the scores if there are any.
-        bare: What ``peft`` does with bare parameters (default ``refuse``).
+        bare: Treatment of bare and tied parameters by ``peft`` (default ``refuse``).
 
     Returns:
-        What was checked, in words.
+        The checks that were made, in words.
 
     Raises:
         ValueError: If the format cannot hold this selection, or a name in it fits nothing or something else.
@@ -59,24 +59,27 @@ def export(
         if model is None:
             raise ValueError("form='peft' needs the `model`: adapters depend on what its layers are.")
         config = lora_config(
-            selection.mask(), model, rank=8 if rank is None else rank, scores=selection.scores or None,
+            selection.mask(),
+            model,
+            rank=8 if rank is None else rank,
+            scores=selection.scores or None,
             bare=bare or "refuse",
-        )  # fmt: skip
+        )
         config.save_pretrained(str(path))
         return f"read back and applied: {adapted_layers(read_lora_config(path), model)}"
     expected = None if model is None else sorted(selection.mask().parameter_names(model))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     if form == "spectrum":
-        _write_spectrum(selection, Path(path))
+        _write_spectrum(selection, Path(path), model)
         patterns = read_patterns(path)
-        found = None if model is None else sorted(match_parameters(patterns, model))
+        matched = None if model is None else sorted(match_parameters(patterns, model))
     else:
         mask = _write_layers(selection, Path(path), form)
         if mask != selection.mask():
             raise ValueError(f"{str(path)!r} reads back as another selection: {', '.join(mask.layers)}.")
-        found = None if model is None else sorted(mask.parameter_names(model))
-    if found != expected:
-        raise ValueError(f"{str(path)!r} stands for {found}, where {expected} are selected.")
+        matched = None if model is None else sorted(mask.parameter_names(model))
+    if matched != expected:
+        raise ValueError(f"{str(path)!r} stands for {matched}, where {expected} are selected.")
     return (
         "read back; no network to check against"
         if expected is None
@@ -128,7 +131,7 @@ def read_json(path: Path | str) -> TrainableMask:
     """The layers of a selection that was exported as JSON.
 
     Raises:
-        ValueError: If the file is none, or selects nothing.
+        ValueError: If the file cannot be read as one, or selects nothing.
     """
     try:
         content = json.loads(Path(path).read_text())
@@ -155,7 +158,7 @@ def read_csv(path: Path | str) -> TrainableMask:
     """The layers of a selection that was exported as CSV.
 
     Raises:
-        ValueError: If the file is none, or selects nothing.
+        ValueError: If the file cannot be read as one, or selects nothing.
     """
     try:
         with Path(path).open(newline="") as file:
@@ -173,19 +176,56 @@ def _not_empty(mask: TrainableMask, path: Path | str) -> TrainableMask:
     return mask
 
 
-def pattern_lines(selection: Selection) -> list[str]:
+PARAMETRISED = "[.](?:parametrizations[.].+|[^.]+)"
+"""End of an expression for the parameters of a layer that has parametrisations."""
+
+
+def pattern_lines(selection: Selection, model: nn.Module | None = None) -> list[str]:
     """Lines of a YAML list of anchored expressions, one a selected layer.
 
-    Dots stand in brackets, because some readers escape bare ones once more.
+    An expression matches all parameters that the layer owns, or all inside it. Where the network shows that this is not
+    what is selected, because the weight is parametrised or one parameter is a constant, it lists the parameters.
+
+    Args:
+        selection: Selection to write.
+        model: The network, if it is at hand.
     """
-    inside = ".+" if selection.table.whole_modules else "[^.]+"
-    escaped = [re.escape(name).replace("\\.", "[.]") for name in selection.layers]
-    return [yaml.safe_dump([f"^{name}[.]{inside}$"], width=1000) for name in escaped]
+    inside = "[.].+" if selection.table.whole_modules else "[.][^.]+"
+    if model is None:
+        types = {layer.name: layer.type for layer in selection.table.layers}
+        parametrised = {name for name in selection.layers if types[name].startswith("Parametrized")}
+        return [
+            _yaml_line(_escaped(name) + (PARAMETRISED if name in parametrised else inside)) for name in selection.layers
+        ]
+    every = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    lines = []
+    for layer in selection.layers:
+        names = TrainableMask((layer,), selection.table.whole_modules).parameter_names(model)
+        pattern = f"{_escaped(layer)}{inside}"
+        is_exact = sorted(names) == sorted(name for name in every if re.fullmatch(pattern, name))
+        lines.append(_yaml_line(pattern if is_exact else _alternatives(layer, names)))
+    return lines
 
 
-def _write_spectrum(selection: Selection, path: Path) -> None:
+def _alternatives(layer: str, parameters: Sequence[str]) -> str:
+    """An expression for some of the parameters below a layer."""
+    ends = "|".join(_escaped(name.removeprefix(f"{layer}.")) for name in parameters)
+    return f"{_escaped(layer)}[.](?:{ends})"
+
+
+def _escaped(name: str) -> str:
+    """A name as an expression. Dots stand in brackets, because some readers escape bare ones once more."""
+    return re.escape(name).replace("\\.", "[.]")
+
+
+def _yaml_line(pattern: str) -> str:
+    """One entry of the list."""
+    return yaml.safe_dump([f"^{pattern}$"], width=100_000)
+
+
+def _write_spectrum(selection: Selection, path: Path, model: nn.Module | None) -> None:
     """The list under its name, below the selection in words."""
-    path.write_text(f"# {selection}\nunfrozen_parameters:\n{''.join(pattern_lines(selection))}")
+    path.write_text(f"# {selection}\nunfrozen_parameters:\n{''.join(pattern_lines(selection, model))}")
 
 
 def read_patterns(path: Path | str) -> tuple[str, ...]:
@@ -216,12 +256,12 @@ def match_parameters(patterns: Iterable[str], model: nn.Module) -> list[str]:
         >>> match_parameters([r"^1[.].+$"], nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)))
         ['1.weight', '1.bias']
     """
-    known = [name for name, _ in model.named_parameters(remove_duplicate=False)]
-    matches = {pattern: [name for name in known if re.match(pattern, name)] for pattern in patterns}
+    every = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    matches = {pattern: [name for name in every if re.match(pattern, name)] for pattern in patterns}
     if unmatched := [pattern for pattern, names in matches.items() if not names]:
         raise ValueError(
             f"{len(unmatched)} of {len(matches)} expressions match no parameter of {type(model).__name__}, "
             f"e.g. {unmatched[0]!r}: were they made for another network?"
         )
     chosen = {name for names in matches.values() for name in names}
-    return [name for name in known if name in chosen]
+    return [name for name in every if name in chosen]

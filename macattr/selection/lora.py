@@ -1,4 +1,4 @@
-"""Selections as low-rank adapters: a LoraConfig of peft, and what it makes of a network (the only peft import)."""
+"""Selections as low-rank adapters: a LoraConfig of peft, checked on the network (the only import of peft)."""
 
 __all__ = ["AdaptedLayers", "adapted_layers", "lora_config", "read_lora_config"]
 
@@ -6,24 +6,30 @@ import copy
 import importlib.util
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import torch
 from torch import nn
 
+from macattr.layers import layer_of
 from macattr.selection.trainable import TrainableMask
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
 Bare = Literal["refuse", "whole", "skip"]
+"""Treatment of selected parameters that peft can only train together with others."""
+
+COPIES_ONLY = "dummy-target-modules"
+"""The ``target_modules`` of a configuration that adapts no layer, as in peft.utils.constants."""
 
 
 @dataclass(frozen=True)
 class AdaptedLayers:
-    """What a LoraConfig makes of a network.
+    """The layers of a network that a LoraConfig adapts or copies.
 
     Args:
         adapted: Rank of every layer that gets a low-rank adapter.
@@ -41,7 +47,7 @@ class AdaptedLayers:
         """Counts and share."""
         return (
             f"{len(self.adapted)} layers with adapters, {len(self.saved)} trained in full: {self.trained:,} parameters "
-            f"beside the network's {self.total:,} ({self.trained / self.total:.1%})"
+            f"in addition to the network's {self.total:,} ({self.trained / self.total:.1%})"
         )
 
 
@@ -59,10 +65,12 @@ def lora_config(
     .. math:: r_l = \max(1, \operatorname{round}(r\, s_l^p / \overline{s^p})) \le \text{full rank of } l
 
     ``target_modules`` is one anchored regular expression, and ``rank_pattern`` and ``alpha_pattern`` name every adapted
-    layer, with alpha equal to the rank, so that each adapter has the scale 1. What is no plain linear layer or
-    convolution goes to ``modules_to_save``: norms, embeddings, convolutions with groups, and the output projection of
-    :class:`torch.nn.MultiheadAttention`, whose adapter would never run. The configuration is applied to a copy of the
-    network without weights and compared, because peft finds ``modules_to_save`` by the end of their names.
+    layer, with alpha equal to the rank, so that each adapter has the scale 1. All other layers go to
+    ``modules_to_save``, which trains a full copy. These are norms, embeddings, subclasses with a forward pass of their
+    own, layers whose weight is parametrised, and convolutions with groups, dilation or a padding other than zeros, for
+    which peft computes something else than it merges. The output projection of :class:`torch.nn.MultiheadAttention` is
+    copied too, since its adapter would never run. The configuration is applied to a copy of the network without weights
+    and compared, because peft finds ``modules_to_save`` by the end of their names.
 
     Args:
         mask: The selected layers.
@@ -70,19 +78,22 @@ def lora_config(
         rank: Rank of the adapters; the mean rank (before rounding) if there are scores.
         scores: Score of every layer; None gives all the same rank.
         power: Exponent p: 0 for equal ranks, 1 for ranks in proportion to the score.
-        bare: What to do with a selected module that holds parameters of its own beside modules that are not selected,
-            such as a position bias table in an attention module. peft can train a module as a whole only: ``refuse``,
-            train it as a ``whole``, or ``skip`` it.
+        bare: Treatment of parameters that peft can only train together with others. A selected module may hold
+            parameters of its own next to modules that are not selected, such as a position bias table in an attention
+            module. A selected weight may be tied to that of another layer, which an adapter or a copy would separate.
+            ``refuse`` them, train the smallest module that holds all of them as a ``whole`` (the selected layers inside
+            it are then trained in full), or ``skip`` them.
 
     Returns:
         The configuration.
 
     Raises:
-        ValueError: If no layer can be adapted, a bare parameter is refused, or peft would train another set of layers.
+        ValueError: If no linear layer or convolution is selected, a bare or tied parameter is refused, or peft would
+            train another set of layers.
         ImportError: If peft is not installed.
 
     Warns:
-        UserWarning: If torch's own transformer layer would bypass adapters in eval mode.
+        UserWarning: If torch's own transformer layer would bypass adapters in eval mode, or tied weights are skipped.
 
     Source:
         Hu et al. 2022 (LoRA).
@@ -91,17 +102,12 @@ def lora_config(
         raise ValueError(f"`rank` must be at least 1, got {rank}.")
     _require_peft()
     adapted, saved = _split(mask, model, bare)
-    if not adapted:
-        raise ValueError(
-            "no selected layer is a plain linear layer or convolution, so there is nothing to adapt: train the "
-            "selection itself with TrainableMask.apply."
-        )
     modules = dict(model.named_modules())
     ranks = _ranks({name: modules[name] for name in adapted}, rank, scores, power)
     config = _config(ranks, saved, all(_is_transposed(modules[name]) for name in adapted))
     _warn_of_fast_path(adapted, modules)
-    found = adapted_layers(config, model)
-    if other := (found.adapted.keys() ^ ranks.keys()) | (set(found.saved) ^ set(saved)):
+    applied = adapted_layers(config, model)
+    if other := (applied.adapted.keys() ^ ranks.keys()) | (set(applied.saved) ^ set(saved)):
         raise ValueError(
             f"peft takes names by their ends and would also train or leave out {', '.join(sorted(other))}: include or "
             "exclude these layers in the selection."
@@ -110,7 +116,7 @@ def lora_config(
 
 
 def adapted_layers(config: "LoraConfig", model: nn.Module) -> AdaptedLayers:
-    """What a LoraConfig makes of a network, found by applying it to a copy without weights.
+    """The layers that a LoraConfig adapts or copies, by applying it to a copy of the network without weights.
 
     Raises:
         ValueError: If peft refuses it, or a layer that it names is not found.
@@ -118,8 +124,6 @@ def adapted_layers(config: "LoraConfig", model: nn.Module) -> AdaptedLayers:
     """
     _require_peft()
     from peft import inject_adapter_in_model
-    from peft.tuners.lora import LoraLayer
-    from peft.utils import ModulesToSaveWrapper
 
     skeleton = _without_weights(model)
     try:
@@ -128,6 +132,14 @@ def adapted_layers(config: "LoraConfig", model: nn.Module) -> AdaptedLayers:
             inject_adapter_in_model(copy.deepcopy(config), skeleton)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise ValueError(f"peft cannot apply this configuration to {type(model).__name__}: {error}") from error
+    return _applied(config, skeleton, sum(parameter.numel() for parameter in model.parameters()))
+
+
+def _applied(config: "LoraConfig", skeleton: nn.Module, total: int) -> AdaptedLayers:
+    """The adapters and copies in a network that peft has changed."""
+    from peft.tuners.lora import LoraLayer
+    from peft.utils import ModulesToSaveWrapper
+
     modules = dict(skeleton.named_modules())
     ranks = {name: module.r["default"] for name, module in modules.items() if isinstance(module, LoraLayer)}
     saved = tuple(name for name, module in modules.items() if isinstance(module, ModulesToSaveWrapper))
@@ -137,7 +149,7 @@ def adapted_layers(config: "LoraConfig", model: nn.Module) -> AdaptedLayers:
     if unmatched:
         raise ValueError(f"the configuration names {len(unmatched)} layers that are not adapted: {unmatched[0]!r}.")
     trained = sum(parameter.numel() for parameter in skeleton.parameters() if parameter.requires_grad)
-    return AdaptedLayers(ranks, saved, trained, sum(parameter.numel() for parameter in model.parameters()))
+    return AdaptedLayers(adapted=ranks, saved=saved, trained=trained, total=total)
 
 
 def read_lora_config(folder: Path | str) -> "LoraConfig":
@@ -157,7 +169,7 @@ def read_lora_config(folder: Path | str) -> "LoraConfig":
     except (ValueError, TypeError) as error:
         raise ValueError(f"{str(file)!r} cannot be read as a configuration of peft: {error}") from error
     if not isinstance(config, LoraConfig):
-        raise ValueError(f"{str(file)!r} is a {type(config).__name__}, no LoraConfig.")
+        raise ValueError(f"{str(file)!r} holds a {type(config).__name__} where a LoraConfig is expected.")
     return config
 
 
@@ -170,47 +182,145 @@ def _require_peft() -> None:
 def _split(mask: TrainableMask, model: nn.Module, bare: Bare) -> tuple[list[str], list[str]]:
     """The layers that get adapters, and the modules that are trained in full."""
     names = mask.parameter_names(model)
-    chosen = set(names)
     modules = dict(model.named_modules(remove_duplicate=False))
-    owners = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
-    adapted = [owner for owner in owners if _is_adaptable(owner, modules)]
-    saved = []
+    owners = list(dict.fromkeys(layer_of(name) for name in names))
+    if not any(_is_matrix(modules[owner]) for owner in owners):
+        raise ValueError(
+            "no selected layer is a plain linear layer or convolution, so there is nothing to adapt: train the "
+            "selection itself with TrainableMask.apply."
+        )
+    ties = _ties(model)
+    saved, adapted = [], []
     for owner in owners:
-        if owner in adapted:
-            continue
-        inside = {f"{owner}.{name}" for name, _ in modules[owner].named_parameters()}
-        if inside <= chosen or bare == "whole":
+        own_ties = [places for places in ties if owner in map(layer_of, places)]
+        if own_ties:
+            saved += _holder_of_tied(owner, own_ties, names, model, bare)
+        elif _is_adaptable(owner, modules):
+            adapted.append(owner)
+        elif _is_copied(owner, modules[owner], names, bare):
             saved.append(owner)
-        elif bare == "refuse":
+    outer = [name for name in dict.fromkeys(saved) if not any(name.startswith(f"{other}.") for other in saved)]
+    adapted = [name for name in adapted if not any(name.startswith(f"{other}.") for other in outer)]
+    if not adapted and not outer:
+        raise ValueError("bare='skip' leaves out every selected layer: choose another `bare`, or select more layers.")
+    for name in outer:
+        _refuse_copy(name, modules[name], ties)
+    return adapted, outer
+
+
+def _is_copied(owner: str, module: nn.Module, chosen: Collection[str], bare: Bare) -> bool:
+    """Whether a layer that cannot be adapted is trained in full."""
+    if bare == "whole" or {f"{owner}.{name}" for name, _ in module.named_parameters()} <= set(chosen):
+        return True
+    if bare == "refuse":
+        raise ValueError(
+            f"{owner!r} holds parameters of its own next to modules or constants that are not selected, and peft can "
+            "only train it as a whole: choose bare='whole' or bare='skip'."
+        )
+    return False
+
+
+def _ties(model: nn.Module) -> list[list[str]]:
+    """The names of every parameter that has more than one."""
+    places: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        places.setdefault(id(parameter), []).append(name)
+    return [names for names in places.values() if len(names) > 1]
+
+
+def _holder_of_tied(
+    owner: str, ties: list[list[str]], chosen: Collection[str], model: nn.Module, bare: Bare
+) -> list[str]:
+    """The module, if any, that is trained in full for a layer with tied weights, which an adapter would separate."""
+    tied = list(dict.fromkeys(name for names in ties for name in names))
+    holder = _common_module(map(layer_of, tied), model)
+    inside = model.get_submodule(holder).parameters()
+    selected = {id(model.get_parameter(name)) for name in chosen}
+    if holder and (bare == "whole" or all(id(parameter) in selected for parameter in inside)):
+        return [holder]
+    if bare == "skip":
+        warnings.warn(f"{owner!r} is left out, because its weights are tied: {' = '.join(tied)}.", stacklevel=4)
+        return []
+    whole = f", or bare='whole', which trains all of {holder!r}" if holder else ""
+    raise ValueError(
+        f"{owner!r} has tied weights: {' = '.join(tied)}. peft would train them apart: exclude the layer from the "
+        f"selection, or choose bare='skip'{whole}."
+    )
+
+
+def _common_module(layers: Iterable[str], model: nn.Module) -> str:
+    """Name of the smallest module that holds all of these layers and has a forward pass, '' for the network itself."""
+    shared: list[str] = []
+    for parts in zip(*(layer.split(".") for layer in layers), strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    while isinstance(model.get_submodule(".".join(shared)), nn.ModuleList | nn.ModuleDict) and shared:
+        shared.pop()
+    return ".".join(shared)
+
+
+def _refuse_copy(name: str, module: nn.Module, ties: list[list[str]]) -> None:
+    """Raise for a module whose full copy would fail, or separate weights that are tied to others outside of it."""
+    for places in ties:
+        inside = [place for place in places if place.startswith(f"{name}.")]
+        if inside and len(inside) < len(places):
             raise ValueError(
-                f"{owner!r} holds parameters of its own beside modules that are not selected, and peft can only train "
-                "it as a whole: choose bare='whole' or bare='skip'."
+                f"{name!r} holds tied weights: {' = '.join(places)}. A full copy of it would separate them: exclude "
+                "the layers that need the copy from the selection."
             )
-    outer = [name for name in saved if not any(name.startswith(f"{other}.") for other in saved)]
-    return [name for name in adapted if not any(name.startswith(f"{other}.") for other in outer)], outer
+    if any(_plain_tensors(part) for part in module.modules()):
+        raise ValueError(
+            f"{name!r} computes its weight by a hook of torch.nn.utils (weight_norm, spectral_norm, prune) and cannot "
+            "be copied by peft: use torch.nn.utils.parametrizations, or remove the hook first."
+        )
+
+
+def _plain_tensors(module: nn.Module) -> list[torch.Tensor]:
+    """Tensors with a history that are neither parameters nor buffers; they cannot be copied."""
+    return [value for value in vars(module).values() if isinstance(value, torch.Tensor) and not value.is_leaf]
+
+
+def _is_matrix(module: nn.Module) -> bool:
+    """Whether it is a linear layer or a convolution, of any kind."""
+    return isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) or _is_transposed(module)
 
 
 def _is_adaptable(name: str, modules: Mapping[str, nn.Module]) -> bool:
-    """Whether peft can put an adapter on a layer, and the layer's forward is what runs."""
+    """Whether an adapter of peft on this layer runs, and computes in training what it is after merging."""
     module, parent = modules[name], modules[name.rpartition(".")[0]]
-    if isinstance(parent, nn.MultiheadAttention):
+    if isinstance(parent, nn.MultiheadAttention) or "weight" not in dict(module.named_parameters(recurse=False)):
         return False
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        return module.groups == 1
-    return isinstance(module, nn.Linear) or _is_transposed(module)
+    if type(module) in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
+        return _has_plain_geometry(module)
+    return type(module).forward is nn.Linear.forward or _is_quantised(module) or _is_transposed(module)
+
+
+def _has_plain_geometry(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
+    """Whether peft makes an adapter of the same geometry: it takes kernel, stride and padding of the convolution."""
+    is_dense = all(step == 1 or side == 1 for step, side in zip(module.dilation, module.kernel_size, strict=True))
+    pads = module.padding == "same" or (module.padding != "valid" and any(module.padding))
+    return module.groups == 1 and is_dense and (module.padding_mode == "zeros" or not pads)
+
+
+def _is_quantised(module: nn.Module) -> bool:
+    """Whether it is a linear layer with integers for its weight, for which peft has adapters of its own."""
+    return isinstance(module, nn.Linear) and not module.weight.is_floating_point()
 
 
 def _is_transposed(module: nn.Module) -> bool:
     """Whether it is the linear layer of transformers whose weight is (in, out)."""
     from transformers.pytorch_utils import Conv1D
 
-    return isinstance(module, Conv1D)
+    return type(module) is Conv1D
 
 
 def _ranks(
     layers: Mapping[str, nn.Module], rank: int, scores: Mapping[str, float] | None, power: float
 ) -> dict[str, int]:
     """Rank of every adapter."""
+    if not layers:
+        return {}
     shares = dict.fromkeys(layers, 1.0)
     if scores is not None:
         if bad := [name for name in layers if not scores.get(name, -1.0) >= 0]:
@@ -235,13 +345,13 @@ def _config(ranks: Mapping[str, int], saved: list[str], transposed: bool) -> "Lo
 
     pattern = {f"^{re.escape(name)}": rank for name, rank in ranks.items()}
     return LoraConfig(
-        r=(rank := max(ranks.values())),
+        r=(rank := max(ranks.values(), default=1)),
         lora_alpha=rank,
-        target_modules=f"^(?:{'|'.join(re.escape(name) for name in ranks)})$",
+        target_modules=f"^(?:{'|'.join(re.escape(name) for name in ranks)})$" if ranks else COPIES_ONLY,
         rank_pattern=dict(pattern),
         alpha_pattern=dict(pattern),
         modules_to_save=saved or None,
-        fan_in_fan_out=transposed,
+        fan_in_fan_out=transposed and bool(ranks),
     )
 
 
@@ -262,4 +372,7 @@ def _without_weights(model: nn.Module) -> nn.Module:
         id(parameter): nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
         for parameter in model.parameters()
     }
+    # Old weight and spectral norms keep the weight as a plain tensor with a history, which cannot be copied.
+    for module in model.modules():
+        empty |= {id(tensor): tensor.detach().to("meta") for tensor in _plain_tensors(module)}
     return copy.deepcopy(model, empty)

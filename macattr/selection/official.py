@@ -1,4 +1,4 @@
-"""The authors' lists: the files of a ranking that their fine-tuning reads."""
+"""The authors' lists: a ranking in the files that their fine-tuning reads."""
 
 __all__ = ["read_official_ranking", "write_official_ranking"]
 

@@ -4,8 +4,10 @@ import json
 import re
 
 import pytest
+import torch
 import yaml
 from torch import nn
+from torch.nn.utils import parametrizations, weight_norm
 
 from macattr.layers import LayerTable
 from macattr.selection.exports import export, match_parameters, read_csv, read_json, read_patterns
@@ -14,7 +16,10 @@ from macattr.selection.rules import Selection, SelectionRule, select
 from macattr.selection.trainable import TrainableMask, train_only
 from ram_models import ram_swinir_tiny
 
-pytestmark = pytest.mark.filterwarnings("ignore:top .* at random:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:top .* at random:UserWarning"),
+    pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning"),
+]
 
 
 class Attention(nn.Module):
@@ -179,10 +184,45 @@ def test_peft_configurations_follow_the_scores_and_say_what_they_train(network, 
     pytest.importorskip("peft", reason="needs peft: pip install 'macattr[peft]'")
     said = export(chosen(network, ["fc", "a-b", "attn"], 2), tmp_path / "peft", "peft", network, rank=2)
     # scores 1 and 1/2: sqrt-ranks 2.3 and 1.7 around a mean of 2, both rounded to 2; each adapter 2 x (3 + 3)
-    assert said == "read back and applied: 2 layers with adapters, 0 trained in full: 24 parameters beside the " \
-        "network's 66 (36.4%)"  # fmt: skip
+    assert said == (
+        "read back and applied: 2 layers with adapters, 0 trained in full: 24 parameters in addition to the network's "
+        "66 (36.4%)"
+    )
     with pytest.raises(ValueError, match="'attn' holds parameters of its own"):
         export(chosen(network, ["fc", "attn"], 2), tmp_path / "other", "peft", network)
     assert not (tmp_path / "other").exists()
     export(chosen(network, ["fc", "attn"], 2), tmp_path / "other", "peft", network, bare="skip")
     assert (tmp_path / "other" / "adapter_config.json").is_file()
+
+
+class Positions(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(3, 3)
+        self.table = nn.Parameter(torch.ones(7), requires_grad=False)
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "official", "spectrum"])
+@pytest.mark.parametrize(
+    ("layer", "parameters"),
+    [
+        (lambda: parametrizations.weight_norm(nn.Linear(3, 3)), 3 + 9 + 3),
+        (lambda: parametrizations.orthogonal(nn.Linear(3, 3, bias=False)), 9),
+        (lambda: weight_norm(nn.Linear(3, 3)), 3 + 9 + 3),
+        (Positions, 9 + 3),
+    ],
+    ids=["weight_norm", "orthogonal", "old weight_norm", "constant"],
+)
+def test_all_parameters_of_a_layer_come_back_and_no_constant(form, layer, parameters, tmp_path):
+    network = nn.ModuleDict({"a": layer(), "b": nn.Linear(3, 3)})
+    selection = chosen(network, ["a", "b"], 1)
+    export(selection, tmp_path / "export", form, network)
+    reader = {
+        "official": lambda path, model: TrainableMask(tuple(read_official_ranking(path))[:1]).parameter_names(model)
+    }
+    assert train_only(network, (READERS | reader)[form](tmp_path / "export", network)).trained == parameters
+
+
+def test_patterns_without_the_network_hold_parametrised_weights(tmp_path):
+    network = nn.ModuleDict({"a": parametrizations.weight_norm(nn.Linear(3, 3)), "b": nn.Linear(3, 3)})
+    export(chosen(network, ["a", "b"], 2), tmp_path / "export", "spectrum")
+    assert spectrum(tmp_path / "export", network) == [name for name, _ in network.named_parameters()]

@@ -1,5 +1,6 @@
 """What peft makes of a selection is what was selected, counted from the network's own parameters."""
 
+import copy
 import subprocess
 import sys
 from collections import OrderedDict
@@ -7,6 +8,7 @@ from collections import OrderedDict
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune, weight_norm
 
 from macattr.layers import LayerTable
 from macattr.selection.rules import SelectionRule, select
@@ -17,7 +19,10 @@ peft = pytest.importorskip("peft", reason="needs peft: pip install 'macattr[peft
 
 from macattr.selection.lora import adapted_layers, lora_config, read_lora_config  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning:transformers"),
+    pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning"),
+]
 
 
 class Attention(nn.Module):
@@ -109,14 +114,13 @@ def test_a_name_is_matched_whole():
 def test_full_copies_that_peft_would_make_of_other_layers_are_refused():
     with pytest.raises(ValueError, match=r"takes names by their ends and would also train or leave out outer\.norm"):
         lora_config(TrainableMask(("conv", "norm")), Net())
-    assert adapted_layers(lora_config(TrainableMask(("conv", "norm", "outer.norm")), Net()), Net()).saved == (
-        "outer.norm", "norm"
-    )  # fmt: skip
+    applied = adapted_layers(lora_config(TrainableMask(("conv", "norm", "outer.norm")), Net()), Net())
+    assert applied.saved == ("outer.norm", "norm")
 
 
 def test_bare_parameters_beside_unselected_modules_are_refused_unless_told_what_to_do():
     network, mask = Net(), TrainableMask(("conv", "attn", "attn.proj"))
-    with pytest.raises(ValueError, match="'attn' holds parameters of its own beside modules that are not selected"):
+    with pytest.raises(ValueError, match="'attn' holds parameters of its own next to modules or constants that"):
         lora_config(mask, network)
     whole = adapted_layers(lora_config(mask, network, bare="whole"), network)
     assert (list(whole.adapted), whole.saved) == (["conv"], ("attn",))
@@ -202,10 +206,16 @@ def llama():
 
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-            num_key_value_heads=1, bos_token_id=0, eos_token_id=1,
+            vocab_size=32,
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            bos_token_id=0,
+            eos_token_id=1,
         )
-    )  # fmt: skip
+    )
 
 
 def gpt2():
@@ -290,3 +300,203 @@ def test_importing_macattr_imports_neither_peft_nor_transformers():
     code = "import sys, macattr, macattr.cli; print({'peft', 'transformers'} & set(sys.modules))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "set()"
+
+
+class Standardised(nn.Conv2d):
+    """A convolution whose forward pass standardises its weight."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self._conv_forward(inputs, (self.weight - self.weight.mean()) / self.weight.std(), self.bias)
+
+
+class Shifted(nn.Conv2d):
+    """A convolution with another constructor."""
+
+    def __init__(self, shift: float) -> None:
+        super().__init__(4, 4, 3, padding=1)
+        self.shift = shift
+
+
+def convolution(**options: object) -> nn.Module:
+    return nn.Conv2d(4, 4, 3, **{"padding": 1} | options)
+
+
+LAYERS = {  # and whether it is adapted
+    "plain": (lambda: convolution(), True),
+    "stride": (lambda: convolution(stride=2), True),
+    "same": (lambda: convolution(padding="same"), True),
+    "valid": (lambda: convolution(padding="valid", padding_mode="reflect"), True),
+    "oblong": (lambda: nn.Conv2d(4, 4, (1, 3), padding=(0, 1)), True),
+    "1x1": (lambda: nn.Conv2d(4, 4, 1), True),
+    "1x1, dilation": (lambda: nn.Conv2d(4, 4, 1, dilation=2), True),
+    "dilation": (lambda: convolution(dilation=2, padding=2), False),
+    "dilation of one axis": (lambda: nn.Conv2d(4, 4, 3, dilation=(1, 2), padding=(1, 2)), False),
+    "reflect": (lambda: convolution(padding_mode="reflect"), False),
+    "circular": (lambda: convolution(padding_mode="circular"), False),
+    "replicate, same": (lambda: convolution(padding="same", padding_mode="replicate"), False),
+    "groups": (lambda: convolution(groups=2), False),
+    "depthwise": (lambda: convolution(groups=4), False),
+    "transposed": (lambda: nn.ConvTranspose2d(4, 4, 3, padding=1), False),
+    "standardised": (lambda: Standardised(4, 4, 3, padding=1), False),
+    "constructor": (lambda: Shifted(0.5), False),
+    "weight norm": (lambda: parametrizations.weight_norm(convolution()), False),
+    "spectral norm": (lambda: parametrizations.spectral_norm(convolution()), False),
+    "orthogonal": (lambda: parametrizations.orthogonal(nn.Conv2d(4, 4, 1)), False),
+}
+
+
+def before_and_after_merging(network: nn.Module, config, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs with adapters and copies at random values, and after the adapters are merged into the weights."""
+    tuned = peft.get_peft_model(copy.deepcopy(network), config).eval()
+    with torch.no_grad():
+        for parameter in tuned.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        apart = tuned(inputs)
+        tuned.merge_adapter()
+        return apart, tuned(inputs)
+
+
+@pytest.mark.parametrize(("make", "is_adapted"), LAYERS.values(), ids=LAYERS)
+def test_a_configuration_computes_before_merging_what_it_computes_after(make, is_adapted):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), make(), nn.ReLU(), nn.Conv2d(4, 3, 1)).eval()
+    images = torch.rand(2, 3, 12, 12)
+    plain = network(images).detach()
+    config = lora_config(TrainableMask(("1", "3")), network, rank=2)
+    applied = adapted_layers(config, network)
+    assert ("1" in applied.adapted, "1" in applied.saved) == (is_adapted, not is_adapted)
+    apart, merged = before_and_after_merging(network, config, images)
+    assert (apart - plain).abs().max() > 1e-2
+    torch.testing.assert_close(apart, merged, rtol=0, atol=1e-5)  # float32, outputs of the order of 1
+
+
+@pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv3d])
+@pytest.mark.parametrize(("options", "is_adapted"), [({}, True), ({"dilation": 2}, False)], ids=["plain", "dilation"])
+def test_convolutions_of_other_dimensions_merge_too(kind, options, is_adapted):
+    torch.manual_seed(0)
+    network = nn.Sequential(kind(2, 2, 3), kind(2, 2, 3, **options)).eval()
+    config = lora_config(TrainableMask(("0", "1")), network, rank=2)
+    assert list(adapted_layers(config, network).adapted) == (["0", "1"] if is_adapted else ["0"])
+    sides = [8] * (1 if kind is nn.Conv1d else 3)
+    apart, merged = before_and_after_merging(network, config, torch.rand(1, 2, *sides))
+    torch.testing.assert_close(apart, merged, rtol=0, atol=1e-5)
+
+
+def test_a_selection_of_convolutions_that_peft_cannot_adapt_is_copied():
+    network = nn.Sequential(convolution(dilation=2, padding=2), nn.ReLU()).eval()
+    config = lora_config(TrainableMask(("0",)), network)
+    applied = adapted_layers(config, network)
+    assert (dict(applied.adapted), applied.saved) == ({}, ("0",))
+    assert applied.trained == 4 * 4 * 9 + 4 == sum(trained_by_peft(network, config).values())
+
+
+class TiedBlock(nn.Module):
+    """Two layers of one weight; the second layer may be the first one itself."""
+
+    def __init__(self, is_shared: bool) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.b.weight = self.a.weight
+        if is_shared:
+            self.b = self.a
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.b(torch.relu(self.a(inputs)))
+
+
+class Tied(nn.Module):
+    """A layer after such a block."""
+
+    def __init__(self, is_shared: bool) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.block = TiedBlock(is_shared)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.first(self.block(inputs))
+
+
+@pytest.mark.parametrize("layers", [("block.a",), ("first", "block.b"), ("block.a", "first")])
+def test_weights_tied_to_others_are_refused_by_name(layers):
+    message = r"'block\.[ab]' has tied weights: block\.a\.weight = block\.b\.weight.* which trains all of 'block'"
+    with pytest.raises(ValueError, match=message):
+        lora_config(TrainableMask(layers), Tied(is_shared=False))
+
+
+def test_tied_weights_without_a_common_module_cannot_be_trained_whole():
+    network = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.Linear(4, 4)})
+    network["b"].weight = network["a"].weight
+    for bare in ("refuse", "whole"):
+        with pytest.raises(ValueError, match=r"a\.weight = b\.weight\. .*, or choose bare='skip'\."):
+            lora_config(TrainableMask(("a",)), network, bare=bare)
+
+
+@pytest.mark.parametrize("layer", ["block.a", "block.b"])
+def test_tied_weights_are_skipped_with_a_warning(layer):
+    network = Tied(is_shared=False)
+    with pytest.warns(UserWarning, match=rf"'{layer}' is left out, .*block\.a\.weight = block\.b\.weight"):
+        config = lora_config(TrainableMask(("first", layer)), network, bare="skip")
+    assert list(adapted_layers(config, network).adapted) == ["first"]
+
+
+@pytest.mark.filterwarnings("ignore:'block.a' is left out:UserWarning")
+def test_a_selection_of_tied_weights_alone_cannot_be_skipped():
+    with pytest.raises(ValueError, match="leaves out every selected layer"):
+        lora_config(TrainableMask(("block.a",)), Tied(is_shared=False), bare="skip")
+
+
+@pytest.mark.parametrize("is_shared", [False, True], ids=["weight", "module"])
+def test_tied_weights_are_trained_together_as_a_whole(is_shared):
+    torch.manual_seed(0)
+    network = Tied(is_shared).eval()
+    config = lora_config(TrainableMask(("first", "block.a")), network, rank=2, bare="whole")
+    assert adapted_layers(config, network).saved == ("block",)
+    tuned = peft.get_peft_model(copy.deepcopy(network), config)
+    block = tuned.base_model.model.block.modules_to_save["default"]
+    assert block.a.weight is block.b.weight
+    apart, merged = before_and_after_merging(network, config, torch.rand(2, 4))
+    torch.testing.assert_close(apart, merged, rtol=0, atol=1e-5)
+
+
+def test_a_module_that_is_selected_with_all_its_ties_is_copied_whole():
+    network = Tied(is_shared=False)
+    config = lora_config(TrainableMask(("first", "block"), whole_modules=True), network)
+    applied = adapted_layers(config, network)
+    assert (list(applied.adapted), applied.saved) == (["first"], ("block",))
+
+
+def test_a_copy_that_would_separate_tied_weights_is_refused():
+    network = Net()
+    network.conv2 = nn.Linear(4, 4)
+    network.conv2.weight = network.attn.proj.weight
+    with pytest.raises(ValueError, match=r"'attn' holds tied weights: attn\.proj\.weight = conv2\.weight"):
+        lora_config(TrainableMask(("conv", "attn")), network, bare="whole")
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [weight_norm, lambda layer: prune.l1_unstructured(layer, "weight", 0.5)],
+    ids=["old weight norm", "pruned"],
+)
+def test_weights_that_a_hook_computes_are_refused_with_a_remedy(hook):
+    network = nn.Sequential(hook(nn.Linear(4, 4)), nn.Linear(4, 4))
+    with pytest.raises(ValueError, match=r"'0' computes its weight by a hook .*: use torch\.nn\.utils\.param"):
+        lora_config(TrainableMask(("0", "1")), network)
+    assert list(adapted_layers(lora_config(TrainableMask(("1",)), network), network).adapted) == ["1"]
+
+
+@pytest.mark.parametrize("layers", [("attn", "attn.qkv"), ("attn", "attn.qkv", "attn.proj"), ("attn.proj", "attn")])
+def test_linear_layers_under_a_saved_parent_are_trained_in_its_copy(layers):
+    network = Net()
+    config = lora_config(TrainableMask(layers), network, bare="whole")
+    applied = adapted_layers(config, network)
+    assert (dict(applied.adapted), applied.saved) == ({}, ("attn",))
+    expected = {f"base_model.model.attn.modules_to_save.default.{name}" for name in network.attn.state_dict()}
+    assert trained_by_peft(network, config).keys() == expected
+
+
+def test_a_configuration_of_copies_alone_is_read_back(tmp_path):
+    network = Net()
+    lora_config(TrainableMask(("attn", "attn.qkv")), network, bare="whole").save_pretrained(str(tmp_path))
+    assert adapted_layers(read_lora_config(tmp_path), network).saved == ("attn",)
