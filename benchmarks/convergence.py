@@ -24,6 +24,7 @@ from macattr.paths.objectives import GradientMagnitude, Objective
 from macattr.paths.partitions import Partition
 from macattr.paths.presets import DEFAULT, OFFICIAL, PAPER, Preset
 from macattr.paths.sums import StieltjesSum
+from macattr.statistics.certainty import top_count
 from macattr.sweep.trace import trace
 from ram_models import ram_swinir_tiny, sample
 
@@ -78,7 +79,7 @@ def scores(network: torch.nn.Module, path: InputPath, partition: Partition) -> t
 
 def overlap(a: np.ndarray, b: np.ndarray, fraction: float) -> float:
     """Share of the top layers of ``a`` that are among those of ``b``."""
-    count = int(fraction * len(a))
+    count = top_count(fraction, len(a))
     return len(set(np.argsort(-a)[:count]) & set(np.argsort(-b)[:count])) / count
 
 

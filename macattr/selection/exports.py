@@ -220,7 +220,8 @@ def _escaped(name: str) -> str:
 
 def _yaml_line(pattern: str) -> str:
     """One entry of the list."""
-    return yaml.safe_dump([f"^{pattern}$"], width=100_000)
+    line: str = yaml.safe_dump([f"^{pattern}$"], width=100_000)
+    return line
 
 
 def _write_spectrum(selection: Selection, path: Path, model: nn.Module | None) -> None:

@@ -291,8 +291,8 @@ def _is_adaptable(name: str, modules: Mapping[str, nn.Module]) -> bool:
     module, parent = modules[name], modules[name.rpartition(".")[0]]
     if isinstance(parent, nn.MultiheadAttention) or "weight" not in dict(module.named_parameters(recurse=False)):
         return False
-    if type(module) in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
-        return _has_plain_geometry(module)
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return type(module) in (nn.Conv1d, nn.Conv2d, nn.Conv3d) and _has_plain_geometry(module)
     return type(module).forward is nn.Linear.forward or _is_quantised(module) or _is_transposed(module)
 
 

@@ -197,7 +197,16 @@ def continue_masked(config: finetune.Config, mask: TrainableMask) -> None:
     mask.apply(network)
     hidden, hidden_held_out = MaskedCrops(crops, config.seed), MaskedCrops(held_out, config.seed)
     validation = Validation(hidden_held_out, ("input", "whole", "twins"), masked_views)
-    fit(network, hidden, masked_loss, validation, config, accelerator, fingerprint(crops))
+    fit(
+        network,
+        hidden,
+        masked_loss,
+        validation,
+        config,
+        accelerator,
+        fingerprint(crops),
+        train_mode=mask.train_mode,
+    )
 
 
 def _frontier(study: Study, job: Job, trained: Trained, judge: Judge) -> Iterator[pd.DataFrame]:

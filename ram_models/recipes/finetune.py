@@ -164,7 +164,7 @@ def tune(config: Config, mask: TrainableMask) -> None:
         refuse_other_layers(mask, config.out / "layers.txt")
     mask.apply(network)
     validation = Validation(held_out, ("input", "whole"), whole_views)
-    fit(network, crops, whole_l1, validation, config, accelerator, fingerprint(crops))
+    fit(network, crops, whole_l1, validation, config, accelerator, fingerprint(crops), train_mode=mask.train_mode)
 
 
 def main(config: Config) -> None:

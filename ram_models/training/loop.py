@@ -4,7 +4,7 @@ __all__ = ["fit", "learning_rate", "optimise", "start"]
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -97,6 +97,7 @@ def fit(
     run: Run,
     accelerator: Accelerator,
     data_id: str,
+    train_mode: Callable[[nn.Module], nn.Module] = nn.Module.train,
 ) -> None:
     """Train, or continue, the parameters that require a gradient; ``weights.safetensors`` is written at the end.
 
@@ -111,6 +112,7 @@ def fit(
         run: The recipe's configuration.
         accelerator: From :func:`start`.
         data_id: Fingerprint of the data, to notice that they changed.
+        train_mode: Sets the network to training mode; that of a mask keeps the statistics of frozen layers.
 
     Raises:
         ValueError: If an image cannot be read (the finished steps are saved), the loss is not finite, or a checkpoint
@@ -123,7 +125,7 @@ def fit(
     optim, log = run.optim, run.log
     settings = {name: value for name, value in flat_settings(run).items() if not name.startswith(FREE)}
     run.out.mkdir(parents=True, exist_ok=True)
-    state = State.begin(network, optim, accelerator)
+    state = State.begin(train_mode(network), optim, accelerator)
     set_seed(run.seed, device_specific=True)  # so that processes drop different paths of a stochastic network
     stored, metrics = latest_checkpoint(run.out / "checkpoints"), None
     if stored is not None:
@@ -153,7 +155,7 @@ def fit(
             with accelerator.autocast():
                 psnr, picture = validate(state.result.eval(), validation, optim.batch_size, accelerator.device)
             values |= psnr
-            network.train()
+            train_mode(network)
         journal.row(state.step, values, picture)
         state.losses.clear()
 

@@ -48,7 +48,7 @@ class State:
         """Before the first step; the optimiser takes the parameters that require a gradient.
 
         Args:
-            network: What is trained.
+            network: What is trained, in training mode.
             optim: Optimiser and schedule.
             accelerator: From :func:`start`.
         """
@@ -56,7 +56,7 @@ class State:
         if optim.ema is not None:
             average = AveragedModel(network, accelerator.device, multi_avg_fn=get_ema_multi_avg_fn(optim.ema))
         made = optimiser(network, optim.lr, optim.betas, optim.muon)
-        trained, prepared = accelerator.prepare(network.train(), made)
+        trained, prepared = accelerator.prepare(network, made)
         return cls(network, trained, average, prepared, accelerator)
 
     @property

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.rank import rank_layers
+from macattr.selection.trainable import TrainableMask
 from ram_models import build
 from ram_models.recipes import finetune
 from ram_models.recipes.finetune import Config, Selection, Start, main, select
@@ -61,6 +63,18 @@ def test_exactly_the_selected_layers_change(config, ranking, capsys):
     assert (config.out / "layers.txt").read_text().split() == list(layers)
     trained = sum(before.get_parameter(name).numel() for name in owned)
     assert f"training 9 layers: {trained:,} of 335,427 parameters" in capsys.readouterr().out
+
+
+def test_frozen_norms_keep_their_statistics_while_the_rest_trains(config, monkeypatch):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 3, 3, padding=1))
+    monkeypatch.setattr(finetune, "pretrained", lambda start: network)
+    images, last = torch.rand(1, 3, 16, 16), network[2].weight.detach().clone()
+    before = network.eval()[:2](images).detach()
+    with pytest.warns(UserWarning, match="1 frozen layers keep statistics"):
+        finetune.tune(replace(config, log=Log(1, 1, 1, tensorboard=False)), TrainableMask(("2",)))  # three validations
+    torch.testing.assert_close(network.eval()[:2](images), before, rtol=0, atol=0)
+    assert not torch.equal(network[2].weight, last)
 
 
 def test_fine_tuning_improves_the_whole_input(config):
