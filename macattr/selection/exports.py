@@ -57,7 +57,7 @@ def export(
             raise ValueError(f"`{name}` = {value!r} has no effect on {form!r}: it belongs to peft's adapters.")
     if form == "peft":
         if model is None:
-            raise ValueError("form='peft' needs the `model`: adapters depend on what its layers are.")
+            raise ValueError("form='peft' needs the `model`: adapters depend on the kinds of its layers.")
         config = lora_config(
             selection.mask(),
             model,
@@ -183,8 +183,8 @@ PARAMETRISED = "[.](?:parametrizations[.].+|[^.]+)"
 def pattern_lines(selection: Selection, model: nn.Module | None = None) -> list[str]:
     """Lines of a YAML list of anchored expressions, one a selected layer.
 
-    An expression matches all parameters that the layer owns, or all inside it. Where the network shows that this is not
-    what is selected, because the weight is parametrised or one parameter is a constant, it lists the parameters.
+    An expression matches all parameters that the layer owns, or all inside it. It lists the selected parameters one by
+    one where the network shows that a weight is parametrised or a parameter is constant.
 
     Args:
         selection: Selection to write.
@@ -208,7 +208,7 @@ def pattern_lines(selection: Selection, model: nn.Module | None = None) -> list[
 
 
 def _alternatives(layer: str, parameters: Sequence[str]) -> str:
-    """An expression for some of the parameters below a layer."""
+    """An expression for these parameters of a layer."""
     ends = "|".join(_escaped(name.removeprefix(f"{layer}.")) for name in parameters)
     return f"{_escaped(layer)}[.](?:{ends})"
 
@@ -233,7 +233,7 @@ def read_patterns(path: Path | str) -> tuple[str, ...]:
     """The regular expressions of a YAML file with a list ``unfrozen_parameters``.
 
     Raises:
-        ValueError: If the file has no such list, it is empty, or an entry is no regular expression.
+        ValueError: If the file has no such list, it is empty, or an entry is not a regular expression.
     """
     try:
         listed = yaml.safe_load(Path(path).read_text())["unfrozen_parameters"]

@@ -119,7 +119,7 @@ def adapted_layers(config: "LoraConfig", model: nn.Module) -> AdaptedLayers:
     """The layers that a LoraConfig adapts or copies, by applying it to a copy of the network without weights.
 
     Raises:
-        ValueError: If peft refuses it, or a layer that it names is not found.
+        ValueError: If peft refuses it, or a layer that it names is not in the network.
         ImportError: If peft is not installed.
     """
     _require_peft()
@@ -287,7 +287,7 @@ def _is_matrix(module: nn.Module) -> bool:
 
 
 def _is_adaptable(name: str, modules: Mapping[str, nn.Module]) -> bool:
-    """Whether an adapter of peft on this layer runs, and computes in training what it is after merging."""
+    """Whether an adapter of peft on this layer runs, and computes the same before and after it is merged."""
     module, parent = modules[name], modules[name.rpartition(".")[0]]
     if isinstance(parent, nn.MultiheadAttention) or "weight" not in dict(module.named_parameters(recurse=False)):
         return False
