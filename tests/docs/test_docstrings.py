@@ -1,8 +1,8 @@
-"""Docstrings say what their readers need: every argument, every error, every warning; what has units says so."""
+"""Docstrings explain every argument and field, and announce every error and warning."""
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,7 +53,6 @@ DATACLASSES = [
     for entry in EVERYTHING
     if isinstance(entry.node, ast.ClassDef) and any("dataclass" in ast.unparse(d) for d in entry.node.decorator_list)
 ]
-named = {"ids": lambda entry: entry.where}
 
 
 def text_of(entry: Documented) -> str:
@@ -66,39 +65,89 @@ def explained(entry: Documented) -> set[str]:
     return {p.arg_name.lstrip("*") for p in parse(text_of(entry), style=DocstringStyle.GOOGLE).params}
 
 
-@pytest.mark.parametrize("entry", EVERYTHING, **named)
-def test_has_a_first_line_and_no_section_of_another_name(entry: Documented) -> None:
+def unusual_parts(entry: Documented) -> str:
+    """Complaint about the first line or a section's name; empty if there is none."""
     first = text_of(entry).partition("\n\n")[0]
-    assert first.rstrip().endswith((".", ":", "`")), "the first line is a sentence that says what comes back"
-    assert set(re.findall(r"^([A-Z][a-z]+):$", text_of(entry), re.MULTILINE)) <= SECTIONS
+    if not first.rstrip().endswith((".", ":", "`")):
+        return "the first line is not a sentence"
+    unknown = set(re.findall(r"^([A-Z][a-z]+):$", text_of(entry), re.MULTILINE)) - SECTIONS
+    return f"unusual sections {sorted(unknown)}" if unknown else ""
 
 
-@pytest.mark.parametrize("entry", FUNCTIONS, **named)
-def test_explains_its_arguments(entry: Documented) -> None:
+def unexplained_arguments(entry: Documented) -> str:
+    """Complaint about arguments that are explained but absent, or present but not explained."""
     arguments = entry.node.args
     every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     every += [a for a in (arguments.vararg, arguments.kwarg) if a is not None]
     names = {a.arg for a in every} - {"self", "cls"}
-    assert explained(entry) <= names, "no argument is explained that is not there"
+    if absent := explained(entry) - names:
+        return f"explains {sorted(absent)}, which it does not take"
     mentioned = {name for name in names if re.search(rf"``?{name}\b", text_of(entry))}
     elsewhere = re.search(r"(as in|as the|those of|[Ss]ee|like|As) :(meth|func|class|data):", text_of(entry))
-    if not elsewhere and (entry.prominent or len(names) > FEW):
-        assert names == explained(entry) | mentioned
+    missing = names - explained(entry) - mentioned
+    needed = not elsewhere and (entry.prominent or len(names) > FEW)
+    return f"does not explain {sorted(missing)}" if needed and missing else ""
 
 
-@pytest.mark.parametrize("entry", DATACLASSES, **named)
-def test_explains_the_fields_of_a_dataclass(entry: Documented) -> None:
+def unexplained_fields(entry: Documented) -> str:
+    """Complaint about public fields of a dataclass that its docstring leaves out."""
     fields = {n.target.id for n in entry.node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
-    if not re.search(r":func:", text_of(entry)):
-        assert {name for name in fields if not name.startswith("_")} <= explained(entry)
+    missing = {name for name in fields if not name.startswith("_")} - explained(entry)
+    return f"does not explain {sorted(missing)}" if missing and not re.search(r":func:", text_of(entry)) else ""
 
 
-@pytest.mark.parametrize("entry", FUNCTIONS, **named)
-def test_tells_of_errors_and_warnings(entry: Documented) -> None:
+def unannounced_errors(entry: Documented) -> str:
+    """Complaint about errors or warnings that the docstring leaves out."""
     body = list(ast.walk(entry.node))
-    sections = {m.args[0] for m in parse(text_of(entry), style=DocstringStyle.GOOGLE).meta}
     text = text_of(entry)
-    if any(isinstance(node, ast.Raise) and node.exc is not None for node in body):
-        assert "raises" in sections or re.match(r"Raise (if|unless|for)\b", text)
-    if any(isinstance(node, ast.Call) and ast.unparse(node.func) == "warnings.warn" for node in body):
-        assert "warns" in sections or re.search(r"\bwarn", text, re.IGNORECASE)
+    sections = {m.args[0] for m in parse(text, style=DocstringStyle.GOOGLE).meta}
+    raises = any(isinstance(node, ast.Raise) and node.exc is not None for node in body)
+    warns = any(isinstance(node, ast.Call) and ast.unparse(node.func) == "warnings.warn" for node in body)
+    if raises and "raises" not in sections and not re.match(r"Raise (if|unless|for)\b", text):
+        return "raises an error that it does not announce"
+    if warns and "warns" not in sections and not re.search(r"\bwarn", text, re.IGNORECASE):
+        return "warns without announcing it"
+    return ""
+
+
+def complaints(entries: Iterable[Documented], rule: Callable[[Documented], str]) -> str:
+    """Every breach of a rule, one line each."""
+    judged = [(entry.where, rule(entry)) for entry in entries]
+    return "\n".join(f"{where}: {complaint}" for where, complaint in judged if complaint)
+
+
+def test_every_docstring_has_a_first_line_and_the_usual_sections() -> None:
+    breaches = complaints(EVERYTHING, unusual_parts)
+    assert not breaches, breaches
+
+
+def test_every_docstring_explains_its_arguments() -> None:
+    breaches = complaints(FUNCTIONS, unexplained_arguments)
+    assert not breaches, breaches
+
+
+def test_every_dataclass_explains_its_fields() -> None:
+    breaches = complaints(DATACLASSES, unexplained_fields)
+    assert not breaches, breaches
+
+
+def test_every_docstring_announces_errors_and_warnings() -> None:
+    breaches = complaints(FUNCTIONS, unannounced_errors)
+    assert not breaches, breaches
+
+
+@pytest.mark.parametrize(
+    ("rule", "definition", "complaint"),
+    [
+        (unusual_parts, 'def f(): "no sentence"', "the first line is not a sentence"),
+        (unusual_parts, 'def f():\n    """A sentence.\n\n    Notes:\n        Text.\n    """', "unusual sections"),
+        (unexplained_arguments, 'def f(a, b, c): "The ``a`` and ``b``."', r"does not explain \['c'\]"),
+        (unexplained_arguments, 'def f():\n    """A.\n\n    Args:\n        a: B.\n    """', r"explains \['a'\], which"),
+        (unexplained_fields, 'class C:\n    """A."""\n    a: int', r"does not explain \['a'\]"),
+        (unannounced_errors, 'def f():\n    """A."""\n    raise ValueError("no")', "raises an error"),
+        (unannounced_errors, 'def f():\n    """A."""\n    warnings.warn("no")', "warns without"),
+    ],
+)
+def test_a_breach_of_a_rule_is_listed(rule: Callable[[Documented], str], definition: str, complaint: str) -> None:
+    entry = Documented("module.name", ast.parse(definition).body[0], prominent=False)
+    assert re.match(f"module.name: {complaint}", complaints([entry], rule))
