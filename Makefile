@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test docs bench notebooks clean
+.PHONY: help venv demo test slow docs bench notebooks clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -20,14 +20,17 @@ demo bench notebooks: export MALLOC_TRIM_THRESHOLD_ = 68719476736
 demo: venv ## rank the layers of the small bundled network on sample images, into demo/
 	$(BIN)/macattr rank --model ram_models:ram_swinir_tiny --images sample --method mac --out demo/
 
-test notebooks: export OMP_NUM_THREADS = 1
-test: venv ## run every check: style, types, import contracts, tests, notebooks
+test slow notebooks: export OMP_NUM_THREADS = 1
+test: venv ## run the checks: style, types, import contracts, tests that are not slow, notebooks
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 -m "not slow"
 	$(BIN)/pytest -n 2 --nbmake notebooks
+
+slow: venv ## run the slow tests: killed runs, several processes, large images, the site, a whole reproduction
+	$(BIN)/pytest -n 2 --dist loadfile -m slow
 
 docs: venv ## build the site, docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -c docs . docs/_build/html

@@ -51,6 +51,7 @@ def refused(capsys, *arguments: str) -> str:
     return error.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_all_methods_are_ranked_by_and_compared_in_one_run(model, tmp_path, capsys):
     rank(model, tmp_path, "--method", "all", "--n-steps", "4")
     printed = capsys.readouterr().out
@@ -147,6 +148,7 @@ def test_a_check_randomises_and_names_what_is_suspect(model, tmp_path, capsys):
     assert (tmp_path / "check" / "randomisation.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_torchrun_starts_processes_that_share_the_work(model, tmp_path):
     rank(model, tmp_path / "alone", "--n-steps", "4")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "macattr", "rank"]

@@ -22,6 +22,8 @@ from ram_models.networks import checkpoints
 from ram_models.networks.rgb import RGBSwinIR
 from ram_models.recipes.reproduce import EXPERIMENTS
 
+pytestmark = pytest.mark.slow  # one small study from end to end, 20 s
+
 SMALL = """
 seeds: [0]
 finetune_seeds: [10]

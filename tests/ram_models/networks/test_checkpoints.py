@@ -49,6 +49,7 @@ def test_the_bundled_network_has_the_bundled_weights():
     assert sum(parameter.numel() for parameter in network.parameters()) <= 1_500_000
 
 
+@pytest.mark.slow
 def test_the_bundled_network_shows_the_integrity_gap():
     """Pre-trained on hidden pixels, it restores hidden pixels far better than it restores whole images."""
     from ram_models.networks.masking import random_mask, restore_with_twins

@@ -150,6 +150,7 @@ def test_a_truncated_checkpoint_costs_a_warning_and_nothing_else(config, tmp_pat
     assert not differences(weights(damaged), weights(whole))
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(pictures, tmp_path):
     """SIGKILL, from outside, while steps of some ten milliseconds and writes of checkpoints follow each other."""
     file = tmp_path / "config.yaml"
@@ -182,6 +183,7 @@ def from_yaml(file, *options):
     return auto_cli(Config, as_positional=False, args=["--config", str(file), *options])
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one_with_the_doubled_batch(pictures, tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text(YAML.format(folder=pictures, out=tmp_path / "two", steps=12))
@@ -229,6 +231,7 @@ def test_the_seed_decides_the_weights(config, tmp_path):
     assert not weights(seeded[0])["conv_first.weight"].equal(weights(seeded[1])["conv_first.weight"])
 
 
+@pytest.mark.slow
 def test_training_lowers_the_error_on_held_out_images(config):
     optim = Optim(steps=60, batch_size=2, lr=1e-2, ema=0.5)
     main(replace(config, optim=optim, log=Log(20, 20, 60, tensorboard=False)))

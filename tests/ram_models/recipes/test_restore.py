@@ -182,6 +182,7 @@ def test_figures_of_large_images_are_small(tmp_path):
     assert shown == [(154, 1024, 3)] * 2 + [(128, 128, 3)] * 2
 
 
+@pytest.mark.slow
 def test_fifty_megapixels_pass_in_bounded_memory(tmp_path):
     """Image and result as float32 (0.6 GB each), a copy while it is written, and bytes: 1.74 GB were seen."""
     height, width = 5000, 10000
