@@ -3,7 +3,6 @@
 The numbers were computed beforehand from the published lists and the shapes of the released checkpoints.
 """
 
-import json
 import math
 from pathlib import Path
 
@@ -12,28 +11,26 @@ import pytest
 
 from macattr.layers import LayerDescription, LayerTable
 from macattr.selection.controls import convolutions, random_parameters
-from macattr.selection.official import read_official_ranking
 from macattr.selection.rules import SelectionRule, select
 from ram_models import ram_swinir
 
-REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
-pytestmark = pytest.mark.skipif(
-    not (REFERENCE / "official_mac").is_dir(), reason="needs the published lists in ../shared/reference"
-)
+DATA = Path(__file__).parent / "data"
+BUFFERS = ("attn_mask", "relative_position_index")
 
 
 def published(name: str) -> tuple[dict[str, float], LayerTable]:
-    """The list of a network, and its layers from the shapes of its checkpoint."""
-    ranking = read_official_ranking(REFERENCE / "official_mac" / f"ram_{name}")
-    shapes = json.loads((REFERENCE / f"ram-{name}.state_dict.json").read_text())
+    """A ranking with the published top tenth, and the layers of the network from the shapes of its checkpoint."""
     sizes: dict[str, int] = {}
-    for parameter, shape in shapes["shapes"].items():
-        if parameter not in shapes["buffers_in_state_dict"]:
-            owner = parameter.rpartition(".")[0]
-            sizes[owner] = sizes.get(owner, 0) + math.prod(shape)
-    layers = (REFERENCE / f"layer_names_{name}.txt").read_text().split()
+    for line in (DATA / f"ram_{name}_shapes.txt").read_text().splitlines():
+        parameter, shape = line.split()
+        owner, _, own_name = parameter.rpartition(".")
+        if own_name not in BUFFERS:
+            sizes[owner] = sizes.get(owner, 0) + math.prod(map(int, shape.split("x")))
+    layers = (DATA / f"ram_{name}_layers.txt").read_text().split()
+    top = (DATA / f"ram_{name}_top_tenth.txt").read_text().split()
+    ranked = [*top, *(layer for layer in layers if layer not in top)]
     described = [LayerDescription(layer, "", depth, "", "", sizes[layer]) for depth, layer in enumerate(layers)]
-    return ranking, LayerTable.described(described)
+    return {layer: 1 / rank for rank, layer in enumerate(ranked, 1)}, LayerTable.described(described)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,6 @@ from PIL import Image
 from ram_models.data.check import check_data, summary
 from ram_models.recipes.check import Config, main
 
-SHARED = Path(__file__).parents[4] / "shared" / "data"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the real images of ../shared/data are not here")
-
 
 def put(file, seed, width=16, height=16):
     """Write an image of noise, which no other seed gives."""
@@ -236,24 +233,3 @@ def test_a_folder_with_nothing_known_is_refused_in_one_line(tmp_path):
         main(Config(tmp_path))
     assert "\n" not in str(raised.value)
     assert main(Config(tmp_path, layout="clean")) == 0
-
-
-@needs_shared
-def test_the_real_test_sets_are_whole(capsys):
-    assert main(Config(SHARED / "test")) == 0
-    text = capsys.readouterr().out
-    assert "14 sets, 253 files" in text
-    assert "not part of any set: 8 images in Levin/gt" in text
-
-
-@needs_shared
-def test_damage_to_real_files_is_found(tmp_path):
-    shutil.copytree(SHARED / "test" / "LOL", tmp_path / "LOL")
-    shutil.copytree(SHARED / "train" / "LOL", tmp_path / "LOL", dirs_exist_ok=True)
-    low = tmp_path / "LOL/eval15/low"
-    names = sorted(file.name for file in low.iterdir())
-    (low / names[0]).write_bytes((low / names[0]).read_bytes()[:100_000])
-    (low / names[1]).unlink()
-    shutil.copy(next((tmp_path / "LOL/our485/high").iterdir()), tmp_path / "LOL/eval15/high" / names[2])
-    found = kinds(check_data(tmp_path))
-    assert found == [("unreadable", names[0]), ("unmatched", names[1]), ("duplicate", names[2])]

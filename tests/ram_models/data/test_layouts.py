@@ -6,14 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from macattr.image_files import read_image
 from ram_models.data.layouts import LAYOUTS, layouts_table, write_table
 from ram_models.data.recognition import read_sets, recognise
 from ram_models.data.sets import ImageSet, Pair, clean_folder, paired_folder
 
 REPOSITORY = Path(__file__).parents[3]
-SHARED = REPOSITORY.parent / "shared" / "data"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the real images of ../shared/data are not here")
 
 
 def put(file, width=4, height=4, value=0):
@@ -35,94 +32,83 @@ def found(sets):
     return {(one.name, one.split, one.task, len(one.pairs)) for one in sets}
 
 
-# ---- the real files
+# ---- folders as they are published
+
+DISTRIBUTED = {
+    "train/BSDS500/data/images/test/112090.jpg": ("BSDS500", "train", None, 2),
+    "train/BSDS500/data/images/train/309004.jpg": ("BSDS500", "train", None, 2),
+    "train/RainTrain_JORDER/small/{rain,norain}/norain-15.png": ("RainTrain", "train", "rain", 1),
+    "train/LOL/our485/{low,high}/131.png": ("LOL", "train", "lowlight", 1),
+    "train/ITS_v2/hazy/1_2_0.97842.png": ("RESIDE-ITS", "train", "haze", 2),
+    "train/ITS_v2/hazy/1_1_0.9.png": ("RESIDE-ITS", "train", "haze", 2),
+    "train/ITS_v2/gt/1.png": ("RESIDE-ITS", "train", "haze", 2),
+    "test/CBSD68/3096.jpg": ("CBSD68", "test", None, 1),
+    "test/Kodak24/kodim17.png": ("Kodak24", "test", None, 1),
+    "test/Set12/01.png": ("Set12", "test", None, 1),
+    "test/LIVE1/statue.bmp": ("LIVE1", "test", None, 1),
+    "test/classic5/boats.bmp": ("classic5", "test", None, 1),
+    "test/Urban100/image_SRF_4/img_018_SRF_4_HR.png": ("Urban100", "test", None, 1),
+    "test/Rain100H/{inputcrop,cleancrop}/41.png": ("Rain100H", "test", "rain", 1),
+    "test/Rain100L_AirNet/derain/{input,target}/1.png": ("Rain100L", "test", "rain", 1),
+    "test/SOTS_outdoor_AirNet/dehaze/input/0001_0.8_0.2.jpg": ("SOTS-outdoor", "test", "haze", 1),
+    "test/SOTS_outdoor_AirNet/dehaze/target/0001.png": ("SOTS-outdoor", "test", "haze", 1),
+    "test/SOTS_indoor/SOTS/hazy/1400_1.png": ("SOTS-indoor", "test", "haze", 1),
+    "test/SOTS_indoor/SOTS/gt/1400.png": ("SOTS-indoor", "test", "haze", 1),
+    "test/RESIDE-IN/test/{hazy,GT}/1414_3.png": ("RESIDE-IN", "test", "haze", 1),
+    "test/LOL/eval15/{low,high}/748.png": ("LOL", "test", "lowlight", 1),
+    "test/GoPro_samples/blur/blur_00.png": ("GoPro", "test", "motion_blur", 1),
+    "test/GoPro_samples/sharp/sharp_00.png": ("GoPro", "test", "motion_blur", 1),
+    "test/Levin/im1_kernel{1,2}_img.png": ("Levin", "test", "motion_blur", 4),
+    "test/Levin/im2_kernel{1,2}_img.png": ("Levin", "test", "motion_blur", 4),
+    "test/Levin/gt/im{1,2}.png": ("Levin", "test", "motion_blur", 4),
+}
+"""Files as the data sets name them (``{a,b}`` is both), and the set of each: name, split, task, number of its items."""
 
 
-@pytest.fixture(scope="module")
-def real_sets():
-    return {(one.name, one.split): one for one in read_sets(SHARED)}
+@pytest.fixture
+def distributed(tmp_path):
+    """All these files, and two blur kernels that lie with Levin's clean images."""
+    for pattern in [*DISTRIBUTED, "test/Levin/gt/kernel{1,2}.png"]:
+        start, choice, end = re.fullmatch(r"([^{]*)(?:{(.*)})?(.*)", pattern).groups()
+        tree(tmp_path, *(f"{start}{part}{end}" for part in (choice or "").split(",")))
+    return tmp_path
 
 
-@needs_shared
-def test_every_set_of_real_files_is_recognised_with_its_count(real_sets):
-    assert found(real_sets.values()) == {
-        ("BSDS500", "train", None, 390),
-        ("RainTrain", "train", "rain", 9),
-        ("LOL", "train", "lowlight", 14),
-        ("RESIDE-ITS", "train", "haze", 4),
-        ("CBSD68", "test", None, 68),
-        ("Kodak24", "test", None, 24),
-        ("Set12", "test", None, 12),
-        ("LIVE1", "test", None, 10),
-        ("classic5", "test", None, 5),
-        ("Urban100", "test", None, 8),
-        ("Rain100H", "test", "rain", 14),
-        ("Rain100L", "test", "rain", 2),
-        ("SOTS-outdoor", "test", "haze", 2),
-        ("SOTS-indoor", "test", "haze", 4),
-        ("RESIDE-IN", "test", "haze", 12),
-        ("LOL", "test", "lowlight", 8),
-        ("GoPro", "test", "motion_blur", 4),
-        ("Levin", "test", "motion_blur", 32),
-    }
-    assert not any(one.unmatched for one in real_sets.values())
+def test_every_published_set_is_recognised_with_its_count(distributed):
+    sets = read_sets(distributed)
+    assert found(sets) == set(DISTRIBUTED.values())
+    assert not any(image_set.unmatched for image_set in sets)
 
 
-@needs_shared
-def test_only_levins_kernels_are_part_of_no_set():
-    _, others = recognise(SHARED)
-    assert sorted(file.name for file in others) == [f"kernel{number}.png" for number in range(1, 9)]
+def test_only_levins_kernels_are_part_of_no_set(distributed):
+    _, others = recognise(distributed)
+    assert sorted(file.name for file in others) == ["kernel1.png", "kernel2.png"]
 
 
-PAIRED_SETS = ["RainTrain", "RESIDE-ITS", "Rain100H", "Rain100L", "SOTS-outdoor", "SOTS-indoor", "RESIDE-IN", "Levin"]
-
-
-@needs_shared
-@pytest.mark.parametrize("name", PAIRED_SETS)
-def test_a_real_clean_side_is_of_the_same_scene_as_the_degraded_one(real_sets, name):
-    pairs = next(one.pairs for (known, _), one in real_sets.items() if known == name)
-    assert len(pairs) >= 2
-    clean = [pair.read()[1].mean(0) for pair in pairs]
-    for pair, own in zip(pairs, clean, strict=True):
-        degraded = pair.read()[0].mean(0)
-        likeness = {
-            other: correlation(degraded, image) for other, image in enumerate(clean) if image.shape == own.shape
-        }
-        # Another pair of the same scene has the same clean image, hence the maximum and not the place.
-        assert correlation(degraded, own) == max(likeness.values())
-
-
-def correlation(first, second):
-    return float(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1])
-
-
-@needs_shared
-@pytest.mark.parametrize("shift", [(0, 1), (1, 0), (0, -1), (-1, 0)], ids=str)
-def test_without_its_border_sots_indoor_lies_on_the_hazy_image(real_sets, shift):
-    pair = real_sets["SOTS-indoor", "test"].pairs[0]
-    whole, (hazy, clean) = read_image(pair.clean), pair.read()
-    assert (whole[:, 0] == 1).all()  # the border is white
-    assert whole[:, :, 0].eq(1).all()
-    assert clean.equal(whole[:, 10:-10, 10:-10])
-    shifted = clean.roll(shift, (1, 2))
-    assert correlation(hazy.mean(0), clean.mean(0)) > correlation(hazy.mean(0), shifted.mean(0))
-
-
-@needs_shared
-def test_levins_blurred_images_share_four_clean_ones(real_sets):
-    pairs = real_sets["Levin", "test"].pairs
-    assert [len({pair.clean for pair in pairs}), len({pair.degraded for pair in pairs})] == [4, 32]
+def test_levins_blurred_images_share_their_clean_ones(distributed):
+    pairs = next(image_set.pairs for image_set in read_sets(distributed) if image_set.name == "Levin")
+    assert [len({pair.clean for pair in pairs}), len({pair.degraded for pair in pairs})] == [2, 4]
     assert all(Path(pair.clean).stem == pair.name.split("_")[0] for pair in pairs)
 
 
-@needs_shared
-def test_a_set_is_recognised_from_inside_as_from_above(real_sets):
-    alone = read_sets(SHARED / "test" / "LOL" / "eval15")
-    assert found(alone) == {("LOL", "test", "lowlight", 8)}
-    assert [pair.name for pair in alone[0].pairs] == [pair.name for pair in real_sets["LOL", "test"].pairs]
+def test_a_set_is_recognised_from_inside_as_from_above(distributed):
+    [alone] = read_sets(distributed / "test" / "LOL" / "eval15")
+    [above] = [image_set for image_set in read_sets(distributed / "test") if image_set.name == "LOL"]
+    assert found([alone]) == found([above]) == {("LOL", "test", "lowlight", 1)}
+    assert alone.pairs == above.pairs
 
 
-# ---- the layouts that are not among the real files
+def test_without_its_border_a_clean_image_of_sots_indoor_lies_on_the_hazy_one(tmp_path):
+    hazy = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    for file, pixels in {"hazy/1400_1.png": hazy, "gt/1400.png": np.pad(hazy, ((10, 10), (10, 10), (0, 0)))}.items():
+        (tmp_path / "SOTS" / file).parent.mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / "SOTS" / file)
+    [image_set] = read_sets(tmp_path)
+    degraded, clean = image_set.pairs[0].read()
+    assert clean.equal(degraded)
+
+
+# ---- other layouts, and other copies of these
 
 TREES = {
     "OTS": (

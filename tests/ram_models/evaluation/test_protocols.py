@@ -8,13 +8,10 @@ import torch
 from PIL import Image
 
 from ram_models.data.layouts import LAYOUTS
-from ram_models.data.recognition import read_sets
 from ram_models.data.sets import ImageSet, Pair
 from ram_models.degradations import add_gaussian_noise, compress_jpeg, gaussian_blur
 from ram_models.evaluation.protocols import PAPER, Plan, plan
 from ram_models.seeds import seeded
-
-TEST_SETS = Path(__file__).parents[4] / "shared/data/test"
 
 
 def image_set(name: str, task: str | None, count: int = 2, split: str = "test") -> ImageSet:
@@ -135,14 +132,3 @@ def test_pairs_takes_real_pairs_and_sets_takes_everything():
 def test_unknown_protocols_list_the_known_ones():
     with pytest.raises(ValueError, match="no protocol 'papers'; there are paper, pairs, sets"):
         plan("papers", [])
-
-
-@pytest.mark.skipif(not TEST_SETS.is_dir(), reason="needs the real images of ../shared/data/test")
-def test_the_real_sets_are_found():
-    sets = read_sets(TEST_SETS)
-    planned = plan("paper", sets)
-    missing = {setting.dataset for setting in planned.missing}
-    assert missing == {"Test100", "Test1200", "Test2800", "LSDIR"}
-    assert len(plan("pairs", sets).tests) == 8
-    degraded, clean = planned.tests[0].read(planned.tests[0].pairs[0])
-    assert degraded.shape == clean.shape == (3, 413, 550)
