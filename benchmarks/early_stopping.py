@@ -1,4 +1,4 @@
-"""What stopping early saves on the bundled network, and whether the top layers are then those of all images.
+"""Images saved by stopping early on the bundled network, and how often the top is then that of all images.
 
 Crops of scikit-image's photographs, one of the seven degradations for each, are ranked by MAC along one pixel order;
 then the images are dealt out in many random orders, and each time the run that stops when the top is stable is
@@ -46,9 +46,9 @@ def replay(scores: np.ndarray, stop: StableTop, generator: np.random.Generator) 
     k = top_count(stop.fraction, scores.shape[-1])
     whole = ranks(scores.mean(axis=(0, 1))) <= k
     for images in stop.looks(len(scores)):
-        found = stop.check(shuffled[:images])
-        if found.stable:
-            return images, k - int(whole[list(found.top)].sum())
+        verdict = stop.check(shuffled[:images])
+        if verdict.stable:
+            return images, k - int(whole[list(verdict.top)].sum())
     return len(scores), 0
 
 

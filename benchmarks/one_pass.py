@@ -1,4 +1,4 @@
-"""What all layers in one sweep cost, beside a plain forward + backward pass and beside Captum, in one run.
+"""Cost of all layers in one sweep, against a plain forward + backward pass and against Captum, in one run.
 
 The network is RAM-SwinIR at the paper's size (11.5 M parameters, 263 layers) on one 64x64 image. Times alternate
 between the plain pass and the sweep inside one process; every peak of memory is that of a process of its own. The
@@ -40,7 +40,7 @@ ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": 
 
 
 class Subject:
-    """The network, its image, and the two things that are compared."""
+    """The network, its image, and the two computations that are compared."""
 
     def __init__(self, dtype: str, device: str) -> None:
         torch.manual_seed(0)
@@ -70,9 +70,15 @@ class Subject:
         partition = tagged_partition(self.path.interval, nodes - 1, "trapezoid")
         with self.precision():
             result = trace(
-                self.network, self.layers, self.path, partition, self.objective, [total],
-                internal_batch_size=count, memory_budget=budget,
-            )  # fmt: skip
+                self.network,
+                self.layers,
+                self.path,
+                partition,
+                self.objective,
+                [total],
+                internal_batch_size=count,
+                memory_budget=budget,
+            )
         return [float(result.values(total, name)[0].abs().mean()) for name in self.layers]
 
     def seconds(self, function: Callable[[], object]) -> float:
@@ -146,7 +152,7 @@ def child(arguments: list[str], threads: int) -> dict[str, float]:
 
 
 def run_child(options: argparse.Namespace) -> dict[str, float]:
-    """What a child process was asked for."""
+    """Measurement that a child process was started for."""
     subject = Subject(options.dtype, options.device)
     if options.task == "time":
         return measure_time(subject, options.count, options.repeats)
@@ -234,7 +240,7 @@ def report(options: argparse.Namespace) -> str:
 
 
 def main() -> None:
-    """Measure everything, or what ``--task`` names."""
+    """Measure everything, or the part that ``--task`` names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--task", choices=["time", "plain", "frozen", "sweep", "budget", "agreement", "captum"], help="one part"

@@ -1,7 +1,7 @@
-"""How good the statistics of rankings are, on score models whose truth is known.
+"""Coverage of the statistics of rankings, on score models whose truth is known.
 
-Coverage of the intervals of scores, ranks and agreement by the number of images, and how often early stopping is right,
-where the top is separated and where layers tie at its border. Writes benchmarks/results/ranking_statistics.md.
+Intervals of scores, ranks and agreement are judged by the number of images, and early stopping by how often it is
+right, where the top is separated and where layers tie at its border. Writes benchmarks/results/ranking_statistics.md.
 """
 
 import argparse
@@ -64,21 +64,21 @@ def score_coverage(draws: int, generator: np.random.Generator) -> pd.DataFrame:
 
 
 def rank_coverage(draws: int, generator: np.random.Generator) -> pd.DataFrame:
-    """Coverage of the true rank: mean over layers and worst layer; beside it percentiles of resampled ranks."""
+    """Coverage of the true rank by our intervals and by percentiles of resampled ranks: mean and worst layer."""
     rows = []
     for gap in (0.3, 0.05, 0.01):
         truth = np.arange(1, 41)
         for images in tqdm((8, 16, 32), desc=f"ranks {gap}"):
-            found = np.zeros((2, 40))
+            hits = np.zeros((2, 40))
             width = np.zeros(2)
             for _ in range(draws):
                 scores = MODELS["median layer"].draw(-gap * truth, images, generator)
                 table = bootstrap(scores, generator, n_resamples=500)
                 resampled = percentile_ranks(scores, generator)
                 for i, (low, high) in enumerate([(table["rank_low"], table["rank_high"]), resampled]):
-                    found[i] += (low <= truth) & (truth <= high)
+                    hits[i] += (low <= truth) & (truth <= high)
                     width[i] += np.mean(high - low) / draws
-            mean, worst = found.mean(axis=1) / draws, found.min(axis=1) / draws
+            mean, worst = hits.mean(axis=1) / draws, hits.min(axis=1) / draws
             rows.append(
                 {
                     "log gap between layers": gap,
@@ -95,7 +95,7 @@ def rank_coverage(draws: int, generator: np.random.Generator) -> pd.DataFrame:
 
 
 def percentile_ranks(scores: Array, generator: np.random.Generator) -> tuple[Array, Array]:
-    """What intervals of ranks would be if they were percentiles of resampled ranks."""
+    """Intervals of ranks as percentiles of resampled ranks."""
     drawn = ranks(resample_means(scores, generator, 500))
     low, high = np.quantile(drawn, (0.025, 0.975), axis=0, method="nearest")
     return low, high
@@ -135,11 +135,11 @@ def stopping(draws: int, generator: np.random.Generator, maximum: int = 70) -> p
         for _ in range(draws):
             scores = model.draw(log_scores, maximum, generator)
             for images in rule.looks(maximum):
-                if (found := rule.check(scores[:images])).stable:
+                if (verdict := rule.check(scores[:images])).stable:
                     break
-            stopped += found.stable
-            wrong += found.stable and len(set(found.top) - set(range(9))) > allowed
-            used.append(images if found.stable else maximum)
+            stopped += verdict.stable
+            wrong += verdict.stable and len(set(verdict.top) - set(range(9))) > allowed
+            used.append(images if verdict.stable else maximum)
         rows.append(
             {
                 "case": name,

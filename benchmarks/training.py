@@ -1,4 +1,4 @@
-"""What the training loop costs beside the bare forward + backward + step, and whether its memory stays flat.
+"""Speed of the training loop against bare forward + backward + step, and the growth of its memory.
 
 The full loop of masked pre-training (decoding, cropping, degrading, masking, clipping, averaging, metrics, TensorBoard)
 and bare steps on batches made beforehand alternate in one process, ten steps each, so that both meet the same machine.
@@ -36,7 +36,7 @@ WARM = 2 * BLOCK
 
 @dataclass
 class Stopwatch:
-    """A loss that, between steps of the full loop, times them, lets bare steps run, and looks at the memory.
+    """Loss that times the steps of the full loop, runs bare steps between them, and reads the memory in use.
 
     Args:
         bare: Does one bare step.
@@ -63,7 +63,7 @@ class Stopwatch:
         return masked_loss(network, batch)
 
     def seconds(self) -> float:
-        """Of one bare step."""
+        """Time of one bare step."""
         begin = time.perf_counter()
         self.bare()
         self.wait()
@@ -82,9 +82,12 @@ def measure(config: Config) -> Stopwatch:
     crops, held_out = training_crops(config.data, config.optim, config.compute, config.seed)
     masked, masked_held_out = MaskedCrops(crops, config.seed), MaskedCrops(held_out, config.seed)
     size = config.optim.batch_size
-    batches = [[torch.stack(part).to(accelerator.device) for part in zip(*(masked[size * k + i] for i in range(size)),
-        strict=True)] for k in range(4)]  # fmt: skip
-    network = create(config.network.name).to(accelerator.device)
+    device = accelerator.device
+    batches = [
+        [torch.stack(part).to(device) for part in zip(*(masked[size * k + i] for i in range(size)), strict=True)]
+        for k in range(4)
+    ]
+    network = create(config.network.name).to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=config.optim.lr)
     state = {"step": 0}
 
@@ -96,7 +99,7 @@ def measure(config: Config) -> Stopwatch:
         optimiser.step()
         optimiser.zero_grad()
 
-    stopwatch = Stopwatch(bare, torch.cuda.synchronize if accelerator.device.type == "cuda" else lambda: None)
+    stopwatch = Stopwatch(bare, torch.cuda.synchronize if device.type == "cuda" else lambda: None)
     validation = Validation(masked_held_out, ("input", "whole", "twins"), masked_views)
     fit(create(config.network.name), masked, stopwatch, validation, config, accelerator, fingerprint(crops))
     return stopwatch
@@ -149,7 +152,7 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=64)
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
     parser.add_argument("--workers", type=int, default=0, help="loading processes")
-    parser.add_argument("--cache-megabytes", type=float, default=Compute().cache_megabytes, help="0: decode anew")
+    parser.add_argument("--cache-megabytes", type=float, default=Compute().cache_megabytes, help="0: decode every time")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.clean or Path(temporary) / "photographs"
