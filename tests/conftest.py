@@ -13,6 +13,8 @@ from macattr.paths.inputs import MaskAttributePath, random_order
 settings.register_profile("suite", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.load_profile("suite")
 
+torch.set_num_threads(1)  # sums are added up in one order, in this process as in those that tests start
+
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:

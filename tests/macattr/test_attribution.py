@@ -72,7 +72,7 @@ def test_a_layer_with_two_outputs_gives_a_tuple(images):
 def test_modules_of_a_function_need_no_names(smooth_net, images, options):
     got = MaskAttributeConductance(lambda x: smooth_net(x), [smooth_net[0], smooth_net[4]]).attribute(images, **options)
     want = MaskAttributeConductance(smooth_net, ["0", "4"]).attribute(images, **options)
-    torch.testing.assert_close(got, want, rtol=0, atol=0)
+    torch.testing.assert_close(got, want, **ROUNDING)
 
 
 @pytest.mark.parametrize("name", [cls.__name__ for cls in (MaskAttributeConductance, *ALONG_A_PATH)])
@@ -102,7 +102,7 @@ def test_the_default_objective_is_gradient_magnitude(smooth_net, images, options
     got, want = (
         attribution.attribute(images, **options, objective=objective) for objective in (None, GradientMagnitude())
     )
-    torch.testing.assert_close(got, want, rtol=0, atol=0)
+    torch.testing.assert_close(got, want, **ROUNDING)
 
 
 def test_a_target_is_an_objective(images):
@@ -110,22 +110,22 @@ def test_a_target_is_an_objective(images):
     attribution = MaskAttributeConductance(net, "0")
     got = attribution.attribute(images, target=1, n_steps=4)
     want = attribution.attribute(images, objective=lambda output: output[:, 1], n_steps=4)
-    torch.testing.assert_close(got, want, rtol=0, atol=0)
+    torch.testing.assert_close(got, want, **ROUNDING)
 
 
 def test_the_reference_is_zero_unless_the_model_has_one(smooth_net, images, options):
     attribution = MaskAttributeConductance(smooth_net, "0")
     black, grey = (attribution.attribute(images, baselines, **options) for baselines in (0.0, 0.4))
-    torch.testing.assert_close(attribution.attribute(images, **options), black, rtol=0, atol=0)
+    torch.testing.assert_close(attribution.attribute(images, **options), black, **ROUNDING)
     smooth_net.reference_input = torch.tensor(0.4, dtype=torch.float64)
-    torch.testing.assert_close(attribution.attribute(images, **options), grey, rtol=0, atol=0)
-    torch.testing.assert_close(attribution.attribute(images, 0.0, **options), black, rtol=0, atol=0)
+    torch.testing.assert_close(attribution.attribute(images, **options), grey, **ROUNDING)
+    torch.testing.assert_close(attribution.attribute(images, 0.0, **options), black, **ROUNDING)
 
 
 def test_the_seed_determines_the_order(smooth_net, images):
     attribution = MaskAttributeConductance(smooth_net, "0")
     first, again, other = (attribution.attribute(images, n_steps=4, seed=seed) for seed in (3, 3, 4))
-    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    torch.testing.assert_close(first, again, **ROUNDING)
     assert not torch.allclose(first, other)
     torch.testing.assert_close(attribution.attribute(images, n_steps=4, order=random_order(48, 3)), first)
 
@@ -146,7 +146,7 @@ def test_a_preset_is_its_options_spelled_out(smooth_net, images, preset):
         images, n_steps=6, r=0.5, gate=preset.gate, delta=1e4, method=preset.method, include_end=preset.include_end,
         objective=preset.objective,
     )  # fmt: skip
-    torch.testing.assert_close(got, spelled, rtol=0, atol=0)
+    torch.testing.assert_close(got, spelled, **ROUNDING)
 
 
 def test_the_delta_is_what_the_sum_misses_of_the_objectives_change(smooth_net, images, options):
@@ -200,7 +200,7 @@ def test_another_path_may_take_the_place_of_the_line(smooth_net, images, cls):
     line = LinearPath((images,), (torch.full_like(images, 0.2),))
     options = {"objective": OutputSum(), "n_steps": 5}
     got = cls(smooth_net, "0").attribute(images, path=line, **options)
-    torch.testing.assert_close(got, cls(smooth_net, "0").attribute(images, 0.2, **options), rtol=0, atol=0)
+    torch.testing.assert_close(got, cls(smooth_net, "0").attribute(images, 0.2, **options), **ROUNDING)
 
 
 def test_internal_influence_is_the_mean_gradient(images):
