@@ -1,4 +1,4 @@
-"""What the tests share: fixed randomness, a smooth small network, and conductance computed from its definition."""
+"""Common to all tests: fixed randomness, a smooth small network, and conductance computed from its definition."""
 
 from collections.abc import Callable, Iterator
 

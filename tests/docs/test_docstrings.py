@@ -12,7 +12,7 @@ from docstring_parser import DocstringStyle, parse
 ROOT = Path(__file__).parents[2]
 SECTIONS = {"Args", "Returns", "Yields", "Raises", "Warns", "Source", "Example"}
 FEW = 2
-"""Arguments that a first line can explain in a module that is no front door."""
+"""Arguments that a first line can explain, except in names of ``import macattr`` and ``import ram_models``."""
 
 
 class Documented(NamedTuple):
@@ -25,8 +25,8 @@ class Documented(NamedTuple):
 
 def names_in(tree: ast.Module) -> list[str]:
     """``__all__`` of a module."""
-    found = [n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"]
-    return list(ast.literal_eval(found[0])) if found else []
+    values = [n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"]
+    return list(ast.literal_eval(values[0])) if values else []
 
 
 def documented() -> Iterator[Documented]:
