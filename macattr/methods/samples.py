@@ -1,15 +1,19 @@
 """Images to rank on: one at a time, named, on the model's device, from anything that holds images."""
 
-__all__ = ["Item", "Sample", "count_samples", "iterate_samples", "refuse_iterator"]
+__all__ = ["Inputs", "Item", "Sample", "count_samples", "iterate_samples", "refuse_iterator"]
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 Item = Tensor | Sequence[Tensor] | Mapping[str, object]
 """One or several images; see :func:`iterate_samples`."""
+
+Inputs = Tensor | Iterable[Item] | Dataset[Item]
+"""Images to rank on; see :func:`iterate_samples`."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Sample:
         return self.clean
 
 
-def count_samples(inputs: Tensor | Iterable[Item]) -> int | None:
+def count_samples(inputs: Inputs) -> int | None:
     """Number of images if it can be known beforehand; a data loader's data set is taken to hold one image an item."""
     if isinstance(inputs, Tensor):
         return 1 if inputs.dim() == 3 else inputs.shape[0]
@@ -58,13 +62,14 @@ def count_samples(inputs: Tensor | Iterable[Item]) -> int | None:
     return len(dataset) if isinstance(dataset, Sized) else None
 
 
-def iterate_samples(inputs: Tensor | Iterable[Item], model: nn.Module) -> Iterator[Sample]:
+def iterate_samples(inputs: Inputs, model: nn.Module) -> Iterator[Sample]:
     """Single images on the device and in the dtype of the model.
 
     Args:
-        inputs: Images: a tensor (C, H, W) or (B, C, H, W), or any iterable (list, DataLoader) of such tensors, of
-            sequences whose first element is one (and whose second, if it is one too, is the clean image), or of
-            mappings with ``image`` and optionally ``clean``, ``name``, ``degradation`` and ``forward_args``.
+        inputs: Images: a tensor (C, H, W) or (B, C, H, W); or any iterable (list, DataLoader) or map-style data set of
+            such tensors, of sequences whose first element is one (and whose second, if it is one too, is the clean
+            image), or of mappings with ``image`` and optionally ``clean``, ``name``, ``degradation`` and
+            ``forward_args``.
         model: Network that they are for.
 
     Raises:
@@ -72,7 +77,7 @@ def iterate_samples(inputs: Tensor | Iterable[Item], model: nn.Module) -> Iterat
     """
     parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     number = 0
-    for item in [inputs] if isinstance(inputs, Tensor) else inputs:
+    for item in _items(inputs):
         fields = _fields(item)
         image = _batch(fields.get("image"), f"image {number}")
         clean = None if fields.get("clean") is None else _batch(fields["clean"], f"the clean image {number}")
@@ -92,7 +97,20 @@ def iterate_samples(inputs: Tensor | Iterable[Item], model: nn.Module) -> Iterat
             number += 1
 
 
-def refuse_iterator(inputs: Tensor | Iterable[Item], why: str) -> None:
+def _items(inputs: Inputs) -> Iterable[Item]:
+    """The items one by one; a map-style data set ends at its length, whatever its ``__getitem__`` answers beyond."""
+    if isinstance(inputs, Tensor):
+        return [inputs]
+    if isinstance(inputs, Iterable):
+        return inputs
+    if not isinstance(inputs, Sized):
+        raise ValueError(
+            f"`inputs` {type(inputs).__name__} has neither a length nor an iterator: pass a list of images."
+        )
+    return (inputs[number] for number in range(len(inputs)))
+
+
+def refuse_iterator(inputs: Inputs, why: str) -> None:
     """Raise if the images can be walked over once only."""
     if isinstance(inputs, Iterator):
         raise ValueError(f"{why}: pass a list, a tensor or a data loader instead of an iterator.")
