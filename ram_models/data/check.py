@@ -104,7 +104,7 @@ def _inspect(file: Path, border: int) -> _Inspected:
         content = hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
         pixels = read_pixels(file)
     except (ValueError, OSError) as error:
-        return _Inspected(error=str(error).replace(f"the file {str(file)!r} ", "").replace(f"{str(file)!r} ", ""))
+        return _Inspected(error=str(error).replace(f"{str(file)!r} ", ""))
     height, width = (side - 2 * border for side in pixels.shape[1:])
     kept = pixels[:, border : border + height, border : border + width].contiguous().numpy()
     digest = hashlib.blake2b(kept.tobytes(), digest_size=16).hexdigest()

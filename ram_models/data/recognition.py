@@ -6,13 +6,12 @@ import itertools
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
-from macattr.image_files import SUFFIXES
+from macattr.image_files import SUFFIXES, display_name, image_folders, read_size, unique_names
 from ram_models.data.layouts import LAYOUTS, Form, Layout
 from ram_models.data.sets import ImageSet, Pair, clean_folder
 
@@ -40,17 +39,6 @@ class _Found:
     def files(self) -> set[Path]:
         """All files, paired or not."""
         return set(itertools.chain(*self.degraded.values(), *self.clean.values()))
-
-
-def _folders(directory: Path) -> Iterator[tuple[str, list[Path]]]:
-    """Absolute path and image files of every folder below; links are followed, hidden files left out."""
-    seen = set()
-    for parent, folders, names in os.walk(directory, followlinks=True):
-        real = os.path.realpath(parent)
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")) and real not in seen)
-        shown = [Path(parent, name) for name in sorted(names) if not name.startswith(".") and real not in seen]
-        seen.add(real)
-        yield Path(os.path.abspath(parent)).as_posix(), [file for file in shown if file.suffix.lower() in SUFFIXES]
 
 
 _SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "testing": "test"}
@@ -97,10 +85,10 @@ def _find(directory: Path, layouts: Iterable[Layout], anywhere: bool = False) ->
     ]
     found: dict[tuple[Form, Path], _Found] = {}
     images = []
-    for absolute, files in _folders(directory):
+    for parent, files in image_folders(directory):
         images += files
         for side in sides if files else ():
-            folder = side.folders.fullmatch(absolute + "/")
+            folder = side.folders.fullmatch(Path(os.path.abspath(parent)).as_posix() + "/")
             root = Path(folder["directory"] if folder else "")
             if folder and root.is_relative_to(top):
                 reading = _Found(side.layout, side.form, directory / root.relative_to(top))
@@ -122,23 +110,37 @@ def _choose(readings: Iterable[_Found]) -> list[_Found]:
 
 
 def _border(degraded: Path, clean: Path, border: int) -> int:
-    """``border`` if the clean image is larger by so much on each side, else none; an unreadable file does not tell."""
+    """``border`` if the clean image is larger by so much on each side, or a file cannot be read; else 0."""
     try:
-        with Image.open(degraded) as small, Image.open(clean) as large:
-            return border if [side + 2 * border for side in small.size] == list(large.size) else 0
-    except OSError:
+        small, large = read_size(degraded), read_size(clean)
+    except ValueError:
         return border
+    return border if [side + 2 * border for side in small] == list(large) else 0
 
 
 def _pairs(found: _Found) -> Iterator[Pair]:
-    """The items of the set that was found."""
-    for (scene, key), files in found.sources.items():
-        if found.form.degraded is None:
-            yield from (Pair(file.relative_to(found.directory).with_suffix("").as_posix(), file) for file in files)
-            continue
-        for file, clean in itertools.product(files, found.clean.get((scene, key), [])[:1]):
-            border = _border(file, clean, found.form.border) if found.form.border else 0
-            yield Pair(f"{scene}/{file.stem}" if scene else file.stem, clean, file, border)
+    """The items of the set that was found, each under a name of its own."""
+    if found.form.degraded is None:
+        files = [file for group in found.clean.values() for file in group]
+        yield from map(Pair, unique_names(files, found.directory), files)
+        return
+    partners = {
+        file: (scene, _partner(file, clean))
+        for (scene, key), files in found.degraded.items()
+        if (clean := found.clean.get((scene, key)))
+        for file in files
+    }
+    short = {file: f"{scene}/{file.stem}" if scene else file.stem for file, (scene, _) in partners.items()}
+    count = Counter(short.values())
+    for file, (_, partner) in partners.items():
+        name = short[file] if count[short[file]] == 1 else file.relative_to(found.directory).as_posix()
+        border = _border(file, partner, found.form.border) if found.form.border else 0
+        yield Pair(display_name(name), partner, file, border)
+
+
+def _partner(degraded: Path, clean: Sequence[Path]) -> Path:
+    """Of several clean files of one name that with the suffix of the degraded one, else the first."""
+    return next((file for file in clean if file.suffix.lower() == degraded.suffix.lower()), clean[0])
 
 
 def _image_set(found: _Found) -> ImageSet:

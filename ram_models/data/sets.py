@@ -2,13 +2,13 @@
 
 __all__ = ["ImageSet", "Pair", "clean_folder", "paired_folder"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from macattr.image_files import find_images, read_image
+from macattr.image_files import find_images, read_image, unique_names
 
 
 @dataclass(frozen=True)
@@ -87,18 +87,25 @@ def paired_folder(degraded: Path | str, clean: Path | str, task: str, name: str 
     Raises:
         ValueError: If a folder holds no image, or no file has a counterpart.
     """
-    sources, targets = _by_name(Path(degraded)), _by_name(Path(clean))
-    partners = {key: _counterpart(key, targets) for key in sources}
-    pairs = tuple(Pair(key, targets[other], sources[key]) for key, other in partners.items() if other is not None)
+    sources, targets = _named(Path(degraded)), _by_stem(Path(clean))
+    partners = {key: _counterpart(file, targets, Path(degraded)) for key, file in sources.items()}
+    pairs = tuple(Pair(key, partner, sources[key]) for key, partner in partners.items() if partner is not None)
     if not pairs:
         raise ValueError(
             f"no image of {str(degraded)!r} has a counterpart in {str(clean)!r}: the two need equal names, or "
             "`NAME_anything` for `NAME`."
         )
-    alone = [sources[key] for key, other in partners.items() if other is None]
-    alone += [file for key, file in targets.items() if key not in set(partners.values())]
-    name = name or Path(degraded).resolve().parent.name
-    return ImageSet(name, task, "all", pairs, tuple(alone), Path(degraded).parent)
+    used = set(partners.values())
+    alone = [sources[key] for key, partner in partners.items() if partner is None]
+    alone += [file for files in targets.values() for file in files if file not in used]
+    return ImageSet(
+        name=name or Path(degraded).resolve().parent.name,
+        task=task,
+        split="all",
+        pairs=pairs,
+        unmatched=tuple(alone),
+        directory=Path(degraded).parent,
+    )
 
 
 def clean_folder(directory: Path | str, name: str | None = None) -> ImageSet:
@@ -107,17 +114,37 @@ def clean_folder(directory: Path | str, name: str | None = None) -> ImageSet:
     Raises:
         ValueError: If the folder holds no image.
     """
-    pairs = tuple(Pair(key, file) for key, file in _by_name(Path(directory)).items())
-    return ImageSet(name or Path(directory).resolve().name, None, "all", pairs, (), Path(directory))
+    pairs = tuple(Pair(key, file) for key, file in _named(Path(directory)).items())
+    return ImageSet(
+        name=name or Path(directory).resolve().name, task=None, split="all", pairs=pairs, directory=Path(directory)
+    )
 
 
-def _by_name(directory: Path) -> dict[str, Path]:
+def _named(directory: Path) -> dict[str, Path]:
+    """Image files by their names in a set."""
+    files = find_images(directory)
+    return dict(zip(unique_names(files, directory), files, strict=True))
+
+
+def _by_stem(directory: Path) -> dict[str, list[Path]]:
     """Image files by their path below a folder without suffix."""
-    return {file.relative_to(directory).with_suffix("").as_posix(): file for file in find_images(directory)}
+    groups: dict[str, list[Path]] = {}
+    for file in find_images(directory):
+        groups.setdefault(file.relative_to(directory).with_suffix("").as_posix(), []).append(file)
+    return groups
 
 
-def _counterpart(name: str, clean: dict[str, Path]) -> str | None:
-    """Name of the clean image that belongs to a degraded one, if there is one."""
-    while name not in clean and "_" in name:
+def _counterpart(file: Path, clean: Mapping[str, list[Path]], degraded: Path) -> Path | None:
+    """The clean image that belongs to a degraded one, if there is one; of two the one with the same suffix."""
+    path = file.relative_to(degraded)
+    name = path.with_suffix("").as_posix()
+    while name not in clean and "_" in name.rpartition("/")[2]:
         name = name.rpartition("_")[0]
-    return name if name in clean else None
+    candidates = clean.get(name, [])
+    same = [other for other in candidates if other.suffix.lower() == file.suffix.lower()]
+    if len(same) != 1 and len(candidates) > 1:
+        names = ", ".join(repr(other.name) for other in candidates)
+        raise ValueError(
+            f"it is unclear which clean image belongs to {path.as_posix()!r}: {names}; rename one of them."
+        )
+    return next(iter(same or candidates), None)

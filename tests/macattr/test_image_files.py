@@ -1,11 +1,28 @@
 """Image files of every kind become RGB in [0, 1], or an error that says what is wrong."""
 
+import os
+import struct
+import zlib
+
 import numpy as np
+import png
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
-from macattr.image_files import center_crop, find_images, read_image, read_pixels
+from macattr.image_files import (
+    ImageFolder,
+    center_crop,
+    display_name,
+    find_images,
+    find_partners,
+    image_folders,
+    read_image,
+    read_picture,
+    read_pixels,
+    read_size,
+)
 
 
 @pytest.fixture
@@ -46,7 +63,7 @@ def test_transparency_is_refused(tmp_path, ramp):
 
 def test_an_empty_file_is_refused(tmp_path):
     (tmp_path / "a.png").touch()
-    with pytest.raises(ValueError, match=r"a\.png' is empty"):
+    with pytest.raises(ValueError, match=r"a\.png' cannot be read as an image: it is empty"):
         read_image(tmp_path / "a.png")
 
 
@@ -104,3 +121,352 @@ def test_pixels_are_kept_as_bytes_where_bytes_hold_them(tmp_path, kind, dtype):
     unit = pixels / 255 if dtype == torch.uint8 else pixels
     assert unit.equal(read_image(tmp_path / "grey.png"))
     assert unit[2].double().numpy() == pytest.approx(values / np.iinfo(kind).max, abs=1e-7)  # float32 rounding
+
+
+# ---- one rule for every format
+
+
+def noise(*shape, dtype=np.uint8):
+    return np.random.default_rng(len(shape)).integers(0, np.iinfo(dtype).max + 1, shape, dtype)
+
+
+UPRIGHT = {1: 0, 3: 2, 6: -1, 8: 1}
+"""Quarter turns to the left that an orientation asks for."""
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_the_orientation_is_applied_whatever_the_format(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels, file = noise(8, 12, 3), tmp_path / f"a.{suffix}"
+    Image.fromarray(pixels).save(file, exif=exif, **({"lossless": True} if suffix == "webp" else {}))
+    expected = np.rot90(pixels, UPRIGHT[orientation])
+    np.testing.assert_array_equal(read_picture(file).pixels, expected)
+    assert torch.equal(read_pixels(file), torch.from_numpy(expected.copy()).permute(2, 0, 1))
+    assert read_size(file) == expected.shape[:2]
+
+
+@pytest.mark.parametrize(
+    ("orientation", "expected"),
+    [(2, [[2, 1], [4, 3]]), (4, [[3, 4], [1, 2]]), (5, [[1, 3], [2, 4]]), (7, [[4, 2], [3, 1]])],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_mirrored_tiff_pages_are_turned_at_every_depth(tmp_path, orientation, expected, dtype):
+    pixels = np.array([[1, 2], [3, 4]], dtype)[..., None].repeat(3, 2)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extratags=[(0x0112, 3, 1, orientation, True)])
+    assert read_picture(tmp_path / "a.tif").pixels[..., 0].tolist() == expected
+
+
+def test_damaged_exif_data_do_not_hide_the_picture(tmp_path):
+    pixels = noise(8, 12, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=b"Exif\0\0MM\0\x2a\xff\xff\xff\xff")
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png").pixels, pixels)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4], ids=["grey", "grey_alpha", "rgb", "rgb_alpha"])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_are_exact(tmp_path, suffix, channels):
+    pixels = noise(5, 7, channels, dtype=np.uint16)
+    if suffix == "png":
+        writer = png.Writer(7, 5, greyscale=channels < 3, alpha=channels in (2, 4), bitdepth=16)
+        with (tmp_path / "a.png").open("wb") as file:
+            writer.write(file, pixels.reshape(5, -1))
+    else:
+        alpha = {"extrasamples": ["unassalpha"]} if channels in (2, 4) else {}
+        stored = pixels if channels > 1 else pixels[..., 0]
+        tifffile.imwrite(tmp_path / "a.tif", stored, photometric="minisblack" if channels < 3 else "rgb", **alpha)
+    np.testing.assert_array_equal(read_picture(tmp_path / f"a.{suffix}").pixels, pixels, strict=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"compression": "zlib", "predictor": 2}, {"bigtiff": True}, {"byteorder": ">"}, {"tile": (16, 16)}],
+    ids=str,
+)
+def test_sixteen_bit_colours_reach_the_tensor_whatever_the_kind_of_tiff(tmp_path, options):
+    pixels = noise(5, 7, 3, dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", **options)
+    expected = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1) / 65535
+    torch.testing.assert_close(read_image(tmp_path / "a.tif"), expected, rtol=0, atol=1e-7)  # float32 rounding
+
+
+def test_sixteen_bit_grey_is_read_whatever_the_compression(tmp_path):
+    pixels = noise(5, 7, dtype=np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "grey.tif", compression="tiff_lzw")
+    np.testing.assert_array_equal(read_picture(tmp_path / "grey.tif").pixels[..., 0], pixels)
+
+
+def test_one_transparent_colour_of_a_sixteen_bit_png_becomes_alpha(tmp_path):
+    with (tmp_path / "a.png").open("wb") as file:
+        png.Writer(2, 1, greyscale=True, bitdepth=16, transparent=7).write(file, [[7, 8]])
+    assert read_picture(tmp_path / "a.png").pixels.tolist() == [[[7, 0], [8, 65535]]]
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.int8, np.int16, np.int32, np.uint32, np.uint64, np.float16, np.float32, np.float64]
+)
+def test_tiff_pixels_of_unknown_range_are_refused(tmp_path, dtype):
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((4, 4), dtype))
+    with pytest.raises(ValueError, match=r"a\.tif' .*pixels of unknown range: save it with 8 or 16 bits"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_where_the_least_value_is_white_values_are_inverted(tmp_path, dtype, compression):
+    pixels = noise(5, 7, dtype=dtype)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="miniswhite", compression=compression)
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.tif").pixels[..., 0], np.iinfo(dtype).max - pixels)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_colours_that_were_multiplied_by_alpha_are_divided_by_it(tmp_path, dtype):
+    white = np.iinfo(dtype).max
+    alpha = np.array([[0, white // 2, white]], dtype)[..., None]
+    colours = np.array([[[0, 0, 0], [white // 4, 0, white // 2], [3, 2, 1]]], dtype)
+    stored = np.concatenate((colours, alpha), 2)
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", extrasamples=["assocalpha"])
+    pixels = read_picture(tmp_path / "a.tif").pixels.astype(int)
+    assert pixels[0, 0].tolist() == [0, 0, 0, 0]
+    # A quarter of white at half of alpha is half of white; one level of rounding in each.
+    assert np.abs(pixels[0, 1] - [white // 2, 0, white, white // 2]).max() <= 2
+    assert pixels[0, 2].tolist() == [3, 2, 1, white]
+
+
+def test_channels_of_unknown_meaning_are_left_out_with_a_warning(tmp_path):
+    pixels = noise(5, 7, 4, dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extrasamples=["unspecified"])
+    with pytest.warns(UserWarning, match=r"a\.tif' holds channels of unknown meaning"):
+        np.testing.assert_array_equal(read_picture(tmp_path / "a.tif").pixels, pixels[..., :3])
+
+
+def test_sixteen_bit_cmyk_is_not_taken_for_colours_with_alpha(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", noise(5, 7, 4, dtype=np.uint16), photometric="separated")
+    with pytest.raises(ValueError, match="neither grey nor RGB"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_cmyk_becomes_rgb_with_a_warning(tmp_path, suffix):
+    Image.new("CMYK", (4, 4), (0, 255, 255, 0)).save(tmp_path / f"a.{suffix}", quality=100)
+    with pytest.warns(UserWarning, match="is CMYK: it becomes RGB without its colour profile"):
+        image = read_image(tmp_path / f"a.{suffix}")
+    torch.testing.assert_close(image[:, 0, 0], torch.tensor([1.0, 0.0, 0.0]), rtol=0, atol=0.02)  # JPEG rounds
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif", "gif"])
+def test_of_an_animation_the_first_frame_is_read_with_a_warning(tmp_path, suffix):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
+    options = {"lossless": True} if suffix == "webp" else {}
+    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:], **options)
+    with pytest.warns(UserWarning, match=r"holds 3 (frames|pages): the first is read"):
+        assert read_image(tmp_path / f"a.{suffix}")[:, 0, 0].tolist() == [1, 0, 0]
+
+
+def test_the_preview_in_a_jpeg_of_a_phone_is_no_frame(tmp_path):
+    photo = Image.fromarray(noise(24, 40, 3))
+    photo.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[photo.resize((20, 12))])
+    assert read_image(tmp_path / "a.jpg").shape == (3, 24, 40)
+
+
+def test_the_preview_in_a_tiff_is_no_page(tmp_path):
+    pixels = noise(8, 8, 3)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(pixels, photometric="rgb")
+        file.write(pixels[::2, ::2], photometric="rgb", subfiletype=1)
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.tif").pixels, pixels)
+
+
+def header_of_a_png(width, height):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + data
+
+
+def test_more_than_179_megapixels_are_no_error(tmp_path):
+    (tmp_path / "a.png").write_bytes(header_of_a_png(20000, 9000))
+    assert read_size(tmp_path / "a.png") == (9000, 20000)
+
+
+@pytest.mark.parametrize("read", [read_image, read_picture, read_size])
+def test_a_decompression_bomb_is_refused(tmp_path, read):
+    (tmp_path / "a.png").write_bytes(header_of_a_png(100_000, 100_000))
+    with pytest.raises(ValueError, match=r"a\.png' .*100000x100000 pixels exceed the limit of 1,073,741,824: cut it"):
+        read(tmp_path / "a.png")
+
+
+def test_a_palette_with_transparency_is_refused_as_a_tensor(tmp_path):
+    image = Image.fromarray(np.arange(4, dtype=np.uint8).reshape(2, 2)).convert("P")
+    image.save(tmp_path / "a.png", transparency=2)
+    with pytest.raises(ValueError, match="partly transparent"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "bmp"])
+@pytest.mark.parametrize("share", [0.3, 0.8])
+def test_truncated_files_of_every_format_are_refused_in_one_line(tmp_path, suffix, share):
+    Image.fromarray(noise(64, 64, 3)).save(tmp_path / f"a.{suffix}")
+    whole = (tmp_path / f"a.{suffix}").read_bytes()
+    (tmp_path / f"a.{suffix}").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match=rf"a\.{suffix}' cannot be read as an image") as raised:
+        read_image(tmp_path / f"a.{suffix}")
+    assert "\n" not in str(raised.value)
+
+
+def test_colours_of_a_ppm_file_with_sixteen_bits_are_refused_and_grey_is_exact(tmp_path):
+    (tmp_path / "a.ppm").write_bytes(b"P6 1 1 65535\n" + bytes(6))
+    with pytest.raises(ValueError, match="PPM may have more than the 8 bits"):
+        read_image(tmp_path / "a.ppm")
+    (tmp_path / "a.pgm").write_bytes(b"P5 1 1 65535\n\x12\x34")
+    assert read_picture(tmp_path / "a.pgm").pixels.item() == 0x1234
+
+
+# ---- which files there are
+
+
+@pytest.mark.parametrize(
+    "hidden", ["._a.png", "__MACOSX/a.png", ".ipynb_checkpoints/a-checkpoint.png", "x/.thumb/a.png"]
+)
+def test_leftovers_of_other_programs_are_no_images(tmp_path, hidden):
+    for name in ("a.png", hidden):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_images(tmp_path) == [tmp_path / "a.png"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.png").touch()
+    scan = os.scandir
+
+    def refuse(path):  # permissions do not stop the root user
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ValueError, match=r"closed' cannot be read \(Permission denied\): make it readable"):
+        find_images(tmp_path)
+
+
+def test_a_folder_is_visited_once_however_many_links_lead_to_it(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").touch()
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    assert sum(len(files) for _, files in image_folders(tmp_path)) == 1
+
+
+def test_an_empty_name_is_not_the_current_folder():
+    with pytest.raises(ValueError, match="the name of the image file or folder is empty"):
+        find_images("")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("a b.png", "a b.png"), ("a\nb.png", r"a\nb.png"), ("\udcff.png", r"\xff.png"), ("ä'\".png", "ä'\".png")],
+)
+def test_names_are_shown_in_one_line_of_valid_text(name, shown):
+    assert display_name(name) == shown
+    assert display_name(name).encode()
+
+
+# ---- their clean partners
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("degraded", "clean"),
+    [
+        (("x/1.png", "y/1.png"), ("x/1.png", "y/1.png")),
+        (("x/1.jpg", "y/1.png"), ("x/1.png", "y/1.tif")),
+        (("a.jpg", "a.png"), ("a.jpg", "a.png")),
+        (("a.png",), ("a.jpg", "a.png")),
+    ],
+    ids=["folders", "suffixes", "same stem", "a second clean one"],
+)
+def test_partners_have_the_same_relative_path(tmp_path, degraded, clean):
+    files = find_images(touch(tmp_path / "in", *degraded))
+    partners = find_partners(files, tmp_path / "in", touch(tmp_path / "gt", *clean))
+    assert [str(file.relative_to(tmp_path / "gt")) for file in partners] == list(clean[-len(degraded) :])
+
+
+@pytest.mark.parametrize(
+    ("degraded", "clean", "message"),
+    [
+        (
+            ("x/1.png",),
+            ("1.png", "y/1.png"),
+            r"1 of 1 images in '.*in' have no clean one of that path in '.*gt', e\.g\. 'x/1",
+        ),
+        (
+            ("a.bmp",),
+            ("a.jpg", "a.png"),
+            r"unclear which clean image belongs to 'a\.bmp': 'a\.bmp', 'a\.jpg', 'a\.png'",
+        ),
+        (("a.jpg", "a.png"), ("a.png",), r"unclear which clean image belongs to 'a\.jpg'"),
+    ],
+    ids=["other folder", "two clean ones", "two degraded ones"],
+)
+def test_partners_that_are_missing_or_unclear_are_refused(tmp_path, degraded, clean, message):
+    files = find_images(touch(tmp_path / "in", *degraded))
+    with pytest.raises(ValueError, match=message):
+        find_partners(files, tmp_path / "in", touch(tmp_path / "gt", *clean))
+
+
+# ---- as inputs of a ranking
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for place in ("in", "gt"):
+        for name in ("x/1.png", "y/1.png", "y/2.png"):
+            file = tmp_path / place / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            value = len(place + name) + int(name[2]) + 10 * (place == "gt")
+            Image.new("RGB", (12, 8), (value, value, value)).save(file)
+    return tmp_path
+
+
+def test_an_image_folder_is_a_sequence_of_named_images_with_their_clean_ones(folder):
+    images = ImageFolder(folder / "in", clean=folder / "gt")
+    assert [item["name"] for item in images] == [
+        str(folder / "in" / name) for name in ("x/1.png", "y/1.png", "y/2.png")
+    ]
+    assert torch.equal(images[1]["clean"], read_image(folder / "gt" / "y" / "1.png"))
+    assert torch.equal(images[-1]["image"], read_image(folder / "in" / "y" / "2.png"))
+
+
+def test_a_slice_of_an_image_folder_keeps_crop_and_clean_images(folder):
+    images = ImageFolder(folder / "in", crop=4, clean=folder / "gt")[1:]
+    assert (len(images), images[0]["image"].shape, len(images.clean)) == (2, (3, 4, 4), 2)
+    assert [file.name for file in images.select([1, 0]).files] == ["2.png", "1.png"]
+
+
+def test_an_image_folder_takes_a_file_or_a_list_of_files(folder):
+    files = [folder / "in" / "y" / "2.png", str(folder / "in" / "x" / "1.png")]
+    assert [len(ImageFolder(source)) for source in (files, files[0], files[1])] == [2, 1, 1]
+    assert "clean" not in ImageFolder(files)[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"source": []}, "the list of image files is empty"),
+        ({"source": ["a.png"], "crop": 0}, "`crop` must be at least 1 pixel, got 0"),
+        ({"source": ["a.png"], "clean": ["b.png", "c.png"]}, "`clean` has 2 files for 1 images"),
+    ],
+    ids=["none", "crop", "clean"],
+)
+def test_image_folders_that_make_no_sense_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ImageFolder(**arguments)

@@ -51,7 +51,7 @@ def test_whole_sets_have_no_problem(data):
 @pytest.mark.parametrize(
     ("damage", "detail"),
     [
-        (lambda content: b"", "is empty"),
+        (lambda content: b"", "cannot be read as an image: it is empty"),
         (lambda content: content[: len(content) // 2], "cannot be read as an image: .*truncated"),
         (lambda content: b"<html>404</html>", "cannot be read as an image: cannot identify image file"),
         (lambda content: content[:200] + bytes(50) + content[250:], "cannot be read as an image"),
@@ -162,7 +162,7 @@ def test_every_problem_is_listed_worst_kind_first(data):
         "pairs of two sizes: 1",
         "images in both train and test: 1",
     ]
-    assert f"  {data / 'LOL/eval15/low/2.png'}: is empty." in text
+    assert f"  {data / 'LOL/eval15/low/2.png'}: cannot be read as an image: it is empty." in text
     assert "No problem" not in text
 
 
@@ -219,7 +219,7 @@ def test_the_findings_are_written_on_request(data):
     with (out / "problems.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["kind"], row["image_set"], row["split"], Path(row["file"]).name, row["detail"]) for row in rows] == [
-        ("unreadable", "Set12", "test", "01.png", "is empty."),
+        ("unreadable", "Set12", "test", "01.png", "cannot be read as an image: it is empty."),
         ("unmatched", "LOL", "test", "3.png", "no counterpart"),
     ]
     report = json.loads((out / "report.json").read_text())

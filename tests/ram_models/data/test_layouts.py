@@ -267,10 +267,52 @@ def test_files_without_a_counterpart_are_left_out_with_a_warning(tmp_path):
     assert {file.relative_to(lol.directory).as_posix() for file in lol.unmatched} == {"low/2.png", "high/3.png"}
 
 
-def test_of_two_clean_files_for_one_name_the_second_is_unmatched(tmp_path):
-    sets, _ = recognise(tree(tmp_path, "eval15/low/1.png", "eval15/high/1.jpg", "eval15/high/1.png"))
-    assert sets[0].pairs[0].clean.name == "1.jpg"
-    assert [file.name for file in sets[0].unmatched] == ["1.png"]
+@pytest.mark.parametrize(("degraded", "clean", "other"), [("1.png", "1.png", "1.jpg"), ("1.bmp", "1.jpg", "1.png")])
+def test_of_two_clean_files_for_one_name_that_with_the_same_suffix_is_taken(tmp_path, degraded, clean, other):
+    sets, _ = recognise(tree(tmp_path, f"eval15/low/{degraded}", "eval15/high/1.jpg", "eval15/high/1.png"))
+    assert sets[0].pairs[0].clean.name == clean
+    assert [file.name for file in sets[0].unmatched] == [other]
+
+
+def test_images_that_differ_in_the_suffix_alone_keep_names_of_their_own(tmp_path):
+    tree(tmp_path, *(f"eval15/{side}/{name}" for side in ("low", "high") for name in ("1.png", "1.jpg", "2.png")))
+    (lol,) = read_sets(tmp_path)
+    assert [(pair.name, pair.degraded.name, pair.clean.name) for pair in lol.pairs] == [
+        ("2", "2.png", "2.png"),
+        ("low/1.jpg", "1.jpg", "1.jpg"),
+        ("low/1.png", "1.png", "1.png"),
+    ]
+    (clean,) = read_sets(tmp_path / "eval15" / "high", "clean")
+    assert [pair.name for pair in clean.pairs] == ["1.jpg", "1.png", "2"]
+
+
+def test_paired_folders_keep_images_apart_that_differ_in_the_suffix_alone(tmp_path):
+    tree(tmp_path, *(f"{side}/{name}" for side in ("bad", "good") for name in ("a.jpg", "a.png", "b.png")))
+    pairs = paired_folder(tmp_path / "bad", tmp_path / "good", "rain")
+    assert [(pair.name, pair.clean.name) for pair in pairs.pairs] == [
+        ("a.jpg", "a.jpg"),
+        ("a.png", "a.png"),
+        ("b", "b.png"),
+    ]
+    assert pairs.unmatched == ()
+
+
+def test_an_unclear_counterpart_is_refused(tmp_path):
+    tree(tmp_path, "bad/a.bmp", "good/a.jpg", "good/a.png")
+    with pytest.raises(ValueError, match=r"unclear which clean image belongs to 'a\.bmp': 'a\.jpg', 'a\.png'; rename"):
+        paired_folder(tmp_path / "bad", tmp_path / "good", "rain")
+
+
+def test_an_underscore_of_a_folder_is_no_end_of_a_name(tmp_path):
+    tree(tmp_path, "bad/my_set/1.png", "bad/my_set/2_x.png", "good/my.png", "good/my_set/2.png")
+    pairs = paired_folder(tmp_path / "bad", tmp_path / "good", "rain")
+    assert [(pair.name, pair.clean.name) for pair in pairs.pairs] == [("my_set/2_x", "2.png")]
+
+
+@pytest.mark.parametrize("hidden", [".ipynb_checkpoints/02.png", "__MACOSX/._01.png", "._01.png"])
+def test_leftovers_of_other_programs_are_no_clean_images(tmp_path, hidden):
+    tree(tmp_path, "01.png", hidden)
+    assert [pair.name for pair in clean_folder(tmp_path).pairs] == ["01"]
 
 
 def test_a_named_set_without_one_of_its_sides_is_recognised_but_not_read(tmp_path):

@@ -1,5 +1,6 @@
 """Depth, alpha, grey and metadata survive reading and writing; what cannot be kept is refused."""
 
+from contextlib import nullcontext
 from itertools import product
 
 import numpy as np
@@ -7,7 +8,7 @@ import png
 import pytest
 import tifffile
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from ram_models.data.pictures import Picture, read_picture, write_picture
 
@@ -24,11 +25,9 @@ def save_deep_png(path, pixels):
         writer.write(file, pixels.reshape(height, -1))
 
 
-KINDS = list(product([1, 2, 3, 4], [np.uint8, np.uint16], [".png", ".tif"]))
-KINDS.remove((2, np.uint16, ".tif"))  # which Pillow cannot identify
-
-
-@pytest.mark.parametrize(("channels", "dtype", "suffix"), KINDS)
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_what_is_written_is_read_back(tmp_path, channels, dtype, suffix):
     picture = Picture(noise(channels, dtype))
     write_picture(picture, tmp_path / f"a{suffix}")
@@ -84,7 +83,8 @@ def test_colours_of_another_size_are_refused():
 )
 def test_every_mode_has_its_channels(tmp_path, mode, channels):
     Image.fromarray(noise(3)).convert("RGBA").convert(mode).save(tmp_path / "a.tif")
-    assert read_picture(tmp_path / "a.tif").pixels.shape == (9, 13, channels)
+    with pytest.warns(UserWarning, match="without its colour profile") if mode == "CMYK" else nullcontext():
+        assert read_picture(tmp_path / "a.tif").pixels.shape == (9, 13, channels)
 
 
 def test_a_transparent_palette_entry_becomes_alpha(tmp_path):
@@ -164,15 +164,47 @@ def test_empty_files_and_text_are_refused(tmp_path):
         read_picture(tmp_path / "b.png")
 
 
-def test_several_frames_are_refused(tmp_path):
-    frames = [Image.fromarray(noise(3) // (i + 1)) for i in range(3)]
-    frames[0].save(tmp_path / "a.tif", save_all=True, append_images=frames[1:])
-    with pytest.raises(ValueError, match="holds 3 frames: save each as a file of its own"):
-        read_picture(tmp_path / "a.tif")
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
 def test_pixels_of_unknown_range_are_refused(tmp_path, dtype):
     Image.fromarray(np.zeros((4, 4), dtype)).save(tmp_path / "a.tif")
     with pytest.raises(ValueError, match="pixels of unknown range: save it with 8 or 16 bits"):
         read_picture(tmp_path / "a.tif")
+
+
+def shown(path):
+    """Pixels as a viewer shows them, by Pillow alone."""
+    with Image.open(path) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+@pytest.mark.parametrize("target", ["png", "tif", "webp", "bmp", "jpg"])
+@pytest.mark.parametrize("source", ["png", "tif", "webp", "jpg"])
+@pytest.mark.parametrize("orientation", [2, 3, 6, 7, 8])
+def test_a_viewer_shows_the_same_picture_before_and_after(tmp_path, source, target, orientation):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = orientation, "a camera"
+    smooth = np.linspace(0, 255, 24 * 40).reshape(24, 40).astype(np.uint8)
+    Image.fromarray(smooth).convert("RGB").save(tmp_path / f"a.{source}", exif=exif)
+    write_picture(read_picture(tmp_path / f"a.{source}"), tmp_path / f"b.{target}")
+    before, after = shown(tmp_path / f"a.{source}").astype(int), shown(tmp_path / f"b.{target}").astype(int)
+    assert before.shape == after.shape
+    assert np.abs(before - after).max() <= (3 if target == "jpg" else 0)  # JPEG at quality 95 rounds
+    if "tif" not in (source, target) and target != "bmp":
+        with Image.open(tmp_path / f"b.{target}") as image:
+            assert image.getexif()[0x010F] == "a camera"
+
+
+@pytest.mark.parametrize("target", ["png", "tif"])
+def test_a_turned_sixteen_bit_tiff_is_written_upright(tmp_path, target):
+    pixels = noise(3, np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extratags=[(0x0112, 3, 1, 6, True)])
+    write_picture(read_picture(tmp_path / "a.tif"), tmp_path / f"b.{target}")
+    np.testing.assert_array_equal(read_picture(tmp_path / f"b.{target}").pixels, np.rot90(pixels, -1), strict=True)
+
+
+def test_the_resolutions_of_a_picture_on_its_side_change_places(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    for name in ("a.jpg", "a.tif"):
+        Image.fromarray(noise(3)).save(tmp_path / name, exif=exif, dpi=(300, 150))
+        assert [round(float(value)) for value in read_picture(tmp_path / name).info["dpi"]] == [150, 300]

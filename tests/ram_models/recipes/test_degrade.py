@@ -126,7 +126,7 @@ def test_bad_files_are_reported_and_the_others_done(folder, tmp_path, capsys):
         main(Config(folder, tmp_path / "out", "pepper"))
     reported = capsys.readouterr().err
     assert "broken.png' cannot be read as an image" in reported
-    assert "empty.png' is empty" in reported
+    assert "empty.png' cannot be read as an image: it is empty" in reported
     assert [row["image"] for row in rows_of(tmp_path / "out")] == ["a.jpg", "sub/b.png"]
     assert set(bytes_below(tmp_path / "out")) == {"pepper/a.png", "pepper/sub/b.png", "sheet.png"}
 

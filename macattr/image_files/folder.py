@@ -1,0 +1,95 @@
+"""Image files as inputs of a ranking."""
+
+__all__ = ["ImageFolder"]
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import overload
+
+from torch import Tensor
+
+from macattr.image_files.search import display_name, find_images, find_partners
+from macattr.image_files.tensors import center_crop, read_image
+
+
+class ImageFolder:
+    """Images of a folder or a list of files, each read when it is reached.
+
+    Args:
+        source: Folder, searched recursively; image file; or list of image files.
+        crop: Largest side in pixels, cut from the middle; None for whole images.
+        clean: Folder of the clean images, under the same relative paths; or list of as many files. None if unknown.
+
+    Raises:
+        ValueError: If there is no image, or not one clean image for each.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> Image.new("RGB", (8, 4)).save(folder / "a.png")
+        >>> ImageFolder(folder)[0]["image"].shape
+        torch.Size([3, 4, 8])
+    """
+
+    def __init__(
+        self,
+        source: Path | str | Sequence[Path | str],
+        crop: int | None = None,
+        clean: Path | str | Sequence[Path | str] | None = None,
+    ) -> None:
+        self.files = _files(source)
+        if not self.files:
+            raise ValueError("the list of image files is empty.")
+        if crop is not None and crop < 1:
+            raise ValueError(f"`crop` must be at least 1 pixel, got {crop}.")
+        self.crop = crop
+        self.clean = None if clean is None else self._partners(source, clean)
+
+    def _partners(
+        self, source: Path | str | Sequence[Path | str], clean: Path | str | Sequence[Path | str]
+    ) -> list[Path]:
+        """The clean image of every file."""
+        if isinstance(clean, Path | str) and isinstance(source, Path | str):
+            return find_partners(self.files, source, clean)
+        partners = _files(clean)
+        if len(partners) != len(self.files):
+            raise ValueError(f"`clean` has {len(partners)} files for {len(self.files)} images: give one for each.")
+        return partners
+
+    def select(self, indices: Iterable[int]) -> "ImageFolder":
+        """The images of these numbers, in this order; nothing is read."""
+        numbers = list(indices)
+        clean = None if self.clean is None else [self.clean[number] for number in numbers]
+        return ImageFolder([self.files[number] for number in numbers], self.crop, clean)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.files)
+
+    def __iter__(self) -> Iterator[Mapping[str, object]]:
+        """The images one after the other."""
+        return (self[number] for number in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Mapping[str, object]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "ImageFolder": ...
+
+    def __getitem__(self, index: int | slice) -> "Mapping[str, object] | ImageFolder":
+        """An image with its name, and its clean image if known; or some of the images, which are not read."""
+        if isinstance(index, slice):
+            return self.select(range(*index.indices(len(self))))
+        item: dict[str, object] = {"image": self._read(self.files[index]), "name": display_name(self.files[index])}
+        return item if self.clean is None else item | {"clean": self._read(self.clean[index])}
+
+    def _read(self, file: Path) -> Tensor:
+        """An image, cropped."""
+        image = read_image(file)
+        return image if self.crop is None else center_crop(image, self.crop)
+
+
+def _files(source: Path | str | Sequence[Path | str]) -> list[Path]:
+    """Image files of a folder, or those of a list."""
+    return find_images(source) if isinstance(source, Path | str) else [Path(file) for file in source]
