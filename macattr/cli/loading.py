@@ -1,7 +1,6 @@
-"""From what was typed to networks, images, weights and rankings."""
+"""Networks, images, weights and rankings from the arguments of a command line."""
 
 __all__ = [
-    "ImageFiles",
     "load_images",
     "load_network",
     "load_object",
@@ -11,85 +10,169 @@ __all__ = [
     "shuffled",
 ]
 
+import difflib
 import importlib
+import importlib.util
+import inspect
 import random
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import traceback
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from macattr.image_files import center_crop, find_images, read_image
+from macattr.image_files import ImageFolder
 from macattr.methods.samples import Item
 from macattr.ranking.importance import LayerImportance
 
-
-class ImageFiles:
-    """Image files, each read when it is reached.
-
-    Args:
-        files: Where they are.
-        crop: Largest side in pixels, cut from the middle; None for whole images.
-        clean: The clean image of every file; None if unknown.
-    """
-
-    def __init__(self, files: Sequence[Path], crop: int | None, clean: Sequence[Path] | None = None) -> None:
-        self.files, self.crop, self.clean = files, crop, clean
-
-    def __len__(self) -> int:
-        """Number of files."""
-        return len(self.files)
-
-    def __iter__(self) -> Iterator[Mapping[str, object]]:
-        """Images with their names, and their clean images if known."""
-        for number, file in enumerate(self.files):
-            item = {"image": self._read(file), "name": str(file)}
-            yield item if self.clean is None else item | {"clean": self._read(self.clean[number])}
-
-    def _read(self, file: Path) -> Tensor:
-        """An image, cropped."""
-        image = read_image(file)
-        return center_crop(image, self.crop) if self.crop else image
+WEIGHT_FILES = "save `model.state_dict()` by torch.save, or as safetensors."
+"""The remedy for a file of weights that cannot be used."""
 
 
 def load_object(source: str) -> object:
-    """What an import string MODULE:NAME or FILE.py:NAME stands for.
+    """The object that an import string MODULE:NAME or FILE.py:NAME stands for.
+
+    A file is loaded as that file, whatever its name; the other modules of its folder can be imported from it.
 
     Raises:
-        ValueError: If it is none, or there is no such file or name.
+        ValueError: If it is not an import string, there is no such file, module or name, or the module cannot be
+            executed.
     """
     module_name, colon, name = source.rpartition(":")
-    if not colon:
-        raise ValueError(f"{source!r} is no import string: write MODULE:NAME, as in ram_models:ram_swinir_tiny.")
-    if module_name.endswith(".py"):
-        file = Path(module_name)
-        if not file.is_file():
-            raise ValueError(f"there is no file {module_name!r}.")
-        sys.path.insert(0, str(file.parent))
-        module_name = file.stem
-    elif "" not in sys.path:
-        sys.path.insert(0, "")
-    module = importlib.import_module(module_name)
+    if not colon or not module_name or not name:
+        raise ValueError(
+            f"{source!r} is not an import string: write MODULE:NAME, as in ram_models:ram_swinir_tiny, or FILE.py:NAME."
+        )
+    with _located_errors(module_name):
+        module = _load_file(Path(module_name)) if module_name.endswith(".py") else _load_module(module_name)
     if not hasattr(module, name):
-        public = ", ".join(n for n in getattr(module, "__all__", vars(module)) if not n.startswith("_"))
-        raise ValueError(f"module {module_name!r} has no {name!r}; it has {public}.")
+        public = [n for n in getattr(module, "__all__", vars(module)) if not n.startswith("_")]
+        near = difflib.get_close_matches(name, public, 1)
+        hint = f"did you mean {near[0]!r}? It has" if near else "it has"
+        raise ValueError(f"module {module_name!r} has no {name!r}; {hint} {', '.join(public) or 'no public names'}.")
     return getattr(module, name)
+
+
+def _load_module(name: str) -> ModuleType:
+    """A module by name, of the current folder too."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            raise ValueError(
+                f"there is no module {name!r} in the current folder or the environment: for a file write FILE.py:NAME."
+            ) from error
+        raise
+
+
+def _load_file(file: Path) -> ModuleType:
+    """The module in a file, executed once."""
+    if not file.is_file():
+        raise ValueError(f"there is no file {str(file)!r}.")
+    path = file.resolve()
+    name = _module_name(path)
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{str(file)!r} cannot be loaded as Python.")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    finally:
+        # Behind everything else, its neighbours still can be imported later and hide no module of another library.
+        with suppress(ValueError):
+            sys.path.remove(str(path.parent))
+        if str(path.parent) not in sys.path:
+            sys.path.append(str(path.parent))
+    return module
+
+
+def _module_name(path: Path) -> str:
+    """Name of a file's module: its stem, or one of its own if another module has that."""
+    try:
+        module = sys.modules.get(path.stem)
+        spec = importlib.util.find_spec(path.stem) if module is None and path.stem.isidentifier() else None
+    except (ImportError, ValueError):
+        module, spec = None, None
+    origin: str | None = getattr(module, "__file__", None) or (spec.origin if spec is not None else None)
+    is_free = path.stem.isidentifier() and module is None and spec is None
+    if is_free or (origin is not None and Path(origin).resolve() == path):
+        return path.stem
+    return f"{re.sub(r'[^0-9a-zA-Z]', '_', path.stem)}_{zlib.crc32(str(path).encode(errors='surrogateescape')):08x}"
+
+
+@contextmanager
+def _located_errors(source: str) -> Iterator[None]:
+    """Errors in the user's code, with their type, file and line, as a ValueError."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
+        if isinstance(error, SyntaxError):
+            place = f"{error.filename}, line {error.lineno}"
+        elif frames:
+            place = f"{frames[-1].filename}, line {frames[-1].lineno}"
+        else:
+            raise
+        reason = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
+        raise ValueError(f"{source!r} failed in {place}: {type(error).__name__}: {reason}") from error
+
+
+def _is_foreign(file: str) -> bool:
+    """Whether code belongs to the user: it is not part of this package, of Python or of an installed library."""
+    if file.startswith("<"):
+        return False
+    path = Path(file).resolve()
+    libraries = (Path(importlib.__file__).parents[1], Path(__file__).parents[1], Path(torch.__file__).parents[1])
+    return not any(path.is_relative_to(library.resolve()) for library in libraries)
+
+
+def _call(source: str, factory: Callable[..., object]) -> object:
+    """What a function returns that must do without arguments."""
+    try:
+        parameters = list(inspect.signature(factory).parameters.values())
+    except (TypeError, ValueError):  # of a builtin
+        parameters = []
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    if needed := [p.name for p in parameters if p.default is p.empty and p.kind not in optional]:
+        raise ValueError(
+            f"{source!r} is called without arguments, but needs {', '.join(needed)}: give defaults, or name a function "
+            "that passes them."
+        )
+    with _located_errors(source):
+        return factory()
 
 
 def load_network(source: str, device: str = "cpu") -> nn.Module:
     """The network that an import string stands for, or that its function returns, in eval mode.
 
     Raises:
-        ValueError: If it is no network, or the device is not there.
+        ValueError: If it is not a network, cannot be built, or the device is missing.
     """
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ValueError(f"`device` {device!r} is not a device: write cpu, cuda or cuda:0.") from error
+    if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"`device` is {device!r}, but torch finds no CUDA device here.")
     network = load_object(source)
     if callable(network) and not isinstance(network, nn.Module):
-        network = network()
+        network = _call(source, network)
     if not isinstance(network, nn.Module):
         raise ValueError(f"`model` {source!r} gives a {type(network).__name__}: it must be a torch.nn.Module.")
     return network.to(device).eval()
@@ -97,18 +180,27 @@ def load_network(source: str, device: str = "cpu") -> nn.Module:
 
 def load_images(
     source: str, model: str, crop: int | None, limit: int | None, clean: str | None = None
-) -> ImageFiles | list[Item]:
-    """Images of a folder or file, or what a named function returns.
+) -> ImageFolder | list[Item]:
+    """Images of a folder or file, or those that a named function returns.
+
+    Args:
+        source: Folder, image file, import string, or the name of an object in the module of ``model``.
+        model: Import string of the network.
+        crop: Largest side in pixels, for files.
+        limit: Number of images, the first ones; None for all.
+        clean: Folder of the clean images, for files.
 
     Raises:
         ValueError: If there is none, or the clean images do not correspond.
     """
+    for name, place in {"images": source, "clean": clean}.items():
+        if place == "":
+            raise ValueError(f"`{name}` is empty: name a folder or file, '.' for the current folder.")
     for name, value in {"crop": crop, "limit": limit}.items():
         if value is not None and value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
     if Path(source).exists() or ("/" in source and ":" not in source):
-        files = find_images(source)[:limit]
-        return ImageFiles(files, crop, None if clean is None else _partners(files, Path(source), Path(clean)))
+        return ImageFolder(source, crop, clean)[:limit]
     if ":" not in source:
         module = model.rpartition(":")[0]
         try:
@@ -119,34 +211,20 @@ def load_images(
         if given is not None:
             raise ValueError(f"`{name}` = {given} has no effect on {source!r}: it applies to image files.")
     factory = load_object(source)
-    images = factory() if callable(factory) else factory
+    images = _call(source, factory) if callable(factory) else factory
     if not isinstance(images, Sequence) or not images:
         raise ValueError(f"{source!r} must give a non-empty list of images, got {type(images).__name__}.")
     return list(images)[:limit]
 
 
-def shuffled(inputs: ImageFiles | list[Item], seed: int) -> ImageFiles | list[Item]:
-    """The same images in a random order: the first of a sorted folder are no sample of it."""
+def shuffled(inputs: ImageFolder | list[Item], seed: int) -> ImageFolder | list[Item]:
+    """The same images in a random order: the first of a sorted folder are not a sample of it."""
     order = random.Random(seed).sample(range(len(inputs)), len(inputs))
-    if isinstance(inputs, ImageFiles):
-        clean = None if inputs.clean is None else [inputs.clean[i] for i in order]
-        return ImageFiles([inputs.files[i] for i in order], inputs.crop, clean)
-    return [inputs[i] for i in order]
-
-
-def _partners(files: Sequence[Path], degraded: Path, clean: Path) -> list[Path]:
-    """The clean image of every degraded one: same name up to the suffix, below the other folder."""
-    by_name = {file.stem: file for file in find_images(clean)}
-    if missing := [file for file in files if file.stem not in by_name]:
-        raise ValueError(
-            f"{len(missing)} of {len(files)} images in {str(degraded)!r} have no clean one of that name in "
-            f"{str(clean)!r}, e.g. {missing[0].name}."
-        )
-    return [by_name[file.stem] for file in files]
+    return inputs.select(order) if isinstance(inputs, ImageFolder) else [inputs[number] for number in order]
 
 
 def load_weights(file: Path) -> Mapping[str, Tensor]:
-    """Parameters by name from a safetensors file or a bare state dict.
+    """Parameters by name from a safetensors file or a bare state dict; code in the file is not executed.
 
     Raises:
         ValueError: If the file is missing or neither.
@@ -157,10 +235,12 @@ def load_weights(file: Path) -> Mapping[str, Tensor]:
         if file.suffix == ".safetensors":
             return load_file(file)
         state: object = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{str(file)!r} cannot be read as weights: {error}") from error
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{str(file)!r} cannot be read as weights: {' '.join(str(error).split())}.") from error
+    except Exception as error:  # whatever damage or code the unpickler meets; its own advice is to run the code
+        raise ValueError(f"{str(file)!r} cannot be read as weights: {WEIGHT_FILES}") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{str(file)!r} holds no bare state dict: save one, or safetensors.")
+        raise ValueError(f"{str(file)!r} does not hold tensors by name: {WEIGHT_FILES}")
     return state
 
 

@@ -17,9 +17,10 @@ import torch
 import torch.distributed as dist
 
 from macattr.cli.compare import write_comparison
-from macattr.cli.loading import ImageFiles, load_images, load_network, load_weights, shuffled
+from macattr.cli.loading import load_images, load_network, load_weights, shuffled
 from macattr.cli.options import with_options
 from macattr.cli.results import Results
+from macattr.image_files import ImageFolder, display_name
 from macattr.layers import resolve_layers
 from macattr.methods.catalogue import find_methods
 from macattr.methods.kinds import Method
@@ -143,7 +144,7 @@ def rank(
 
 
 def _rank(
-    results: Results, task: Task, inputs: ImageFiles | list[Item], layers: Sequence[str] | None
+    results: Results, task: Task, inputs: ImageFolder | list[Item], layers: Sequence[str] | None
 ) -> dict[str, LayerImportance]:
     """The rankings; what is finished is written if the run stops early."""
     options = replace(task.options, parts=results.folder / "parts", show_progress=True)
@@ -188,9 +189,9 @@ def _join(device: str) -> tuple[bool, str]:
     return True, device
 
 
-def _describe_inputs(inputs: ImageFiles | list[Item], crop: int | None, clean: str | None) -> dict[str, object]:
+def _describe_inputs(inputs: ImageFolder | list[Item], crop: int | None, clean: str | None) -> dict[str, object]:
     """The images of a run, for the settings of its results."""
-    names = [str(file) for file in inputs.files] if isinstance(inputs, ImageFiles) else len(inputs)
+    names = [display_name(file) for file in inputs.files] if isinstance(inputs, ImageFolder) else len(inputs)
     return {"images": names, "crop": crop, "clean": clean}
 
 
@@ -209,7 +210,7 @@ def _announce(model: str, task: Task, images: int, methods: Sequence[Method], ev
             print(f"sharing passes saves {saved} of them ({saved / (evaluations + saved):.0%})")
 
 
-def _estimate(task: Task, inputs: ImageFiles | list[Item], methods: Sequence[Method], evaluations: int) -> None:
+def _estimate(task: Task, inputs: ImageFolder | list[Item], methods: Sequence[Method], evaluations: int) -> None:
     """Time and memory, from a short run on the first image."""
     short = replace(task.options, orders=1, until=None, tolerance=None)
     for steps in (2, 8):

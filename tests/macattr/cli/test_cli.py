@@ -113,10 +113,10 @@ def test_bad_options_end_with_one_line(model, folder, capsys, tmp_path, options,
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("network", "'network' is no import string: write MODULE:NAME"),
+        ("network", "'network' is not an import string: write MODULE:NAME"),
         ("nowhere.py:network", "there is no file 'nowhere.py'"),
         ("macattr:nothing", "module 'macattr' has no 'nothing'"),
-        ("no_such_module:network", "No module named 'no_such_module'"),
+        ("no_such_module:network", "there is no module 'no_such_module'"),
         ("torch:pi", "gives a float: it must be a torch.nn.Module"),
     ],
     ids=["no colon", "no file", "no name", "no module", "no network"],
