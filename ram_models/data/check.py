@@ -1,6 +1,6 @@
-"""Is a folder of data sets whole: files that can be read, two sides to every pair, no test image in training?"""
+"""Check of a folder of data sets: every file can be read, every pair is whole, no test image is in training."""
 
-__all__ = ["Problem", "Report", "SetReport", "check_data", "summary"]
+__all__ = ["CheckReport", "Problem", "SetReport", "check_data", "summary"]
 
 import hashlib
 from collections import Counter
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from macattr.image_files import read_pixels
+from macattr.image_files import display_name, read_pixels
 from ram_models.data.layouts import LAYOUTS
 from ram_models.data.recognition import recognise
 from ram_models.data.sets import ImageSet, Pair
@@ -27,14 +27,14 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
+    """A fault of a file.
 
     Args:
         kind: Key of ``KINDS``: "unreadable", "unmatched", "size mismatch" or "duplicate".
         image_set: Name of the set.
         split: Its split.
-        file: The file in question.
-        detail: What is wrong with it.
+        file: The file.
+        detail: The fault in words.
     """
 
     kind: str
@@ -46,13 +46,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class SetReport:
-    """What one set holds.
+    """Contents of a set.
 
     Args:
         name: Name of the set.
         task: Degradation of its pairs; None for clean images.
         split: "train", "val", "test" or "all".
-        directory: Where it lies.
+        directory: Its folder.
         items: Number of pairs, or of clean images.
         complete: Number of items in the whole published set, if known.
         files: Number of files in it.
@@ -72,13 +72,13 @@ class SetReport:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a folder of data sets holds and what is wrong with it.
+class CheckReport:
+    """Contents and faults of a folder of data sets.
 
     Args:
         directory: The folder.
         sets: One entry a set.
-        problems: What is wrong, worst kind first.
+        problems: Faults, the worst kind first.
         others: Images that belong to no set.
     """
 
@@ -89,8 +89,8 @@ class Report:
 
 
 @dataclass(frozen=True)
-class _Inspected:
-    """What reading one file told: width and height without the border, hashes of bytes and pixels, or the error."""
+class _Inspection:
+    """Result of reading a file: width and height without the border, hashes of bytes and pixels, or the error."""
 
     size: tuple[int, int] | None = None
     bytes_hash: str = ""
@@ -98,17 +98,17 @@ class _Inspected:
     error: str = ""
 
 
-def _inspect(file: Path, border: int) -> _Inspected:
+def _inspect(file: Path, border: int) -> _Inspection:
     """Read a file from beginning to end, as training would."""
     try:
         content = hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
         pixels = read_pixels(file)
     except (ValueError, OSError) as error:
-        return _Inspected(error=str(error).replace(f"{str(file)!r} ", ""))
+        return _Inspection(error=str(error).replace(f"{str(file)!r} ", ""))
     height, width = (side - 2 * border for side in pixels.shape[1:])
     kept = pixels[:, border : border + height, border : border + width].contiguous().numpy()
     digest = hashlib.blake2b(kept.tobytes(), digest_size=16).hexdigest()
-    return _Inspected((width, height), content, f"{width}x{height} {digest}")
+    return _Inspection((width, height), content, f"{width}x{height} {digest}")
 
 
 def _files(image_set: ImageSet) -> dict[Path, int]:
@@ -119,7 +119,7 @@ def _files(image_set: ImageSet) -> dict[Path, int]:
     return files
 
 
-def _inspect_all(sets: Iterable[ImageSet], workers: int) -> dict[Path, _Inspected]:
+def _inspect_all(sets: Iterable[ImageSet], workers: int) -> dict[Path, _Inspection]:
     """Every file of some sets, read by ``workers`` threads behind a progress bar."""
     files = {file: border for image_set in sets for file, border in _files(image_set).items()}
     pool = ThreadPoolExecutor(workers)
@@ -130,8 +130,8 @@ def _inspect_all(sets: Iterable[ImageSet], workers: int) -> dict[Path, _Inspecte
         pool.shutdown(cancel_futures=True)  # an interruption must not wait for what has not begun
 
 
-def _set_problems(image_set: ImageSet, inspected: dict[Path, _Inspected]) -> Iterator[Problem]:
-    """What is wrong inside one set."""
+def _set_problems(image_set: ImageSet, inspected: dict[Path, _Inspection]) -> Iterator[Problem]:
+    """Faults inside a set."""
     name, split = image_set.name, image_set.split
     for file in _files(image_set):
         if inspected[file].error:
@@ -143,8 +143,8 @@ def _set_problems(image_set: ImageSet, inspected: dict[Path, _Inspected]) -> Ite
             yield Problem("size mismatch", name, split, pair.degraded or pair.clean, detail)
 
 
-def _mismatch(pair: Pair, inspected: dict[Path, _Inspected]) -> str:
-    """How the two sides of a pair differ in size; empty if they do not."""
+def _mismatch(pair: Pair, inspected: dict[Path, _Inspection]) -> str:
+    """Difference in size of the two sides of a pair; empty if there is none."""
     clean, degraded = inspected[pair.clean].size, pair.degraded and inspected[pair.degraded].size
     if not clean or not degraded or clean == degraded:
         return ""
@@ -152,7 +152,7 @@ def _mismatch(pair: Pair, inspected: dict[Path, _Inspected]) -> str:
     return "{}x{} pixels, ".format(*degraded) + f"but {str(pair.clean)!r} has " + "{}x{}".format(*clean) + border
 
 
-def _duplicates(sets: Iterable[ImageSet], inspected: dict[Path, _Inspected]) -> Iterator[Problem]:
+def _duplicates(sets: Iterable[ImageSet], inspected: dict[Path, _Inspection]) -> Iterator[Problem]:
     """Images of validation or test sets that have the pixels of a training image."""
     places = [(image_set, file) for image_set in sets for file in _files(image_set) if inspected[file].size]
     trained = {inspected[file].pixels_hash: file for image_set, file in places if image_set.split == "train"}
@@ -164,26 +164,26 @@ def _duplicates(sets: Iterable[ImageSet], inspected: dict[Path, _Inspected]) -> 
             yield Problem("duplicate", image_set.name, image_set.split, file, f"{kind} {str(twin)!r}")
 
 
-def _set_report(image_set: ImageSet, inspected: dict[Path, _Inspected]) -> SetReport:
-    """What one set holds."""
+def _set_report(image_set: ImageSet, inspected: dict[Path, _Inspection]) -> SetReport:
+    """Contents of a set."""
     files = _files(image_set)
     clean = {pair.clean for pair in image_set.pairs}
     sizes = Counter("{}x{}".format(*size) for file in clean if (size := inspected[file].size))
     return SetReport(
-        image_set.name,
-        image_set.task,
-        image_set.split,
-        image_set.directory,
-        len(image_set.pairs),
-        LAYOUTS[image_set.name].complete.get(image_set.split) if image_set.name in LAYOUTS else None,
-        len(files),
-        sum(file.stat().st_size for file in files if file.exists()) / 1e6,
-        dict(sizes.most_common()),
+        name=image_set.name,
+        task=image_set.task,
+        split=image_set.split,
+        directory=image_set.directory,
+        items=len(image_set.pairs),
+        complete=LAYOUTS[image_set.name].complete.get(image_set.split) if image_set.name in LAYOUTS else None,
+        files=len(files),
+        megabytes=sum(file.stat().st_size for file in files if file.exists()) / 1e6,
+        sizes=dict(sizes.most_common()),
     )
 
 
-def check_data(directory: Path | str, layout: str | None = None, workers: int = 4) -> Report:
-    """Read every image of the data sets below a folder and say what is wrong.
+def check_data(directory: Path | str, layout: str | None = None, workers: int = 4) -> CheckReport:
+    """Read every image of the data sets below a folder and report the faults.
 
     Duplicates are found by a hash of the decoded pixels (borders cut), between training sets on one side, validation
     and test sets on the other. A crop or a compressed copy of a training image has other pixels and is not found.
@@ -203,20 +203,24 @@ def check_data(directory: Path | str, layout: str | None = None, workers: int = 
     problems += _duplicates(sets, inspected)
     problems.sort(key=lambda problem: list(KINDS).index(problem.kind))
     reports = tuple(_set_report(image_set, inspected) for image_set in sets)
-    return Report(Path(directory), reports, tuple(problems), tuple(others))
+    return CheckReport(Path(directory), sets=reports, problems=tuple(problems), others=tuple(others))
 
 
-def summary(report: Report, listed: int = 50) -> str:
+def summary(report: CheckReport, listed: int = 50) -> str:
     """A report in words: a table of the sets, then every kind of problem with its first ``listed`` files."""
-    files, megabytes = sum(one.files for one in report.sets), sum(one.megabytes for one in report.sets)
-    lines = [f"{report.directory}: {_count(len(report.sets), 'set')}, {files} files, {megabytes:.0f} MB", ""]
+    files = sum(image_set.files for image_set in report.sets)
+    megabytes = sum(image_set.megabytes for image_set in report.sets)
+    lines = [
+        f"{display_name(report.directory)}: {_count(len(report.sets), 'set')}, {files} files, {megabytes:.0f} MB",
+        "",
+    ]
     header = ("set", "split", "task", "items", "width x height", "folder")
-    lines += _aligned([header, *(_row(one, report.directory) for one in report.sets)])
+    lines += _aligned([header, *(_row(image_set, report.directory) for image_set in report.sets)])
     lines += ["", *_others(report)]
     for kind, group in groupby(report.problems, key=lambda problem: problem.kind):
         problems = list(group)
         lines += [f"{KINDS[kind]}: {len(problems)}"]
-        lines += [f"  {problem.file}: {problem.detail}" for problem in problems[:listed]]
+        lines += [f"  {display_name(problem.file)}: {problem.detail}" for problem in problems[:listed]]
         lines += [f"  and {len(problems) - listed} more"] if len(problems) > listed else []
     return "\n".join(lines if report.problems else [*lines, _all_is_well(report)])
 
@@ -226,14 +230,15 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def _row(one: SetReport, directory: Path) -> tuple[str, ...]:
+def _row(image_set: SetReport, directory: Path) -> tuple[str, ...]:
     """The line of a set in the table."""
-    noun = "image" if one.task is None else "pair"
-    partial = one.complete is not None and one.items < one.complete
-    items = f"{one.items} of {one.complete} {noun}s" if partial else _count(one.items, noun)
-    sizes = ", ".join(list(one.sizes)[:2]) + (f" and {len(one.sizes) - 2} more" if len(one.sizes) > 2 else "")
-    folder = str(one.directory.relative_to(directory))
-    return one.name, one.split, one.task or "(clean)", items, sizes, folder
+    noun = "image" if image_set.task is None else "pair"
+    is_partial = image_set.complete is not None and image_set.items < image_set.complete
+    items = f"{image_set.items} of {image_set.complete} {noun}s" if is_partial else _count(image_set.items, noun)
+    sizes, more = list(image_set.sizes)[:2], len(image_set.sizes) - 2
+    shown = ", ".join(sizes) + (f" and {more} more" if more > 0 else "")
+    folder = display_name(image_set.directory.relative_to(directory))
+    return image_set.name, image_set.split, image_set.task or "(clean)", items, shown, folder
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
@@ -242,16 +247,19 @@ def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _others(report: Report) -> list[str]:
+def _others(report: CheckReport) -> list[str]:
     """A line on every folder with images that belong to no set."""
     folders = Counter(file.parent.relative_to(report.directory) for file in report.others)
-    lines = [f"not part of any set: {_count(number, 'image')} in {folder}" for folder, number in folders.items()]
+    lines = [
+        f"not part of any set: {_count(number, 'image')} in {display_name(folder)}"
+        for folder, number in folders.items()
+    ]
     return [*lines, ""] if lines else []
 
 
-def _all_is_well(report: Report) -> str:
-    """What was looked for and not found."""
-    splits = {one.split for one in report.sets}
+def _all_is_well(report: CheckReport) -> str:
+    """The faults that were looked for without result."""
+    splits = {image_set.split for image_set in report.sets}
     compared = "train" in splits and splits & {"val", "test"}
     apart = "no image is in both train and test" if compared else "nothing to compare between train and test"
     return f"No problem: every image can be read, the two sides of every pair have one size, {apart}."

@@ -1,40 +1,44 @@
 """Layouts in which data sets are published: how their folders and files are named."""
 
-__all__ = ["LAYOUTS", "Form", "Layout", "layouts_table", "write_table"]
+__all__ = ["LAYOUTS", "Form", "Layout"]
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 
-_TOKENS = {
-    "id": r"(?P<id>[^/]+?)",
-    "no": r"(?P<id>\d+)",
-    "scene": r"(?P<scene>[^/]+)",
-    "k": r"\d+",
-    "a": r"\d+(?:\.\d+)?",
-    "beta": r"\d+(?:\.\d+)?",
+_SIGNS = {
+    "<id>": r"(?P<id>[^/]+?)",
+    "<no>": r"(?P<id>\d+)",
+    "<scene>": r"(?P<scene>[^/]+)",
+    "<k>": r"\d+",
+    "<a>": r"\d+(?:\.\d+)?",
+    "<beta>": r"\d+(?:\.\d+)?",
+    "**/": "(?:[^/]+/)*",
+    "*": "[^/]*",
+    "{": "(?:",
+    ",": "|",
+    "}": ")",
 }
+"""Regular expression of every sign of a pattern; longer signs come before those that they begin with."""
 
 
 def _expression(pattern: str) -> str:
-    """Regular expression for a pattern of :class:`Form`."""
-    parts = re.split(r"(<\w+>|\*\*/|[*{,}])", pattern)
-    wild = {"**/": "(?:[^/]+/)*", "*": "[^/]*", "{": "(?:", ",": "|", "}": ")"}
-    return "".join(wild.get(part) or (_TOKENS[part[1:-1]] if part[:1] == "<" else re.escape(part)) for part in parts)
+    """Regular expression for a pattern of :class:`Form`: its signs translated, all else taken literally."""
+    parts = re.split(f"({'|'.join(map(re.escape, _SIGNS))})", pattern)
+    return "".join(_SIGNS.get(part, re.escape(part)) for part in parts)
 
 
 @dataclass(frozen=True)
 class Form:
-    """One way in which the files of a set are named.
+    """A way in which the files of a set are named.
 
     In the patterns ``<id>`` (any name), ``<no>`` (digits) and ``<scene>`` (a folder) are what a degraded image has in
     common with its clean one; ``<k>`` stands for digits, ``<a>`` and ``<beta>`` for numbers, ``{x,y}`` for either,
     ``*`` for any part of a name and ``**/`` for any folders. Suffixes and upper or lower case do not matter.
 
     Args:
-        folder: Names that the folder of the set ends with; ``*`` if the names below it say enough.
+        folder: Names that the folder of the set ends with; ``*`` if the names below it suffice.
         degraded: Degraded files below that folder; None for a set of clean images.
         clean: Clean files below that folder.
         split: The split that is laid out so; None to take it from the nearest folder called train, test or val.
@@ -48,10 +52,10 @@ class Form:
     border: int = 0
 
     def expressions(self, directory: str | None = None) -> dict[str, tuple[re.Pattern[str], re.Pattern[str]]]:
-        """For each side the expression of its folders (with a slash behind) and that of its file names.
+        """Expressions of the folders (with a slash at the end) and of the file names, for each side.
 
         Args:
-            directory: Path of the set's folder, whatever the name; the form's ``folder`` decides unless given.
+            directory: Path of the set's folder, whatever its name; None to find it by the form's ``folder``.
         """
         folder = f"(?:.*/)?{_expression(self.folder)}" if directory is None else re.escape(directory)
         patterns = {"degraded": self.degraded, "clean": self.clean}
@@ -67,12 +71,12 @@ class Form:
 
 @dataclass(frozen=True)
 class Layout:
-    """A data set by name, and how it is recognised.
+    """A published data set and the names of its files.
 
     Args:
         name: Name of the set.
         task: Degradation of its pairs; None for clean images alone, "folder" if the folder's name is the task.
-        forms: Ways in which its files are named; the one that explains most files of a folder is taken.
+        forms: Ways in which its files are named; the one that fits most files of a folder is taken.
         source: Paper and address.
         complete: Number of degraded images (clean ones if there are no others) in each whole split.
     """
@@ -291,37 +295,4 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
         )
     }
 )
-"""The known layouts by name; of two that explain a folder equally well the earlier is taken."""
-
-
-def layouts_table() -> str:
-    """The known layouts as a Markdown table."""
-    rows = ["| set | task | recognised by | images in the whole set | source |", "|---|---|---|---|---|"]
-    for layout in LAYOUTS.values():
-        task = {None: "clean images", "folder": "the folder's name"}.get(layout.task, layout.task)
-        forms = "<br>".join(map(_described, layout.forms)) or "any image at any depth, if this layout is asked for"
-        counts = "<br>".join(f"{split} {count}" for split, count in layout.complete.items()) or "-"
-        rows.append(f"| {layout.name} | {task} | {forms} | {counts} | {layout.source} |")
-    return "\n".join(rows) + "\n"
-
-
-def _described(form: Form) -> str:
-    """One form in words."""
-    folder = "in any folder" if form.folder == "*" else f"in `{form.folder}`"
-    border = f", {form.border} pixels cut off each side of a larger clean image" if form.border else ""
-    degraded = f"`{form.degraded}` with " if form.degraded else ""
-    return f"{degraded}`{form.clean}` {folder}{border}"
-
-
-def write_table(page: Path | str) -> None:
-    """Put the table of layouts anew between the two marks of a Markdown page.
-
-    Raises:
-        ValueError: If the page has no such marks.
-    """
-    text = Path(page).read_text()
-    before, start, rest = text.partition("<!-- layouts -->\n")
-    _, end, after = rest.partition("<!-- end of layouts -->")
-    if not end:
-        raise ValueError(f"{str(page)!r} has no lines '<!-- layouts -->' and '<!-- end of layouts -->' around a table.")
-    Path(page).write_text(before + start + layouts_table() + end + after)
+"""The known layouts by name; of two that fit a folder equally well the earlier is taken."""

@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image
 
 from macattr.atomic_files import write_atomically
-from macattr.image_files import Picture, read_picture
+from macattr.image_files import SUFFIXES, Picture, read_picture
 
 OPTIONS: Mapping[str, Mapping[str, object]] = MappingProxyType(
     {
@@ -24,7 +24,7 @@ OPTIONS: Mapping[str, Mapping[str, object]] = MappingProxyType(
         "TIFF": {"compression": "tiff_deflate"},
     }
 )
-"""How files are written where the format leaves a choice."""
+"""Options of the encoders where a format leaves a choice."""
 
 
 def write_picture(picture: Picture, path: Path) -> None:
@@ -41,13 +41,14 @@ def write_picture(picture: Picture, path: Path) -> None:
 
 
 def _encoder(picture: Picture, path: Path) -> Callable[[BinaryIO], None]:
-    """What writes the picture into an open file."""
+    """Function that writes the picture into an open file."""
     suffix = path.suffix.lower()
-    name = Image.registered_extensions().get(suffix)
-    if name is None:
+    if suffix not in SUFFIXES:
         raise ValueError(
-            f"{str(path)!r}: no image format has the suffix {suffix!r}; use .png, .jpg, .tif, .webp or .bmp."
+            f"{str(path)!r}: no image format has the suffix {suffix!r} and keeps all colours; use .png, .jpg, .tif, "
+            ".webp or .bmp."
         )
+    name = Image.registered_extensions()[suffix]
     if picture.alpha and name in ("JPEG", "BMP"):
         raise ValueError(f"{name} cannot hold the alpha channel: write {path.stem!r} as png.")
     if picture.white > 255:
@@ -71,7 +72,7 @@ def _write_deep_png(picture: Picture, file: BinaryIO) -> None:
 
 
 def _ancillary(info: Mapping[str, object]) -> list[tuple[bytes, bytes]]:
-    """Chunks of a PNG file that hold what is handed on."""
+    """Chunks of a PNG file for profile, EXIF data and resolution."""
     chunks = []
     if isinstance(profile := info.get("icc_profile"), bytes):
         chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile)))
@@ -100,4 +101,4 @@ def _write_deep_tiff(picture: Picture, file: BinaryIO) -> None:
 SIXTEEN_BITS: Mapping[str, Callable[[Picture, BinaryIO], None]] = MappingProxyType(
     {"PNG": _write_deep_png, "TIFF": _write_deep_tiff}
 )
-"""Formats that can hold 16 bits a channel, by Pillow's name, and what writes them."""
+"""Encoders of the formats that can hold 16 bits a channel, by Pillow's name."""

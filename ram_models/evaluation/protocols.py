@@ -1,6 +1,6 @@
-"""Which images under which degradation are tested: the paper's settings, and every set that is found."""
+"""Test protocols: the images and degradations of the paper's settings, and of every set that is present."""
 
-__all__ = ["PAPER", "PROTOCOLS", "UNSEEN_ON", "Plan", "Setting", "Test", "plan"]
+__all__ = ["PAPER", "PROTOCOLS", "SIGMAS", "UNSEEN_ON", "Evaluation", "Plan", "Setting", "plan"]
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ Synthesis: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 
 @dataclass(frozen=True)
 class Setting:
-    """One thing that is tested.
+    """A data set under a degradation, as it is tested.
 
     Args:
         name: Name in results.
@@ -47,15 +47,13 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Test:
+class Evaluation:
     """A setting with the images that are present.
 
     Args:
-        setting: What is tested.
-        pairs: On which images.
+        setting: Data set and degradation.
+        pairs: Its images.
     """
-
-    __test__ = False  # no test of pytest's
 
     setting: Setting
     pairs: tuple[Pair, ...]
@@ -84,14 +82,14 @@ class Test:
 
 @dataclass(frozen=True)
 class Plan:
-    """What can be tested, and what cannot.
+    """The settings that can be tested, and the others.
 
     Args:
         tests: Settings with their images.
-        missing: Settings of the protocol whose set was not found.
+        missing: Settings of the protocol whose set is absent.
     """
 
-    tests: tuple[Test, ...]
+    tests: tuple[Evaluation, ...]
     missing: tuple[Setting, ...] = ()
 
 
@@ -135,7 +133,7 @@ PAPER: tuple[Setting, ...] = (
 """The paper's tests (Qin et al. 2024, Sec. 4.1 and Table 6)."""
 
 
-def _found(setting: Setting, sets: Sequence[ImageSet]) -> tuple[Pair, ...]:
+def _pairs(setting: Setting, sets: Sequence[ImageSet]) -> tuple[Pair, ...]:
     """Images of a setting: of the largest set of that name, if it is there more than once."""
     splits = {setting.split, "all"}
     fitting = [s for s in sets if s.name == setting.dataset and s.split in splits]
@@ -144,31 +142,36 @@ def _found(setting: Setting, sets: Sequence[ImageSet]) -> tuple[Pair, ...]:
 
 def _paper(sets: Sequence[ImageSet]) -> Plan:
     """The paper's settings."""
-    tests = [Test(setting, _found(setting, sets)) for setting in PAPER]
-    return Plan(tuple(test for test in tests if test.pairs), tuple(test.setting for test in tests if not test.pairs))
+    evaluations = [Evaluation(setting, _pairs(setting, sets)) for setting in PAPER]
+    return Plan(
+        tests=tuple(evaluation for evaluation in evaluations if evaluation.pairs),
+        missing=tuple(evaluation.setting for evaluation in evaluations if not evaluation.pairs),
+    )
 
 
 def _every(sets: Sequence[ImageSet], synthesise: bool) -> Plan:
     """Every set found that is not for training: real pairs, and clean ones with each synthesised task once."""
     unique = itertools.groupby(sorted((s for s in sets if s.split != "train"), key=_identity), _identity)
     largest = [max(same, key=lambda s: len(s.pairs)) for _, same in unique]
-    return Plan(tuple(test for image_set in largest for test in _tests(image_set, synthesise)))
+    return Plan(tuple(evaluation for image_set in largest for evaluation in _evaluations(image_set, synthesise)))
 
 
 def _identity(image_set: ImageSet) -> tuple[str, str]:
-    """What tells one set from another."""
+    """Name and split of a set, which two copies of it share."""
     return image_set.name, image_set.split
 
 
-def _tests(image_set: ImageSet, synthesise: bool) -> Iterator[Test]:
-    """Tests on one set."""
+def _evaluations(image_set: ImageSet, synthesise: bool) -> Iterator[Evaluation]:
+    """All evaluations on one set."""
     name, split = image_set.name, image_set.split
     label = f"{name} val" if split == "val" else name
     if image_set.task is not None:
-        yield Test(Setting(label, name, image_set.task, None, split), image_set.pairs)
+        setting = Setting(name=label, dataset=name, task=image_set.task, split=split)
+        yield Evaluation(setting, image_set.pairs)
     elif synthesise:
-        for task, (what, synthesis) in FIXED.items():
-            yield Test(Setting(f"{label} {what}", name, task, synthesis, split), image_set.pairs)
+        for task, (strength, synthesis) in FIXED.items():
+            setting = Setting(f"{label} {strength}", dataset=name, task=task, synthesis=synthesis, split=split)
+            yield Evaluation(setting, image_set.pairs)
 
 
 FIXED: Mapping[str, tuple[str, Synthesis]] = MappingProxyType(
@@ -183,7 +186,7 @@ PROTOCOLS: Mapping[str, Callable[[Sequence[ImageSet]], Plan]] = MappingProxyType
 
 
 def plan(protocol: str, sets: Sequence[ImageSet]) -> Plan:
-    """What a protocol tests on the sets that are present.
+    """The evaluations of a protocol on the sets that are present.
 
     Args:
         protocol: Name in :data:`PROTOCOLS`.
@@ -196,6 +199,6 @@ def plan(protocol: str, sets: Sequence[ImageSet]) -> Plan:
         raise ValueError(f"no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}.")
     planned = PROTOCOLS[protocol](sets)
     if not planned.tests:
-        found = ", ".join(f"{s.name} ({s.split})" for s in sets) or "none"
-        raise ValueError(f"no set of the protocol {protocol!r} is present; found were {found}.")
+        present = ", ".join(f"{s.name} ({s.split})" for s in sets) or "none"
+        raise ValueError(f"no set of the protocol {protocol!r} is present; found were {present}.")
     return planned

@@ -1,12 +1,25 @@
-"""Results of test sets in the layouts of the paper's tables, beside its own numbers."""
+"""Results of test sets in the layouts of the paper's tables, next to its own numbers."""
 
-__all__ = ["TABLES", "Column", "Table", "beside_paper", "by_setting", "markdown", "mean_of", "paper_rows", "summarise"]
+__all__ = [
+    "TABLES",
+    "Column",
+    "Table",
+    "beside_paper",
+    "by_setting",
+    "grid",
+    "markdown",
+    "paper_rows",
+    "read_results",
+    "summarise",
+]
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import pandas as pd
 
 from ram_models.evaluation.protocols import PAPER, SIGMAS
@@ -14,20 +27,26 @@ from ram_models.evaluation.protocols import PAPER, SIGMAS
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: the mean of what it is made of.
+    """A column of a table: the mean of its parts.
 
     Args:
         label: Heading, as in the paper.
-        of: Names of settings, or other columns.
+        parts: Names of settings, or other columns.
     """
 
     label: str
-    of: tuple["str | Column", ...]
+    parts: tuple["str | Column", ...]
 
     def settings(self) -> Iterator[str]:
         """Names of all settings below it."""
-        for part in self.of:
+        for part in self.parts:
             yield from (part,) if isinstance(part, str) else part.settings()
+
+    def mean(self, values: Mapping[str, float]) -> float | None:
+        """Its value, given those of the settings; None if one is missing, or infinite among others."""
+        parts = [values.get(part) if isinstance(part, str) else part.mean(values) for part in self.parts]
+        present = [part for part in parts if part is not None and (math.isfinite(part) or len(parts) == 1)]
+        return sum(present) / len(present) if len(present) == len(parts) else None
 
 
 @dataclass(frozen=True)
@@ -36,8 +55,8 @@ class Table:
 
     Args:
         title: Heading.
-        columns: What it shows.
-        ssim: Whether SSIM stands beside PSNR.
+        columns: Its columns.
+        ssim: Whether SSIM is shown too.
     """
 
     title: str
@@ -86,6 +105,24 @@ _TABLE6 = {
 }
 
 
+TEXT = ("method", "setting", "dataset", "task", "image", "sigma", "finetuned_fraction")
+"""Columns of names, which stay text even where they look like numbers ("1e3", "007") or missing values ("NA")."""
+
+
+def read_results(file: Path) -> pd.DataFrame:
+    """A CSV file of results or of the paper, with names as text; empty numbers are NaN.
+
+    Raises:
+        ValueError: If the file is not a table.
+    """
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+        numbers = [name for name in table if name not in TEXT]
+        return table.assign(**{name: pd.to_numeric(table[name].replace("", "nan")) for name in numbers})
+    except (ValueError, pd.errors.ParserError) as error:
+        raise ValueError(f"{str(file)!r} cannot be read as a table of results: {error}.") from error
+
+
 def paper_rows(name: str, folder: Path) -> pd.DataFrame:
     """The paper's numbers of one table: ``method``, ``column``, ``psnr_db`` and, where it has them, ``ssim``.
 
@@ -94,43 +131,42 @@ def paper_rows(name: str, folder: Path) -> pd.DataFrame:
         folder: Folder of CSV files.
 
     Raises:
-        ValueError: If there is no such file, or it has not the columns of that table.
+        ValueError: If there is no such file, or it lacks the columns of that table.
     """
     file = folder / f"{name}.csv"
     if not file.is_file():
         raise ValueError(f"there is no file {str(file)!r}: `paper` must be the folder of the paper's tables as CSV.")
     try:
-        table = pd.read_csv(file)
+        table = read_results(file)
         if name == "table6_ood_tradeoff":
-            share = table["finetuned_fraction"].map(lambda value: "" if pd.isna(value) else f" {value:.0%}")
+            share = table["finetuned_fraction"].map(lambda text: f" {float(text):.0%}" if text else "")
             wide = table.assign(method=table["method"] + share).rename(columns=_TABLE6)
             return wide.melt("method", list(_TABLE6.values()), "column", "psnr_db")
         column = table["dataset"] + (" " + table["sigma"] if "sigma" in table else "")
         return table.assign(column=column)[["method", "column", *table.columns.intersection(["psnr_db", "ssim"])]]
-    except (KeyError, TypeError, pd.errors.ParserError) as error:
-        raise ValueError(f"{str(file)!r} is no table of the expected columns: {error}.") from error
-
-
-def mean_of(column: Column, values: Mapping[str, float]) -> float | None:
-    """Value of a column, given those of the settings; None unless all of them are there."""
-    parts = [values.get(part) if isinstance(part, str) else mean_of(part, values) for part in column.of]
-    known = [part for part in parts if part is not None]
-    return sum(known) / len(known) if len(known) == len(parts) else None
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{str(file)!r} does not have the expected columns: {error}.") from error
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     """Per method and setting, in the order of the rows: number of images, mean and spread over them.
 
+    Identical pairs have infinite PSNR. They are counted, and mean and spread of PSNR are those of the others; the mean
+    is infinite only if there are no others.
+
     Args:
         rows: One row an image: ``method``, ``setting``, ``task``, ``psnr_db``, ``ssim``.
 
     Returns:
-        ``method, setting, task, images, psnr_db, psnr_std, ssim, ssim_std`` (sample standard deviations).
+        ``method, setting, task, images, identical, psnr_db, psnr_std, ssim, ssim_std`` (sample standard deviations).
     """
-    return (
-        rows.groupby(["method", "setting", "task"], sort=False)
+    identical = np.isinf(rows["psnr_db"])
+    summary = (
+        rows.assign(identical=identical, psnr_db=rows["psnr_db"].mask(identical))
+        .groupby(["method", "setting", "task"], sort=False)
         .agg(
             images=("psnr_db", "size"),
+            identical=("identical", "sum"),
             psnr_db=("psnr_db", "mean"),
             psnr_std=("psnr_db", "std"),
             ssim=("ssim", "mean"),
@@ -138,6 +174,7 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
         )
         .reset_index()
     )
+    return summary.assign(psnr_db=summary["psnr_db"].mask(summary["identical"] == summary["images"], math.inf))
 
 
 def beside_paper(name: str, summary: pd.DataFrame, paper: Path | None = None) -> pd.DataFrame:
@@ -149,20 +186,21 @@ def beside_paper(name: str, summary: pd.DataFrame, paper: Path | None = None) ->
         paper: Folder of the paper's tables as CSV files; None to leave its rows out.
 
     Returns:
-        ``table, source, method, column, psnr_db, ssim, images, complete``: source is "paper" or "measured"; images is
-        the number of tested images and complete that of the whole sets. Columns that lack a set have no row.
+        ``table, source, method, column, psnr_db, ssim, images, identical, complete``: source is "paper" or "measured";
+        images is the number of tested images, identical that of pairs left out of PSNR, and complete that of the whole
+        sets. Columns that lack a set have no row.
     """
     parts = [] if paper is None else [paper_rows(name, paper).assign(source="paper")]
-    parts += [_measured(TABLES[name], method, of) for method, of in summary.groupby("method", sort=False)]
-    columns = ["table", "source", "method", "column", "psnr_db", "ssim", "images", "complete"]
+    parts += [_measured(TABLES[name], method, own) for method, own in summary.groupby("method", sort=False)]
+    columns = ["table", "source", "method", "column", "psnr_db", "ssim", "images", "identical", "complete"]
     parts = [part for part in parts if len(part)] or [pd.DataFrame(columns=columns)]
     return pd.concat(parts, ignore_index=True).assign(table=name).reindex(columns=columns)
 
 
 def _measured(table: Table, method: str, summary: pd.DataFrame) -> pd.DataFrame:
     """Our rows of one method."""
-    psnr, ssim, images = (
-        dict(zip(summary["setting"], summary[of], strict=True)) for of in ("psnr_db", "ssim", "images")
+    psnr, ssim, images, identical = (
+        dict(zip(summary["setting"], summary[name], strict=True)) for name in ("psnr_db", "ssim", "images", "identical")
     )
     complete = {setting.name: setting.complete or 0 for setting in PAPER}
     rows = [
@@ -170,9 +208,10 @@ def _measured(table: Table, method: str, summary: pd.DataFrame) -> pd.DataFrame:
             "source": "measured",
             "method": method,
             "column": column.label,
-            "psnr_db": mean_of(column, psnr),
-            "ssim": mean_of(column, ssim),
+            "psnr_db": column.mean(psnr),
+            "ssim": column.mean(ssim),
             "images": sum(images.get(name, 0) for name in column.settings()),
+            "identical": sum(identical.get(name, 0) for name in column.settings()),
             "complete": sum(complete[name] for name in column.settings()),
         }
         for column in table.columns
@@ -183,23 +222,27 @@ def _measured(table: Table, method: str, summary: pd.DataFrame) -> pd.DataFrame:
 def markdown(long: pd.DataFrame) -> str:
     """A table of :func:`beside_paper` in the paper's layout.
 
-    Where a measured method has the name of one of the paper's, the difference to it follows; where less than the whole
-    sets was tested, the last row says how many images.
+    Where a measured method has the name of one of the paper's, the difference to it follows. Further rows state the
+    number of images where less than the whole sets was tested, and that of identical pairs, which have no share in the
+    mean PSNR.
     """
     table = TABLES[long["table"].iloc[0]]
-    cells = {key: of.set_index("column") for key, of in long.groupby(["source", "method"], sort=False)}
+    cells = {key: group.set_index("column") for key, group in long.groupby(["source", "method"], sort=False)}
     rows = [
-        (f"{method} ({source})", [_cell(of, column.label, table.ssim) for column in table.columns])
-        for (source, method), of in cells.items()
+        (f"{method} ({source})", [_cell(group, column.label, table.ssim) for column in table.columns])
+        for (source, method), group in cells.items()
     ]
-    for (source, method), of in cells.items():
+    for (source, method), group in cells.items():
         if source == "measured" and ("paper", method) in cells:
-            difference = of[["psnr_db", "ssim"]] - cells["paper", method].reindex(columns=["psnr_db", "ssim"])
+            difference = group[["psnr_db", "ssim"]] - cells["paper", method].reindex(columns=["psnr_db", "ssim"])
             rows.append(
                 (f"{method}: ours - paper", [_cell(difference, c.label, table.ssim, "+") for c in table.columns])
             )
-        if source == "measured" and (of["images"] < of["complete"]).any():
-            rows.append((f"{method}: images", [_count(of, column.label) for column in table.columns]))
+        if source == "measured" and (group["images"] < group["complete"]).any():
+            rows.append((f"{method}: images", [_count(group, column.label) for column in table.columns]))
+        if source == "measured" and (group["identical"] > 0).any():
+            counts = [f"{group['identical'].get(column.label, 0):.0f}" for column in table.columns]
+            rows.append((f"{method}: identical", counts))
     quantity = "PSNR in dB / SSIM" if table.ssim else "PSNR in dB"
     return f"### {table.title}, {quantity}\n\n{grid(['method', *(c.label for c in table.columns)], rows)}"
 
@@ -207,7 +250,8 @@ def markdown(long: pd.DataFrame) -> str:
 def grid(header: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
     """A Markdown table, its first column to the left and the others to the right."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *([first, *others] for first, others in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped) + "\n"
 
 
 def _cell(rows: pd.DataFrame, column: str, ssim: bool, sign: str = "") -> str:
@@ -219,7 +263,7 @@ def _cell(rows: pd.DataFrame, column: str, ssim: bool, sign: str = "") -> str:
 
 
 def _count(rows: pd.DataFrame, column: str) -> str:
-    """How much of the sets was tested."""
+    """Number of tested images and that of the whole sets."""
     return f"{rows.loc[column, 'images']:.0f} of {rows.loc[column, 'complete']:.0f}" if column in rows.index else "-"
 
 
@@ -227,16 +271,18 @@ def by_setting(summary: pd.DataFrame) -> str:
     """Markdown of all settings, one a row, with all methods side by side: mean ± standard deviation over the images."""
     methods = list(summary["method"].unique())
     rows = []
-    for (setting, task), of in summary.groupby(["setting", "task"], sort=False):
-        cells = of.set_index("method")
-        rows.append((setting, [task, f"{of['images'].max()}", *(_spread(cells, method) for method in methods)]))
+    for (setting, task), group in summary.groupby(["setting", "task"], sort=False):
+        cells = group.set_index("method")
+        rows.append((setting, [task, f"{group['images'].max()}", *(_spread(cells, method) for method in methods)]))
     return grid(["setting", "task", "images", *methods], rows)
 
 
 def _spread(cells: pd.DataFrame, method: str) -> str:
-    """Both quantities of one method with their spread."""
+    """Both quantities of one method with their spread, and the number of identical pairs if there are some."""
     if method not in cells.index:
         return "-"
     psnr, psnr_std, ssim, ssim_std = cells.loc[method, ["psnr_db", "psnr_std", "ssim", "ssim_std"]]
-    spread = (f" ± {psnr_std:.2f}", f" ± {ssim_std:.4f}") if pd.notna(psnr_std) else ("", "")
-    return f"{psnr:.2f}{spread[0]} / {ssim:.4f}{spread[1]}"
+    spread = [f" ± {std:.{digits}f}" if pd.notna(std) else "" for std, digits in ((psnr_std, 2), (ssim_std, 4))]
+    count = cells.loc[method, "identical"]
+    remark = f" ({count} identical)" if count else ""
+    return f"{psnr:.2f}{spread[0]}{remark} / {ssim:.4f}{spread[1]}"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ram_models.data.recognition import read_sets
 from ram_models.data.sets import Pair
 from ram_models.evaluation.metrics import psnr, ssim
-from ram_models.evaluation.protocols import PROTOCOLS, Test
+from ram_models.evaluation.protocols import PROTOCOLS, Evaluation
 from ram_models.experiments.study import Judged, Study
 from ram_models.networks.inference import Restorer, restore_any_size, restorer
 from ram_models.seeds import seeded
@@ -41,7 +41,7 @@ class Judge:
             )
         sets = read_sets(study.folder("test"))
         found = {test.setting.name: test for name in ("sets", "paper") for test in PROTOCOLS[name](sets).tests}
-        self.tests: list[tuple[str, str, Test]] = []
+        self.tests: list[tuple[str, str, Evaluation]] = []
         for kind, by_task in (("trained", self.judged.tasks), ("unseen", self.judged.unseen)):
             for task, settings in by_task.items():
                 for name in settings:

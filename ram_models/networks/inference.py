@@ -186,7 +186,13 @@ def _restore_tile(restore: Restorer, image: Float[Tensor, "3 h w"]) -> Float[Ten
     """One tile, on the CPU; padded up to 16 pixels a side for the network if it is smaller."""
     height, width = image.shape[-2:]
     padded = F.pad(image[None], (0, max(0, GRID - width), 0, max(0, GRID - height)), mode="replicate")
-    restored = restore(padded).float().cpu()
+    try:
+        restored = restore(padded).float().cpu()
+    except RuntimeError as error:  # a size that does not fit its strides, or too little memory
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"the network cannot restore {height}x{width} pixels at once ({reason}): set `tile` to a size that fits."
+        ) from error
     if restored.shape != padded.shape:
         shapes = tuple(restored.shape), tuple(padded.shape)
         raise ValueError(f"the network returned shape {shapes[0]} for an image of shape {shapes[1]}: it must keep it.")

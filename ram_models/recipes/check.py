@@ -7,19 +7,20 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from ram_models.data.check import Problem, Report, check_data, summary
+from macattr.image_files import display_name
+from ram_models.data.check import CheckReport, Problem, check_data, summary
 
 
 @dataclass(frozen=True)
 class Config:
-    """What is checked, and where the findings are written besides the terminal.
+    """Folder to check, and files for the findings.
 
     Args:
         directory: Folder with one data set or many, at any depth.
         layout: Name of a layout of docs/datasets.md to take the folder for, "paired" or "clean" among them; every
             known one unless given.
         csv: File for the list of problems, one a line.
-        json: File for everything that was found.
+        json: File for all findings.
         workers: Threads that read images.
     """
 
@@ -30,16 +31,16 @@ class Config:
     workers: int = 4
 
 
-def write_csv(report: Report, file: Path) -> None:
+def write_csv(report: CheckReport, file: Path) -> None:
     """Write the problems, one a line."""
-    with file.open("w", newline="") as opened:
+    with file.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.DictWriter(opened, [field.name for field in fields(Problem)])
         writer.writeheader()
-        writer.writerows(asdict(problem) for problem in report.problems)
+        writer.writerows(asdict(problem) | {"file": display_name(problem.file)} for problem in report.problems)
 
 
 def main(config: Config) -> int:
-    """Print the findings: 0 if all is well, 1 if there are problems."""
+    """Print the findings; the exit code is 0 without problems and 1 with some."""
     report = check_data(config.directory, config.layout, config.workers)
     print(summary(report))
     if config.csv is not None:

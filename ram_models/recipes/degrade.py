@@ -7,6 +7,7 @@ option, and ``--parameters.noise.sigma_255 25`` sets what would be drawn.
 __all__ = ["Config", "main"]
 
 import csv
+import os
 import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -21,22 +22,22 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from macattr.image_files import center_crop, find_images, read_image
+from macattr.image_files import center_crop, display_name, find_images, read_image
 from ram_models.degradations import DEGRADATIONS, TASKS, Degradation, draw
 
 
 @dataclass(frozen=True)
 class Config:
-    """Which images are degraded, and how.
+    """Images, degradations and their parameters.
 
     Args:
         input: Image file, or folder of images, searched recursively.
         output: Folder to write: PNG of 8 bits in a sub-folder for every task, parameters.csv, sheet.png.
         task: Names of degradations, separated by commas; see :data:`ram_models.degradations.DEGRADATIONS`.
         parameters: Values by task and parameter that are set instead of drawn.
-        seed: Seed of everything random. What happens to an image depends on it, the image's name and the task alone.
-        sheet_images: Images on the sheet, the first ones in sorted order; 0 for no sheet.
-        sheet_crop: Side of the middle that the sheet shows of each image, in pixels.
+        seed: Seed of everything random. The degradation of an image depends on it, the image's name and the task alone.
+        sheet_images: Number of images on the sheet, the first ones in sorted order; 0 for no sheet.
+        sheet_crop: Side in pixels of the middle of each image that the sheet shows.
     """
 
     input: Path
@@ -49,8 +50,14 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What is kept of an image: the middle for the sheet, what it was made with, and its row of the table."""
+class Sample:
+    """An image on the sheet and in the table.
+
+    Args:
+        panel: Its middle.
+        caption: Parameters of its degradation; empty for a clean image.
+        row: Its row of parameters.csv; empty for a clean image.
+    """
 
     panel: Float[Tensor, "3 h w"]
     caption: str = ""
@@ -58,8 +65,8 @@ class Made:
 
 
 def seed_of(seed: int, name: str, task: str) -> int:
-    """Seed of one degraded image, whatever else is degraded beside it."""
-    sequence = np.random.SeedSequence([seed, zlib.crc32(name.encode()), zlib.crc32(task.encode())])
+    """Seed of one degraded image, whatever other images there are."""
+    sequence = np.random.SeedSequence([seed, zlib.crc32(os.fsencode(name)), zlib.crc32(task.encode())])
     return int(sequence.generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -81,10 +88,10 @@ def draw_with(task: str, given: Mapping[str, float], generator: torch.Generator)
 
 
 def check_request(config: Config) -> list[str]:
-    """Names of the tasks, once names, parameters and folders have been found to be in order.
+    """Names of the tasks, after a check of names, parameters and folders.
 
     Raises:
-        ValueError: If they are not.
+        ValueError: If one of them makes no sense.
     """
     tasks = list(dict.fromkeys(name.strip() for name in config.task.split(",")))
     if surplus := [name for name in config.parameters if name not in tasks]:
@@ -95,7 +102,7 @@ def check_request(config: Config) -> list[str]:
     source = config.input.resolve()
     for folder in (config.output.resolve() / task for task in tasks):
         if source == folder or source in folder.parents or folder in source.parents:
-            raise ValueError(f"`output` {str(config.output)!r} overlaps with the input: choose a folder beside it.")
+            raise ValueError(f"`output` {str(config.output)!r} overlaps with the input: choose a folder outside of it.")
     card = torch.full((3, 128, 128), 0.5)  # a wrong parameter is one error here, not one for every image
     for task in tasks:
         generator = torch.Generator().manual_seed(0)
@@ -131,7 +138,7 @@ def png_name(name: str) -> str:
     return Path(name).with_suffix(".png").as_posix()
 
 
-def degrade_one(clean: Float[Tensor, "3 h w"], name: str, task: str, config: Config) -> Made:
+def degrade_one(clean: Float[Tensor, "3 h w"], name: str, task: str, config: Config) -> Sample:
     """Write an image degraded by one task."""
     seed = seed_of(config.seed, name, task)
     generator = torch.Generator().manual_seed(seed)
@@ -140,42 +147,42 @@ def degrade_one(clean: Float[Tensor, "3 h w"], name: str, task: str, config: Con
     target = f"{task}/{png_name(name)}"
     write_png(degraded, config.output / target)
     words = [f"{key} {value:.3g}" for key, value in asdict(degradation).items()]
-    return Made(
+    return Sample(
         center_crop(degraded, config.sheet_crop).clone(),
         "\n".join(", ".join(words[i : i + 2]) for i in range(0, len(words), 2)),
-        {"image": name, "task": task, "output": target, "seed": seed} | asdict(degradation),
+        {"image": display_name(name), "task": task, "output": display_name(target), "seed": seed} | asdict(degradation),
     )
 
 
 def degrade_file(
     source: Path, name: str, tasks: Sequence[str], config: Config, report: Callable[[str], None]
-) -> dict[str, Made]:
-    """What could be made of one file, by task, and the file itself as ``clean``; the rest is reported."""
+) -> dict[str, Sample]:
+    """Degraded images of one file by task, and the file itself as ``clean``; errors are reported."""
     try:
         clean = read_image(source)
     except ValueError as error:
         report(str(error))
         return {}
-    made = {"clean": Made(center_crop(clean, config.sheet_crop).clone())}
+    samples = {"clean": Sample(center_crop(clean, config.sheet_crop).clone())}
     for task in tasks:
         try:
-            made[task] = degrade_one(clean, name, task, config)
+            samples[task] = degrade_one(clean, name, task, config)
         except ValueError as error:
-            report(f"{name!r} by {task}: {error}")
-    return made
+            report(f"{str(source)!r} by {task}: {error}")
+    return samples
 
 
-def draw_sheet(rows: Mapping[str, Mapping[str, Made]], titles: Sequence[str]) -> Figure:
-    """Images from top to bottom, degradations from left to right; what could not be made stays empty."""
+def draw_sheet(rows: Mapping[str, Mapping[str, Sample]], titles: Sequence[str]) -> Figure:
+    """Images from top to bottom, degradations from left to right; failures leave their place empty."""
     figure = Figure(figsize=(2.2 * len(titles), 2.6 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
-    for line, (name, made) in zip(grid, rows.items(), strict=True):
-        line[0].set_ylabel(name)
+    for line, (name, samples) in zip(grid, rows.items(), strict=True):
+        line[0].set_ylabel(display_name(name), parse_math=False)
         for axes, title in zip(line, titles, strict=True):
             axes.set(xticks=[], yticks=[])
-            if title in made:
-                axes.imshow(made[title].panel.clamp(0, 1).permute(1, 2, 0).numpy())
-                axes.set_xlabel(made[title].caption, fontsize=7)
+            if title in samples:
+                axes.imshow(samples[title].panel.clamp(0, 1).permute(1, 2, 0).numpy())
+                axes.set_xlabel(samples[title].caption, fontsize=7)
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title)
     return figure
@@ -190,27 +197,27 @@ def main(config: Config) -> None:
     tasks, files = check_request(config), relative_names(config.input)
     config.output.mkdir(parents=True, exist_ok=True)
     parameters = dict.fromkeys(item.name for task in tasks for item in fields(DEGRADATIONS[task]))
-    sheet: dict[str, dict[str, Made]] = {}
+    sheet: dict[str, dict[str, Sample]] = {}
     problems: list[str] = []
 
     def report(problem: str) -> None:
         tqdm.write(problem, sys.stderr)
         problems.append(problem)
 
-    with (config.output / "parameters.csv").open("w", newline="") as file:
+    with (config.output / "parameters.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, ["image", "task", "output", "seed", *parameters], restval="")
         table.writeheader()
         for name, source in tqdm(files.items(), unit="image"):
-            made = degrade_file(source, name, tasks, config, report)
-            table.writerows(item.row for item in made.values() if item.row)
-            file.flush()  # what is finished stays known, whatever stops the rest
-            if made and len(sheet) < config.sheet_images:
-                sheet[name] = made
+            samples = degrade_file(source, name, tasks, config, report)
+            table.writerows(sample.row for sample in samples.values() if sample.row)
+            file.flush()  # finished rows survive an interruption
+            if samples and len(sheet) < config.sheet_images:
+                sheet[name] = samples
     if sheet:
         draw_sheet(sheet, ["clean", *tasks]).savefig(config.output / "sheet.png", dpi=120)
     if problems:
-        count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise ValueError(f"{count}, all else is in {str(config.output)!r}; {problems[0]}")
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise ValueError(f"{count}, the other images are in {str(config.output)!r}; {problems[0]}")
 
 
 if __name__ == "__main__":

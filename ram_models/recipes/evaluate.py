@@ -22,18 +22,21 @@ from tqdm.auto import tqdm
 
 from ram_models.data.recognition import read_sets
 from ram_models.data.sets import Pair
-from ram_models.evaluation.metrics import Convention, psnr, ssim
-from ram_models.evaluation.protocols import UNSEEN_ON, Plan, Test, plan
-from ram_models.evaluation.tables import TABLES, beside_paper, by_setting, markdown, summarise
+from ram_models.evaluation.metrics import SSIM_WINDOW, Convention, psnr, ssim
+from ram_models.evaluation.protocols import UNSEEN_ON, Evaluation, Plan, plan
+from ram_models.evaluation.tables import TABLES, beside_paper, by_setting, markdown, read_results, summarise
 from ram_models.networks.inference import check_tiles, network_by_name, restore_any_size, restorer
 from ram_models.seeds import seeded
 
 FIELDS = ("method", "setting", "dataset", "task", "image", "height", "width", "psnr_db", "ssim")
 
+IDENTICAL = "Identical pairs have an infinite PSNR: their number is stated, mean and deviation are those of the others."
+"""The remark under tables with identical pairs."""
+
 
 @dataclass(frozen=True)
 class Config:
-    """What is measured, on which images, and how.
+    """Network, test sets and conventions of a measurement.
 
     Args:
         data: Folder of test sets in their own layouts (see docs/datasets.md), at any depth.
@@ -81,7 +84,7 @@ class Config:
 
 
 def main(config: Config) -> int:
-    """Measure what is not measured yet and write the tables; a bad image is reported and costs the exit code 2."""
+    """Measure the images that have no result yet and write the tables; a bad image is reported (exit code 2)."""
     check(config)
     planned = plan(config.protocol, read_sets(config.data, config.layout))
     network, sha256 = network_by_name(config.network, config.weights, config.device)
@@ -89,7 +92,7 @@ def main(config: Config) -> int:
     record_settings(config, sha256)
     file = config.out / f"{config.name}.csv"
     done = measured(file)
-    waiting = [(t, p) for t, p in images(planned, config) if (t.setting.name, p.name) not in done]
+    waiting = [(test, pair) for test, pair in images(planned, config) if (test.setting.name, pair.name) not in done]
     print(f"{config.name}: {len(waiting)} images to measure, {len(done)} measured before; {config.convention}")
     failures = []
     with file.open("a", newline="") as opened:
@@ -102,7 +105,7 @@ def main(config: Config) -> int:
                 results.writerow(measure(test, pair, network, config))
                 opened.flush()
             except (ValueError, OSError) as error:
-                failures.append(f"{test.setting.name}, {pair.name}: {error}")
+                failures.append(f"{test.setting.name}, {pair.name}: {located(error, pair)}")
     write_tables(config, planned)
     for failure in failures:
         print(f"ram evaluate: error: {failure}", file=sys.stderr)
@@ -110,24 +113,27 @@ def main(config: Config) -> int:
 
 
 def check(config: Config) -> None:
-    """Refuse what cannot be meant, before anything is computed."""
+    """Refuse options that make no sense, before anything is computed."""
     for name, value in {"crop": config.crop, "limit": config.limit}.items():
         if value is not None and value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    least = SSIM_WINDOW + 2 * config.convention.border
+    if config.crop is not None and config.crop < least:
+        raise ValueError(f"`crop` must be at least {least}, got {config.crop}: SSIM has windows of that size.")
     if config.tile is not None:
         check_tiles(config.tile, config.overlap)
-    if Path(config.name).name != config.name or config.name == "results":
+    if Path(config.name).name != config.name or config.name == "results" or not config.name.isprintable():
         raise ValueError(f"`method` must be usable as a file name other than 'results', got {config.name!r}.")
 
 
-def images(planned: Plan, config: Config) -> Iterator[tuple[Test, Pair]]:
+def images(planned: Plan, config: Config) -> Iterator[tuple[Evaluation, Pair]]:
     """Every image of every setting."""
     for test in planned.tests:
         for pair in test.pairs[: config.limit]:
             yield test, pair
 
 
-def measure(test: Test, pair: Pair, network: nn.Module, config: Config) -> dict[str, object]:
+def measure(test: Evaluation, pair: Pair, network: nn.Module, config: Config) -> dict[str, object]:
     """One line of results."""
     setting = test.setting
     degraded, clean = test.read(pair, config.seed, config.crop)
@@ -136,8 +142,16 @@ def measure(test: Test, pair: Pair, network: nn.Module, config: Config) -> dict[
     restored = restore_any_size(restore, degraded, config.tile, config.overlap)
     values = {"psnr_db": psnr(restored, clean, config.convention), "ssim": ssim(restored, clean, config.convention)}
     height, width = clean.shape[-2:]
-    what = (config.name, setting.name, setting.dataset, setting.task, pair.name, height, width)
-    return dict(zip(FIELDS, what, strict=False)) | {name: f"{value:.6f}" for name, value in values.items()}
+    identity = (config.name, setting.name, setting.dataset, setting.task, pair.name, height, width)
+    return dict(zip(FIELDS, identity, strict=False)) | {name: f"{value:.6f}" for name, value in values.items()}
+
+
+def located(error: Exception, pair: Pair) -> str:
+    """An error with the file that it concerns."""
+    file = str(pair.degraded or pair.clean)
+    return (
+        str(error) if any(name in str(error) for name in (repr(file), repr(str(pair.clean)))) else f"{file!r}: {error}"
+    )
 
 
 def measured(file: Path) -> set[tuple[str, str]]:
@@ -154,7 +168,7 @@ def record_settings(config: Config, sha256: str | None) -> None:
     """Write METHOD.json, or compare with it and with those of other methods.
 
     Raises:
-        ValueError: If the folder holds results that were made otherwise.
+        ValueError: If the folder holds results of other settings.
     """
     given = settings(config, sha256)
     for file in sorted(config.out.glob("*.json")):
@@ -189,7 +203,7 @@ def settings(config: Config, sha256: str | None) -> dict[str, object]:
 def write_tables(config: Config, planned: Plan) -> None:
     """Write results.csv, tables.csv and results.md from all methods in the folder, and print what was measured."""
     files = [file.with_suffix(".csv") for file in sorted(config.out.glob("*.json"))]
-    rows = pd.concat([pd.read_csv(file) for file in files if file.exists()])
+    rows = pd.concat([read_results(file) for file in files if file.exists()])
     summary = summarise(rows)
     summary.to_csv(config.out / "results.csv", index=False, float_format="%.4f")
     text = [f"# Test sets\n\n{how(config)}\n", by_setting(summary)]
@@ -199,10 +213,15 @@ def write_tables(config: Config, planned: Plan) -> None:
         pd.concat(tables).to_csv(config.out / "tables.csv", index=False, float_format="%.4f")
         text += [markdown(table) for table in tables]
         text += [f"The unseen noises are put on {UNSEEN_ON}: the paper names neither its images nor their strength.\n"]
+    if summary["identical"].any():
+        text += [IDENTICAL + "\n"]
     if planned.missing:
         text += ["Not tested, for want of images:\n", *(f"- {s.name} ({s.dataset} {s.split})" for s in planned.missing)]
     (config.out / "results.md").write_text("\n".join(text).rstrip() + "\n")
-    print(by_setting(summary[summary["method"] == config.name]))
+    own = summary[summary["method"] == config.name]
+    print(by_setting(own))
+    if own["identical"].any():
+        print(IDENTICAL)
     if planned.missing:
         print(f"missing below {config.data}: {', '.join(dict.fromkeys(s.dataset for s in planned.missing))}")
     print(

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from macattr.image_files import SUFFIXES, center_crop, find_images
+from macattr.image_files import SUFFIXES, center_crop, display_name, find_images
 from ram_models.data.pictures import read_picture, write_picture
 from ram_models.networks.inference import check_tiles, network_by_name, restore_any_size, restorer, tile_count
 from ram_models.seeds import seeded
@@ -31,7 +31,7 @@ SHOWN = 1024
 
 @dataclass(frozen=True)
 class Config:
-    """What is restored, with which network, and how results are written.
+    """Images, network, and format of the results.
 
     Args:
         source: Image file, or folder of image files, searched recursively.
@@ -44,8 +44,8 @@ class Config:
         tile: Images with a longer side, in pixels, are restored in tiles of this size. A multiple of 16.
         overlap: Pixels that neighbouring tiles share and blend. A multiple of 16, at most half of the tile.
         format: Format of the results, as png; default that of each source. JPEG is written at quality 95.
-        existing: What to do with results that exist: skip them (so a stopped run can be continued), refuse to start,
-            or overwrite. A source is never overwritten.
+        existing: Treatment of results that exist: skip them (so a stopped run can be continued), refuse to start, or
+            overwrite them. A source is never overwritten.
         figure: Folder for a figure of every image beside its restoration.
         seed: Seed of the twin masks.
         device: Where to compute, as cpu or cuda.
@@ -74,12 +74,12 @@ def main(config: Config) -> int:
     waiting = {s: t for s, t in targets.items() if config.existing == "overwrite" or not t.exists()}
     failures = []
     for source, target in (progress := tqdm(waiting.items(), unit="image")):
-        progress.set_postfix_str(source.name)
+        progress.set_postfix_str(display_name(source.name))
         try:
             restore_file(source, target, network, config)
         except (ValueError, OSError) as error:
-            failures.append(str(error) if str(source) in str(error) else f"{source}: {error}")
-    print(f"restored {len(waiting) - len(failures)} of {len(targets)} images into {config.out}", end="")
+            failures.append(str(error) if repr(str(source)) in str(error) else f"{str(source)!r}: {error}")
+    print(f"restored {len(waiting) - len(failures)} of {len(targets)} images into {display_name(config.out)}", end="")
     skipped = len(targets) - len(waiting)
     print(f"; {skipped} skipped, their results exist (--existing overwrite replaces them)" if skipped else "")
     for failure in failures:
@@ -95,17 +95,17 @@ def planned(config: Config) -> dict[Path, Path]:
             one exists and ``existing`` is "refuse".
     """
     name = naming(config)
-    targets: dict[Path, Path] = {}
+    origins: dict[Path, Path] = {}
     for source in sources(config):
         target = name(source)
         if target.exists() and target.samefile(source):
             raise ValueError(f"{str(target)!r} would replace its own source: choose another `out`.")
         if target.exists() and config.existing == "refuse":
             raise ValueError(f"{str(target)!r} exists: choose another `out`, or set `existing` to skip or overwrite.")
-        if target in targets.values():
-            raise ValueError(f"{str(source)!r} and another source would both become {str(target)!r}: rename one.")
-        targets[source] = target
-    return targets
+        if other := origins.get(target):
+            raise ValueError(f"{str(other)!r} and {str(source)!r} would both become {str(target)!r}: rename one.")
+        origins[target] = source
+    return {source: target for target, source in origins.items()}
 
 
 def sources(config: Config) -> list[Path]:
@@ -116,7 +116,7 @@ def sources(config: Config) -> list[Path]:
 
 
 def naming(config: Config) -> Callable[[Path], Path]:
-    """From source file to result file.
+    """The function from source file to result file.
 
     Raises:
         ValueError: If `source`, `out` and `format` do not go together.
@@ -129,7 +129,7 @@ def naming(config: Config) -> Callable[[Path], Path]:
         raise ValueError(f"`format` must be one of {', '.join(s[1:] for s in SUFFIXES)}, got {config.format!r}.")
     if not folder and out.suffix and not out.is_dir():
         if out.suffix.lower() not in SUFFIXES:
-            raise ValueError(f"`out` {str(out)!r} is no existing folder and ends with none of {', '.join(SUFFIXES)}.")
+            raise ValueError(f"`out` {str(out)!r} is not a folder and ends with none of {', '.join(SUFFIXES)}.")
         if suffix not in (None, out.suffix.lower()):
             raise ValueError(f"`format` {config.format!r} contradicts `out` {str(out)!r}: leave one of them out.")
         return lambda source: out
@@ -158,7 +158,8 @@ def restore_file(source: Path, target: Path, network: nn.Module, config: Config)
 def draw(folder: Path, source: Path, config: Config, degraded: Tensor, restored: Tensor) -> None:
     """Write the figure of one image."""
     name = source.relative_to(config.source if config.source.is_dir() else config.source.parent)
-    figure = side_by_side(degraded, restored, f"{name.as_posix()}: {config.network}{' with twin masks' * config.twins}")
+    network = f"{config.network}{' with twin masks' if config.twins else ''}"
+    figure = side_by_side(degraded, restored, f"{display_name(name.as_posix())}: {network}")
     target = folder / name.with_name(f"{name.name}.png")
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=120)
@@ -166,14 +167,14 @@ def draw(folder: Path, source: Path, config: Config, degraded: Tensor, restored:
 
 
 def side_by_side(degraded: Float[Tensor, "3 h w"], restored: Float[Tensor, "3 h w"], title: str) -> Figure:
-    """Both images beside each other; below them, if they are large, the middle of each pixel by pixel."""
+    """Both images side by side; below them, if they are large, the middle of each at full resolution."""
     height, width = degraded.shape[-2:]
     detailed = min(height, width) > 2 * DETAIL
     ratios = [height / width, 1.0] if detailed else [height / width]
     figure, panels = plt.subplots(
         len(ratios), 2, figsize=(10, 5 * sum(ratios) + 0.8), height_ratios=ratios, squeeze=False, layout="constrained"
     )
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     for column, (heading, image) in enumerate({"input": degraded, "restored": restored}.items()):
         panels[0, column].imshow(thumbnail(image), extent=(0, width, height, 0))
         panels[0, column].set_title(heading)

@@ -233,3 +233,14 @@ def test_a_folder_with_nothing_known_is_refused_in_one_line(tmp_path):
         main(Config(tmp_path))
     assert "\n" not in str(raised.value)
     assert main(Config(tmp_path, layout="clean")) == 0
+
+
+def test_names_that_are_no_text_are_listed(tmp_path):
+    for name in ("\udcff.png", "a\nb.png"):
+        (tmp_path / "Set12").mkdir(exist_ok=True)
+        (tmp_path / "CBSD68").mkdir(exist_ok=True)
+        (tmp_path / "CBSD68" / name).write_bytes(b"broken")
+    assert main(Config(tmp_path, csv=tmp_path / "a.csv", json=tmp_path / "a.json")) == 1
+    text = (tmp_path / "a.csv").read_text(encoding="utf-8")
+    assert r"\xff.png" in text
+    assert r"a\nb.png" in text

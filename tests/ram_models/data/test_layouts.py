@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ram_models.data.layouts import LAYOUTS, layouts_table, write_table
+from ram_models.data.layouts import LAYOUTS
 from ram_models.data.recognition import read_sets, recognise
 from ram_models.data.sets import ImageSet, Pair, clean_folder, paired_folder
 
@@ -227,24 +227,6 @@ def test_every_row_of_the_table_is_recognised_from_its_own_words(tmp_path, layou
     (one,) = read_sets(tmp_path)
     assert (one.name, len(one.pairs)) == (layout.name, 1)
     assert one.task == ("haze" if layout.task == "folder" else layout.task)
-
-
-def test_the_page_of_data_sets_is_up_to_date(tmp_path):
-    page = REPOSITORY / "docs" / "datasets.md"
-    (copy := tmp_path / "datasets.md").write_text(page.read_text())
-    write_table(copy)
-    remedy = (
-        "write it anew: python -c \"from ram_models.data.layouts import write_table; write_table('docs/datasets.md')\""
-    )
-    assert copy.read_text() == page.read_text(), remedy
-    assert layouts_table() in page.read_text()
-
-
-def test_a_page_without_marks_is_refused_and_kept(tmp_path):
-    (page := tmp_path / "page.md").write_text("<!-- layouts -->\n")
-    with pytest.raises(ValueError, match="has no lines '<!-- layouts -->' and '<!-- end of layouts -->'"):
-        write_table(page)
-    assert page.read_text() == "<!-- layouts -->\n"
 
 
 # ---- how a folder is searched

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from ram_models.evaluation.protocols import PAPER
-from ram_models.evaluation.tables import TABLES, beside_paper, by_setting, markdown, mean_of, paper_rows, summarise
+from ram_models.evaluation.tables import TABLES, beside_paper, by_setting, markdown, paper_rows, read_results, summarise
 
 PUBLISHED = {
     "table1_seven_tasks": """method,dataset,psnr_db,ssim
@@ -95,7 +95,7 @@ def test_averages_are_means_of_columns_whatever_their_number_of_images():
     values = {"SOTS-outdoor": 1.0, "GoPro": 2.0, "LOL": 3.0, "LSDIR blur k=15 sigma=2": 4.0, "LSDIR JPEG q=50": 5.0}
     values |= {name: 10.0 + i for i, name in enumerate(("Rain100L", "Rain100H", "Test100", "Test1200", "Test2800"))}
     values |= {f"BSD68 sigma={sigma}": float(sigma) for sigma in (15, 25, 50)}
-    columns = {column.label: mean_of(column, values) for column in TABLES["table1_seven_tasks"].columns}
+    columns = {column.label: column.mean(values) for column in TABLES["table1_seven_tasks"].columns}
     assert columns["Rain13k-Test"] == 12
     assert columns["BSD68"] == 30
     assert columns["Average"] == pytest.approx((1 + 12 + 30 + 2 + 3 + 4 + 5) / 7)
@@ -136,8 +136,8 @@ def test_the_paper_s_averages_are_taken_as_ours(paper, name):
     average = TABLES[name].columns[-1]
     for method, rows in paper_rows(name, paper).groupby("method"):
         values = rows.set_index("column")["psnr_db"].to_dict()
-        flat = type(average)(average.label, tuple(column.label for column in average.of))
-        assert mean_of(flat, values) == pytest.approx(values["Average"], abs=0.0101), method
+        flat = type(average)(average.label, tuple(column.label for column in average.parts))
+        assert flat.mean(values) == pytest.approx(values["Average"], abs=0.0101), method
 
 
 def test_the_paper_s_columns_are_means_of_other_tables(paper):
@@ -169,5 +169,54 @@ def test_a_folder_without_the_tables_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"there is no file '.*table7_rain13k\.csv'"):
         paper_rows("table7_rain13k", tmp_path)
     (tmp_path / "table7_rain13k.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="is no table of the expected columns: 'dataset'"):
+    with pytest.raises(ValueError, match="does not have the expected columns: 'dataset'"):
         paper_rows("table7_rain13k", tmp_path)
+
+
+INF = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("images", "identical", "mean", "shown"),
+    [
+        ([(INF, 1.0), (20.0, 0.5), (22.0, 0.6)], 1, 21.0, "21.00 ± 1.41 (1 identical) / 0.7000 ± 0.2646"),
+        ([(INF, 1.0), (INF, 1.0), (20.0, 0.4)], 2, 20.0, "20.00 (2 identical) / 0.8000 ± 0.3464"),
+        ([(INF, 1.0), (INF, 1.0)], 2, INF, "inf (2 identical) / 1.0000 ± 0.0000"),
+        ([(20.0, 0.5)], 0, 20.0, "20.00 / 0.5000"),
+    ],
+    ids=["one", "all but one", "all", "none"],
+)
+def test_identical_pairs_are_counted_and_left_out_of_the_mean(images, identical, mean, shown):
+    summary = summarise(results("a", {"LOL": images}))
+    assert (summary["identical"].item(), summary["psnr_db"].item()) == (identical, mean)
+    assert line(by_setting(summary), "LOL") == ["noise", str(len(images)), shown]
+
+
+def test_a_table_of_the_paper_states_the_number_of_identical_pairs():
+    sets = ("Rain100L", "Rain100H", "Test100", "Test1200", "Test2800")
+    values = {name: [(20.0, 0.5), (INF, 1.0)] if name == "Test100" else [(20.0, 0.5)] for name in sets}
+    long = beside_paper("table7_rain13k", summarise(results("a", values)))
+    assert list(long["identical"]) == [0, 0, 1, 0, 0, 1]
+    assert line(markdown(long), "a: identical") == ["0", "0", "1", "0", "0", "1"]
+    assert long["psnr_db"].tolist() == pytest.approx([20.0] * 6)
+
+
+def test_an_average_over_a_set_of_identical_pairs_alone_is_left_out():
+    sets = ("Rain100L", "Rain100H", "Test100", "Test1200", "Test2800")
+    values = {name: [(INF if name == "Test100" else 20.0, 1.0)] for name in sets}
+    text = markdown(beside_paper("table7_rain13k", summarise(results("a", values)), None))
+    assert line(text, "a (measured)")[2:] == ["inf/1.0000", "20.00/1.0000", "20.00/1.0000", "-"]
+
+
+@pytest.mark.parametrize("name", ["1e3", "007", "NA", "nan", "0x1F", "True", "", "1_000", " 5", "2024-01-01"])
+def test_names_stay_text_whatever_they_look_like(tmp_path, name):
+    written = results(name, {name: [(20.0, 0.5), (INF, 1.0)]}).assign(image=[name, "a"])
+    written.to_csv(tmp_path / "a.csv", index=False)
+    read = read_results(tmp_path / "a.csv")
+    pd.testing.assert_frame_equal(read, written, check_dtype=False)
+    assert summarise(read)["method"].tolist() == [name]
+
+
+def test_a_name_with_the_sign_of_a_column_keeps_its_column():
+    text = by_setting(summarise(results("a|b", {"LOL": [(20.0, 0.5)]})))
+    assert "| a\\|b |" in text.splitlines()[0]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from macattr.image_files import read_image
+from macattr.image_files import display_name, read_image
 from ram_models.degradations import DEGRADATIONS, GaussianNoise
 from ram_models.recipes import degrade as recipe
 from ram_models.recipes.degrade import Config, main
@@ -122,7 +122,7 @@ def test_the_sheet_holds_no_more_images_than_asked_for(folder, tmp_path, monkeyp
 def test_bad_files_are_reported_and_the_others_done(folder, tmp_path, capsys):
     (folder / "broken.png").write_bytes((folder / "sub/b.png").read_bytes()[:100])
     (folder / "empty.png").touch()
-    with pytest.raises(ValueError, match=r"^2 problems, all else is in '.*out'; '.*broken\.png' cannot be read"):
+    with pytest.raises(ValueError, match=r"^2 problems, the other images are in '.*out'; '.*broken\.png' cannot"):
         main(Config(folder, tmp_path / "out", "pepper"))
     reported = capsys.readouterr().err
     assert "broken.png' cannot be read as an image" in reported
@@ -133,7 +133,7 @@ def test_bad_files_are_reported_and_the_others_done(folder, tmp_path, capsys):
 
 def test_images_too_small_for_one_task_meet_the_others(folder, tmp_path):
     Image.new("RGB", (5, 6), (90, 90, 90)).save(folder / "tiny.png")
-    with pytest.raises(ValueError, match=r"^one problem, .*'tiny\.png' by blur: an image of 6x5 pixels is too small"):
+    with pytest.raises(ValueError, match=r"^1 problem, .*tiny\.png' by blur: an image of 6x5 pixels is too small"):
         run(folder, tmp_path / "out", "blur,pepper")
     assert {"pepper/tiny.png", "blur/a.png"} <= set(bytes_below(tmp_path / "out"))
 
@@ -182,7 +182,7 @@ def test_senseless_requests_write_nothing(folder, tmp_path, options, message):
 )
 def test_the_input_is_never_written_to(folder, tmp_path, source, output):
     (folder / "sub").rename(folder / "haze")
-    with pytest.raises(ValueError, match=r"`output` '.*' overlaps with the input: choose a folder beside it"):
+    with pytest.raises(ValueError, match=r"`output` '.*' overlaps with the input: choose a folder outside of it"):
         run(tmp_path / source, tmp_path / output, "haze")
 
 
@@ -204,3 +204,14 @@ def test_noise_of_a_given_strength_is_what_the_function_adds(folder, tmp_path):
     GaussianNoise.draw(generator)
     expected = GaussianNoise(25.0)(read_image(folder / "a.jpg"), generator)
     torch.testing.assert_close(read_image(tmp_path / "out/noise/a.png"), expected, rtol=0, atol=0.501 / 255)
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", "\udcff.png", "$x^{.png", "quo'te\".png", "007.png"])
+def test_any_file_name_is_degraded_and_listed(tmp_path, name):
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "in" / name)
+    main(Config(tmp_path / "in", tmp_path / "out", "pepper"))
+    assert (tmp_path / "out" / "pepper" / name).is_file()
+    with (tmp_path / "out" / "parameters.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert row["image"] == display_name(name)

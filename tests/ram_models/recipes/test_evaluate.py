@@ -11,6 +11,7 @@ from PIL import Image
 
 from macattr.image_files import read_image
 from ram_models.evaluation.metrics import Convention, psnr, ssim
+from ram_models.evaluation.tables import read_results
 from ram_models.recipes import evaluate
 from ram_models.recipes.evaluate import Config, main
 
@@ -34,7 +35,7 @@ def save(path, seed, factor=1.0):
 
 
 def rows(config: Config) -> pd.DataFrame:
-    return pd.read_csv(config.out / f"{config.name}.csv")
+    return read_results(config.out / f"{config.name}.csv")
 
 
 def count_reads(monkeypatch) -> list[str]:
@@ -52,7 +53,7 @@ def count_reads(monkeypatch) -> list[str]:
 def test_the_identity_measures_the_degraded_images(config):
     assert main(config) == 0
     measured = rows(config)
-    assert list(measured["image"]) == [0, 1, 2]
+    assert list(measured["image"]) == ["0", "1", "2"]
     folder = config.data / "LOL/eval15"
     for row in measured.itertuples():
         images = read_image(folder / f"low/{row.image}.png"), read_image(folder / f"high/{row.image}.png")
@@ -118,11 +119,11 @@ def test_a_stopped_run_continues_where_it_was(config, monkeypatch):
         patched.setattr(evaluate, "measure", stop)
         with pytest.raises(KeyboardInterrupt):
             main(config)
-    assert list(rows(config)["image"]) == [0, 1]
+    assert list(rows(config)["image"]) == ["0", "1"]
     seen = count_reads(monkeypatch)
     assert main(config) == 0
     assert seen == ["LOL/2"]
-    assert list(rows(config)["image"]) == [0, 1, 2]
+    assert list(rows(config)["image"]) == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize("kept", [0, 10, -1, -5])
@@ -138,7 +139,7 @@ def test_a_line_that_a_crash_cut_off_is_measured_again(config, kept):
 def test_a_bad_image_does_not_lose_the_others(config, capsys):
     (config.data / "LOL/eval15/low/1.png").write_bytes(b"broken")
     assert main(config) == 2
-    assert list(rows(config)["image"]) == [0, 2]
+    assert list(rows(config)["image"]) == ["0", "2"]
     captured = capsys.readouterr()
     (error,) = (row for row in captured.err.splitlines() if row.startswith("ram evaluate: error: "))
     assert "LOL, 1: " in error
@@ -189,6 +190,8 @@ def test_results_that_were_made_differently_are_not_mixed(config, change, messag
     ("options", "message"),
     [
         ({"crop": 0}, "`crop` must be at least 1, got 0"),
+        ({"crop": 8}, "`crop` must be at least 11, got 8: SSIM has windows of that size"),
+        ({"crop": 12, "convention": Convention(border=1)}, "`crop` must be at least 13, got 12"),
         ({"limit": 0}, "`limit` must be at least 1, got 0"),
         ({"tile": 20}, "`tile` must be a positive multiple of 16"),
         ({"method": "a/b"}, "`method` must be usable as a file name other than 'results', got 'a/b'"),
@@ -201,3 +204,42 @@ def test_requests_that_cannot_be_met_are_refused_before_anything_is_done(config,
     with pytest.raises(ValueError, match=message):
         main(replace(config, **options))
     assert not config.out.exists()
+
+
+@pytest.mark.parametrize("method", ["1e3", "NA", "007", "nan", "None"])
+def test_the_name_of_a_method_stays_text(config, method, capsys):
+    assert main(replace(config, method=method)) == 0
+    assert list(read_results(config.out / "results.csv")["method"]) == [method]
+    assert f"| setting | task | images | {method} |" in capsys.readouterr().out
+
+
+def test_one_identical_pair_is_counted_and_left_out_of_the_mean(config, capsys):
+    save(config.data / "LOL/eval15/low/1.png", 1)
+    assert main(config) == 0
+    finite = rows(config)["psnr_db"].iloc[[0, 2]]
+    summary = read_results(config.out / "results.csv")
+    assert summary["identical"].tolist() == [1]
+    assert summary["psnr_db"].item() == pytest.approx(finite.mean(), abs=1e-4)  # written with four digits
+    for text in (capsys.readouterr().out, (config.out / "results.md").read_text()):
+        assert "(1 identical)" in text
+        assert evaluate.IDENTICAL in text
+
+
+def test_an_image_too_small_for_ssim_is_named_with_its_size(config, capsys):
+    for side in ("low", "high"):
+        Image.new("RGB", (24, 7)).save(config.data / f"LOL/eval15/{side}/1.png")
+    assert main(config) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "low/1.png" in error
+    assert "SSIM needs 11 pixels a side, got 7x24" in error
+
+
+def test_names_that_are_no_text_are_shown_as_some(config):
+    for side in ("low", "high"):
+        folder = config.data / "LOL/eval15" / side
+        for number, name in enumerate(("a\nb", "\udcff", 'quo"te,d')):
+            (folder / f"{number}.png").rename(folder / f"{name}.png")
+    assert main(config) == 0
+    assert set(rows(config)["image"]) == {r"a\nb", r"\xff", 'quo"te,d'}
+    assert main(config) == 0  # and are recognised as measured
+    assert len(rows(config)) == 3

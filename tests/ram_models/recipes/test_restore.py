@@ -206,7 +206,7 @@ def test_fifty_megapixels_pass_in_bounded_memory(tmp_path):
         ({"out": "x.png"}, r"`out` '.*x\.png' names a file, but '.*in' is a folder"),
         ({"source": "nowhere"}, "there is no file or folder '.*nowhere'"),
         ({"source": "in/a.png", "out": "x.png", "format": "jpg"}, r"`format` 'jpg' contradicts `out` '.*x\.png'"),
-        ({"source": "in/a.png", "out": "x.xyz"}, r"`out` '.*x\.xyz' is no existing folder and ends with none of \.png"),
+        ({"source": "in/a.png", "out": "x.xyz"}, r"`out` '.*x\.xyz' is not a folder and ends with none of \.png"),
         ({"network": "swin"}, "no network 'swin'"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
@@ -220,5 +220,41 @@ def test_requests_that_cannot_be_met_are_refused_before_anything_is_done(folder,
 
 def test_two_sources_of_one_result_are_refused(folder):
     write_picture(Picture(pixels(3)), folder.source / "a.jpg")
-    with pytest.raises(ValueError, match=r"a\.png' and another source would both become '.*a\.webp': rename one"):
+    with pytest.raises(ValueError, match=r"a\.jpg' and '.*a\.png' would both become '.*a\.webp': rename one"):
         main(replace(folder, format="webp"))
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", "\udcff.png", "$x^{.png", "quo'te\".png", "1e3.png"])
+def test_any_file_name_is_restored_and_drawn(tmp_path, name, capsys):
+    (tmp_path / "in").mkdir()
+    write_picture(Picture(np.zeros((16, 16, 3), np.uint8)), tmp_path / "in" / name)
+    assert main(Config(tmp_path / "in", tmp_path / "out", "identity", figure=tmp_path / "figures")) == 0
+    assert (tmp_path / "out" / name).is_file()
+    assert (tmp_path / "figures" / f"{name}.png").is_file()
+
+
+@pytest.mark.parametrize("twins", ["a.png", "sub/._a.png", ".ipynb_checkpoints/a.jpg"])
+def test_images_of_one_stem_are_both_restored_and_hidden_ones_are_not(tmp_path, twins):
+    for name in ("a.jpg", "b.jpg", twins):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_picture(Picture(np.zeros((16, 16, 3), np.uint8)), tmp_path / "in" / name)
+    assert main(Config(tmp_path / "in", tmp_path / "out", "identity")) == 0
+    results = sorted(file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*.*"))
+    assert results == (["a.jpg", "a.png", "b.jpg"] if twins == "a.png" else ["a.jpg", "b.jpg"])
+
+
+def test_a_size_that_does_not_fit_the_network_names_file_size_and_remedy(tmp_path, monkeypatch, capsys):
+    class Strided(torch.nn.Module):
+        def forward(self, image):
+            return image + torch.nn.functional.avg_pool2d(image, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+    monkeypatch.setattr("ram_models.recipes.restore.network_by_name", lambda *_: (Strided(), None))
+    (tmp_path / "in").mkdir()
+    for name, side in (("good.png", 32), ("odd.png", 33)):
+        write_picture(Picture(np.zeros((side, 32, 3), np.uint8)), tmp_path / "in" / name)
+    assert main(Config(tmp_path / "in", tmp_path / "out")) == 2
+    (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("ram restore: error"))
+    assert "odd.png" in error
+    assert "33x32 pixels" in error
+    assert "set `tile`" in error
+    assert (tmp_path / "out" / "good.png").is_file()
