@@ -143,7 +143,7 @@ def _is_foreign(file: str) -> bool:
 
 
 def _call(source: str, factory: Callable[..., object]) -> object:
-    """What a function returns that must do without arguments."""
+    """Result of a function of the user, called without arguments."""
     try:
         parameters = list(inspect.signature(factory).parameters.values())
     except (TypeError, ValueError):  # of a builtin
@@ -256,7 +256,7 @@ def load_ranking(source: str) -> LayerImportance | dict[str, float]:
 
 
 def short_names(sources: Sequence[str]) -> list[str]:
-    """Short names that tell files of rankings apart: the last parts of their paths that differ.
+    """Short names that distinguish files of rankings: the last parts of their paths that differ.
 
     Raises:
         ValueError: If one is given twice.

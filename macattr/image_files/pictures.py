@@ -127,7 +127,7 @@ def read_picture(path: Path | str) -> Picture:
     - The EXIF or TIFF orientation is applied to the pixels and removed from the EXIF data.
     - PNG and TIFF with 16 bits stay exact. Palettes become RGB.
     - Of several frames or pages the first is read, with a warning; the preview or gain map in a JPEG of a phone (MPO)
-      is no frame.
+      does not count.
     - CMYK becomes RGB without its profile, with a warning.
 
     Raises:

@@ -89,7 +89,7 @@ class DecodedImages:
 
     Decoding a whole photograph for one small crop costs more than everything else that is done to the crop. It pays
     where the images fit: an 8-bit one takes 3 bytes a pixel (481x321: 0.46 MB). Every worker of a loader keeps images
-    of its own; what is sent to another process starts empty.
+    of its own; a copy in another process starts empty.
 
     Args:
         megabytes: Most memory for kept pixels, in 10^6 bytes; 0 keeps nothing.
@@ -139,7 +139,7 @@ class MixedCrops(Dataset[tuple[Tensor, Tensor]]):
         seed: Seed of everything random.
         target: "paired" for (degraded, clean); "ground_truth" for (clean, clean), pre-training that never sees a
             degradation. The clean crop is the same either way.
-        synthesised: Share in [0, 1] of the items of a task with real pairs that are synthesised nevertheless.
+        synthesised: Share in [0, 1] of the items of a task with real pairs that are synthesised anyway.
         cache_megabytes: Memory for decoded images in each worker, see :class:`DecodedImages`.
         grey: Share in [0, 1] of the items that lose their colours before they are degraded; None keeps all colours.
 
@@ -170,8 +170,13 @@ class MixedCrops(Dataset[tuple[Tensor, Tensor]]):
                 raise ValueError(f"`{name}` must lie in [0, 1], got {share}: it is a share of the items.")
         self.length, self.crop, self.tasks, self.seed = length, crop, list(tasks), seed
         self.target, self.synthesised, self.grey = target, synthesised, grey or 0.0
-        self.real = {task: [pair for one in sets if one.task == task for pair in one.pairs] for task in self.tasks}
-        self.clean = [pair for one in sets if one.task is None for pair in one.pairs] or _clean_sides(sets)
+        self.real = {
+            task: [pair for image_set in sets if image_set.task == task for pair in image_set.pairs]
+            for task in self.tasks
+        }
+        self.clean = [pair for image_set in sets if image_set.task is None for pair in image_set.pairs] or _clean_sides(
+            sets
+        )
         self.reader = DecodedImages(cache_megabytes)
         self._refuse_what_cannot_be_made()
 
@@ -227,7 +232,9 @@ class MixedCrops(Dataset[tuple[Tensor, Tensor]]):
 
 def _clean_sides(sets: Sequence[ImageSet]) -> list[Pair]:
     """Every clean image of some pairs once."""
-    pairs = {pair.clean: replace(pair, name=pair.clean.stem, degraded=None) for one in sets for pair in one.pairs}
+    pairs = {
+        pair.clean: replace(pair, name=pair.clean.stem, degraded=None) for image_set in sets for pair in image_set.pairs
+    }
     return list(pairs.values())
 
 

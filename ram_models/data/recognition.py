@@ -1,4 +1,4 @@
-"""Which data sets lie below a folder, and which file is the clean side of which."""
+"""Recognition of the data sets below a folder, and of the clean side of every degraded file."""
 
 __all__ = ["read_sets", "recognise"]
 
@@ -17,7 +17,7 @@ from ram_models.data.sets import ImageSet, Pair, clean_folder
 
 
 @dataclass
-class _Found:
+class _Reading:
     """Files of one folder as one form explains them: for either side (scene, id) -> files."""
 
     layout: Layout
@@ -33,7 +33,7 @@ class _Found:
 
     @property
     def paired(self) -> list[Path]:
-        """Files on the counted side that have what they need."""
+        """Files on the counted side that are not without a counterpart."""
         return [file for key, files in self.sources.items() if key in self.clean for file in files]
 
     def files(self) -> set[Path]:
@@ -60,7 +60,7 @@ class _Side:
     folders: re.Pattern[str]
     stems: re.Pattern[str]
 
-    def add(self, files: list[Path], scene: str, reading: _Found) -> None:
+    def add(self, files: list[Path], scene: str, reading: _Reading) -> None:
         """Put the files whose name fits into a reading."""
         named: dict[tuple[str, str], list[Path]] = getattr(reading, self.name)
         for file in files:
@@ -68,7 +68,7 @@ class _Side:
                 named.setdefault((scene, stem["id"]), []).append(file)
 
 
-def _find(directory: Path, layouts: Iterable[Layout], anywhere: bool = False) -> tuple[list[_Found], list[Path]]:
+def _find(directory: Path, layouts: Iterable[Layout], anywhere: bool = False) -> tuple[list[_Reading], list[Path]]:
     """Every reading of the folders below ``directory``, right or wrong, and all its images.
 
     Args:
@@ -83,7 +83,7 @@ def _find(directory: Path, layouts: Iterable[Layout], anywhere: bool = False) ->
         for form in layout.forms
         for side, expressions in form.expressions(top.as_posix() if anywhere else None).items()
     ]
-    found: dict[tuple[Form, Path], _Found] = {}
+    found: dict[tuple[Form, Path], _Reading] = {}
     images = []
     for parent, files in image_folders(directory):
         images += files
@@ -91,14 +91,14 @@ def _find(directory: Path, layouts: Iterable[Layout], anywhere: bool = False) ->
             folder = side.folders.fullmatch(Path(os.path.abspath(parent)).as_posix() + "/")
             root = Path(folder["directory"] if folder else "")
             if folder and root.is_relative_to(top):
-                reading = _Found(side.layout, side.form, directory / root.relative_to(top))
+                reading = _Reading(side.layout, side.form, directory / root.relative_to(top))
                 side.add(files, folder.groupdict().get("scene", ""), found.setdefault((side.form, root), reading))
     return list(found.values()), images
 
 
-def _choose(readings: Iterable[_Found]) -> list[_Found]:
+def _choose(readings: Iterable[_Reading]) -> list[_Reading]:
     """Of the readings that share files the one that explains most, in the order of their folders."""
-    chosen: list[_Found] = []
+    chosen: list[_Reading] = []
     taken: set[Path] = set()
     for reading in sorted(readings, key=lambda reading: (-len(reading.paired), reading.form.folder == "*")):
         files = reading.files()
@@ -118,7 +118,7 @@ def _border(degraded: Path, clean: Path, border: int) -> int:
     return border if [side + 2 * border for side in small] == list(large) else 0
 
 
-def _pairs(found: _Found) -> Iterator[Pair]:
+def _pairs(found: _Reading) -> Iterator[Pair]:
     """The items of the set that was found, each under a name of its own."""
     if found.form.degraded is None:
         files = [file for group in found.clean.values() for file in group]
@@ -143,7 +143,7 @@ def _partner(degraded: Path, clean: Sequence[Path]) -> Path:
     return next((file for file in clean if file.suffix.lower() == degraded.suffix.lower()), clean[0])
 
 
-def _image_set(found: _Found) -> ImageSet:
+def _image_set(found: _Reading) -> ImageSet:
     """The set that was found, with the files that it cannot use."""
     pairs = tuple(sorted(_pairs(found), key=lambda pair: pair.name))
     used = {file for pair in pairs for file in (pair.clean, pair.degraded)}
@@ -182,9 +182,9 @@ def recognise(directory: Path | str, layout: str | None = None) -> tuple[list[Im
             f"({', '.join(layout.name for layout in layouts)}): for pairs make folders TASK/degraded and TASK/clean, "
             "for clean images alone ask for the layout 'clean'."
         )
-    known = {file for image_set in sets for pair in image_set.pairs for file in (pair.clean, pair.degraded)}
-    known |= {file for image_set in sets for file in image_set.unmatched}
-    return sets, [file for file in images if file not in known]
+    used = {file for image_set in sets for pair in image_set.pairs for file in (pair.clean, pair.degraded)}
+    used |= {file for image_set in sets for file in image_set.unmatched}
+    return sets, [file for file in images if file not in used]
 
 
 def read_sets(directory: Path | str, layout: str | None = None) -> list[ImageSet]:
@@ -210,5 +210,5 @@ def read_sets(directory: Path | str, layout: str | None = None) -> list[ImageSet
             )
     complete = [image_set for image_set in sets if image_set.pairs]
     if not complete:
-        raise ValueError(f"no file below {str(directory)!r} has its counterpart: `ram data check` lists what is there.")
+        raise ValueError(f"no file below {str(directory)!r} has its counterpart: `ram data check` lists the files.")
     return complete

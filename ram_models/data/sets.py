@@ -58,7 +58,7 @@ class ImageSet:
     Args:
         name: Name of the set, as "Rain100H".
         task: Degradation of its pairs; None for clean images alone.
-        split: "train", "val", "test", or "all" where neither the layout nor a folder's name tells.
+        split: "train", "val", "test", or "all" where it follows neither from the layout nor from a folder's name.
         pairs: The items, sorted by name.
         unmatched: Files that should have a counterpart and have none.
         directory: Folder in which the set was found.

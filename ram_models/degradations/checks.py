@@ -1,4 +1,4 @@
-"""What the parameters of degradations must satisfy."""
+"""Checks of the parameters of degradations."""
 
 __all__ = ["require_between", "require_size"]
 
@@ -11,11 +11,11 @@ def require_between(name: str, value: float | int, low: float | int, high: float
     """Raise unless ``value`` is finite and lies in [``low``, ``high``].
 
     Args:
-        name: Argument, as its caller knows it.
-        value: What was given.
+        name: Name of the argument.
+        value: Value of the argument.
         low: Least value.
         high: Largest value.
-        meaning: What it is, for the message.
+        meaning: Its meaning, for the message.
 
     Raises:
         ValueError: If it does not.

@@ -21,6 +21,6 @@ def convolve_valid(image: Float[Tensor, "*b h w"], kernel: Float[Tensor, "k k"])
     """
     size = image.shape[-2:]
     spectrum = torch.fft.rfft2(image) * torch.fft.rfft2(kernel.to(image), s=size)
-    reach = len(kernel) - 1  # what comes before has wrapped around
+    reach = len(kernel) - 1  # earlier values have wrapped around
     whole: Tensor = torch.fft.irfft2(spectrum, s=size)
     return whole[..., reach:, reach:]

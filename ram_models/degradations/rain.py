@@ -1,6 +1,6 @@
 """Rain: bright oriented streaks."""
 
-__all__ = ["add_rain", "rain_streaks", "streak_layer"]
+__all__ = ["add_rain", "rain_streaks"]
 
 import math
 
@@ -59,7 +59,7 @@ def rain_streaks(
     require_between("coverage", coverage, 0, 10, "the mean number of streaks over a pixel")
     tilt = 5 * torch.randn(len(SCALES), generator=generator, device=generator.device)
     layers = [
-        streak_layer(
+        _streak_layer(
             height, width, angle + float(extra), length * scale, 0.55 * scale**0.5, coverage / len(SCALES), generator
         )
         for scale, extra in zip(SCALES, tilt, strict=True)
@@ -67,7 +67,7 @@ def rain_streaks(
     return torch.stack(layers).sum(0).clamp(max=1)
 
 
-def streak_layer(
+def _streak_layer(
     height: int,
     width: int,
     angle: float,

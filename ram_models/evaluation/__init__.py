@@ -1,1 +1,1 @@
-"""Evaluation: metrics, test protocols, and tables beside the paper's."""
+"""Evaluation: metrics, test protocols, and tables next to the paper's."""

@@ -1,6 +1,6 @@
 """PSNR and SSIM of restored images, under conventions that are stated."""
 
-__all__ = ["Convention", "luma", "psnr", "ssim"]
+__all__ = ["SSIM_WINDOW", "Convention", "luma", "psnr", "ssim"]
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,12 +14,12 @@ SSIM_WINDOW = 11
 """Side in pixels of the Gaussian window of SSIM (sigma 1.5 pixels, cut off at 3.5 sigma)."""
 
 K1, K2, HUGE = 0.01, 0.03, 1e4
-"""Constants of SSIM, and one beside which images do not matter."""
+"""Constants of SSIM, and a number so large that images do not matter next to it."""
 
 
 @dataclass(frozen=True)
 class Convention:
-    """What is compared: two papers that differ in any of these do not report the same quantity.
+    """Convention of a comparison: papers that differ in any of these do not report the same quantity.
 
     Args:
         channels: ``rgb``: all three channels count alike. ``y``: luma alone, see :func:`luma`.
@@ -56,7 +56,7 @@ class Convention:
         )
 
     def apply(self, image: Float[Tensor, "3 h w"]) -> Float[Tensor, "c ch cw"]:
-        """What is compared of an image: float64 on the scale [0, ``data_range``], one or three channels.
+        """The compared part of an image: float64 on the scale [0, ``data_range``], one or three channels.
 
         Raises:
             ValueError: If a value is not finite, or the border leaves nothing.
@@ -98,8 +98,8 @@ def psnr(
 
     Args:
         restored: Image to be judged.
-        clean: What it should be.
-        convention: What is compared; default :class:`Convention` as it stands.
+        clean: Its ground truth.
+        convention: Channels, border and range; default :class:`Convention` as it stands.
 
     Raises:
         ValueError: If the sizes differ or a value is not finite.
@@ -124,8 +124,8 @@ def ssim(
 
     Args:
         restored: Image to be judged.
-        clean: What it should be.
-        convention: What is compared; default :class:`Convention` as it stands.
+        clean: Its ground truth.
+        convention: Channels, border and range; default :class:`Convention` as it stands.
 
     Raises:
         ValueError: If the sizes differ, a value is not finite, or no window fits into the image.

@@ -49,13 +49,13 @@ class Config:
             tables show the difference to it.
         protocol: paper for the paper's test settings, as far as present; pairs for every set of real pairs; sets for
             these and every clean set with noise of sigma 25, blur of sigma 2 and JPEG of quality 50.
-        paper: Folder of the paper's tables as CSV, to be shown beside.
+        paper: Folder of the paper's tables as CSV, whose numbers are shown too.
         layout: Name of the layout of the data, if it cannot be recognised.
         tile: Restore images with a longer side in tiles of this size in pixels, a multiple of 16; default whole images.
         overlap: Pixels that neighbouring tiles share and blend.
         crop: Measure the middle of every image only, at most this many pixels a side.
         limit: Measure the first images of every set only.
-        convention: What is compared: channels (rgb or y), border, data_range, rounded.
+        convention: Convention of PSNR and SSIM: channels (rgb or y), border, data_range, rounded.
         seed: Seed of synthesised degradations and twin masks, together with the name of each image.
         device: Where to compute, as cpu or cuda.
     """
@@ -201,7 +201,7 @@ def settings(config: Config, sha256: str | None) -> dict[str, object]:
 
 
 def write_tables(config: Config, planned: Plan) -> None:
-    """Write results.csv, tables.csv and results.md from all methods in the folder, and print what was measured."""
+    """Write results.csv, tables.csv and results.md from all methods in the folder, and print those of this one."""
     files = [file.with_suffix(".csv") for file in sorted(config.out.glob("*.json"))]
     rows = pd.concat([read_results(file) for file in files if file.exists()])
     summary = summarise(rows)

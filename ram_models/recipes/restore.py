@@ -46,7 +46,7 @@ class Config:
         format: Format of the results, as png; default that of each source. JPEG is written at quality 95.
         existing: Treatment of results that exist: skip them (so a stopped run can be continued), refuse to start, or
             overwrite them. A source is never overwritten.
-        figure: Folder for a figure of every image beside its restoration.
+        figure: Folder for figures that show every image next to its restoration.
         seed: Seed of the twin masks.
         device: Where to compute, as cpu or cuda.
     """

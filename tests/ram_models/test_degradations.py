@@ -34,7 +34,7 @@ from ram_models.degradations import (
     random_depth,
 )
 from ram_models.degradations.convolution import convolve_valid
-from ram_models.degradations.rain import streak_layer
+from ram_models.degradations.rain import _streak_layer
 
 
 @pytest.fixture
@@ -305,7 +305,7 @@ def test_rain_only_adds_light_and_equally_to_all_channels(photograph, generator)
 
 @pytest.mark.parametrize("angle", [-40.0, 0.0, 15.0, 80.0])
 def test_streaks_fall_in_the_direction_asked_for(generator, angle):
-    layer = streak_layer(150, 150, angle, 30.0, 0.8, 0.3, generator).numpy()
+    layer = _streak_layer(150, 150, angle, 30.0, 0.8, 0.3, generator).numpy()
     rows, mixed, columns = (element.mean() for element in structure_tensor(layer, sigma=1, order="rc"))
     # Light changes least along the streaks: the direction of the smallest eigenvalue, (cos, sin) in rows and columns.
     direction = 0.5 * math.atan2(2 * mixed, rows - columns) + math.pi / 2
@@ -321,7 +321,7 @@ def test_the_layers_of_rain_lie_around_one_direction(generator):
 
 
 def test_coverage_is_twice_the_mean_light(generator):
-    layer = streak_layer(400, 400, 10.0, 20.0, 1.0, 0.5, generator)
+    layer = _streak_layer(400, 400, 10.0, 20.0, 1.0, 0.5, generator)
     # Every streak over a pixel adds 1/2 on average. About 3 600 streaks, spread 1.2: 2 %, four of them.
     assert float(layer.mean()) == pytest.approx(0.25, rel=0.08)
 
@@ -334,7 +334,7 @@ def test_the_layers_share_the_coverage(generator):
 
 def test_rain_is_as_dense_at_the_border_as_in_the_middle():
     layers = torch.stack(
-        [streak_layer(60, 60, 30.0, 40.0, 1.0, 0.5, torch.Generator().manual_seed(i)) for i in range(60)]
+        [_streak_layer(60, 60, 30.0, 40.0, 1.0, 0.5, torch.Generator().manual_seed(i)) for i in range(60)]
     ).mean(0)
     border = torch.cat([layers[:4].flatten(), layers[-4:].flatten(), layers[:, :4].flatten(), layers[:, -4:].flatten()])
     assert float(border.mean()) == pytest.approx(float(layers[20:40, 20:40].mean()), rel=0.15)
