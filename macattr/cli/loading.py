@@ -25,16 +25,12 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from macattr.image_files import ImageFolder
 from macattr.methods.samples import Item
 from macattr.ranking.importance import LayerImportance
-
-WEIGHT_FILES = "save `model.state_dict()` by torch.save, or as safetensors."
-"""The remedy for a file of weights that cannot be used."""
+from macattr.weight_files import read_weights
 
 
 def load_object(source: str) -> object:
@@ -224,24 +220,12 @@ def shuffled(inputs: ImageFolder | list[Item], seed: int) -> ImageFolder | list[
 
 
 def load_weights(file: Path) -> Mapping[str, Tensor]:
-    """Parameters by name from a safetensors file or a bare state dict; code in the file is not executed.
+    """Parameters by name from a weights file.
 
     Raises:
-        ValueError: If the file is missing or neither.
+        ValueError: If the file is missing, damaged, or holds anything but weights.
     """
-    if not file.is_file():
-        raise ValueError(f"there is no file {str(file)!r}.")
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        state: object = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{str(file)!r} cannot be read as weights: {' '.join(str(error).split())}.") from error
-    except Exception as error:  # whatever damage or code the unpickler meets; its own advice is to run the code
-        raise ValueError(f"{str(file)!r} cannot be read as weights: {WEIGHT_FILES}") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{str(file)!r} does not hold tensors by name: {WEIGHT_FILES}")
-    return state
+    return read_weights(file)[0]
 
 
 def load_ranking(source: str) -> LayerImportance | dict[str, float]:
