@@ -16,16 +16,15 @@ import functools
 import hashlib
 import re
 import warnings
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from macattr.weight_files import SUFFIXES, read_weights
 from ram_models.networks.rgb import RGBPromptIR, RGBSwinIR
 
 Arguments = Mapping[str, int | float | list[int]]
@@ -46,36 +45,32 @@ NETWORKS: Mapping[str, tuple[type[RGBSwinIR] | type[RGBPromptIR], Arguments]] = 
 
 BUNDLED = Path(__file__).parents[1] / "weights"
 
-ENTRIES = ("params_ema", "average", "params", "state_dict", "model", "network")
-"""Where files keep weights, averaged ones first; ``average`` and ``network`` are those of this project's runs."""
+PREFIXES = ("module.", "_orig_mod.", "net.", "model.", "network.", "netG.", "net_g.", "generator.")
+"""Prefixes that DataParallel, torch.compile and training frameworks put before every name."""
 
-PREFIXES = ("module.", "_orig_mod.", "net.", "model.", "network.")
-"""What DataParallel, torch.compile and training frameworks put before every name."""
-
-DERIVED = ("relative_position_index", "attn_mask", "n_averaged")
-"""Last parts of names that need no loading: the network makes them itself, or does not have them."""
+DERIVED = ("relative_position_index", "attn_mask", "n_averaged", "total_ops", "total_params")
+"""Last parts of names that need no loading: buffers that the network makes itself, and counters of tools."""
 
 OPTIONAL = "mask_token"
 """The one parameter that may be missing or of another size: it is untrained, and RGB networks never show it."""
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
-
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What of a weights file went into a network, and what did not.
+    """Comparison of a weights file with a network.
 
     Args:
         source: File that was read.
-        sha256: Its hash.
-        entries: Entries inside each other under which the weights were found; none if they lie bare.
-        prefix: What was cut off the front of every name.
-        fitting: Number of parameters that fit; all of them were copied, unless something else did not.
-        passed_over: Names in the file that nothing is lost without: buffers that the network makes itself.
+        sha256: Hash of the file.
+        entries: Entries inside each other that hold the weights; empty if the file holds them directly.
+        prefix: Prefix that was removed from the names.
+        fitting: Number of parameters that fit; all of them were copied, unless something else did not fit.
+        passed_over: Names in the file that are not needed: buffers that the network makes itself, counters of tools,
+            and the parameters of other networks beside a complete one under a prefix.
         kept: Parameters of the network that keep their value because the file has none of their size (``mask_token``).
         missing: Parameters that the file lacks.
         unknown: Names in the file that are not in the network.
-        reshaped: Names of another shape, with both shapes.
+        reshaped: Names with another shape, with both shapes.
         unusable: Names whose values are not finite floating-point numbers.
     """
 
@@ -93,7 +88,7 @@ class LoadReport:
 
     @property
     def fits(self) -> bool:
-        """Whether every parameter has its value in the file, and the file nothing else."""
+        """Whether the file holds a value for every parameter and nothing unknown."""
         return not (self.missing or self.unknown or self.reshaped or self.unusable)
 
     def __str__(self) -> str:
@@ -108,11 +103,11 @@ class LoadReport:
             "not finite numbers": self.unusable,
         }
         counted = [f"{self.fitting} parameters{where} fit"]
-        return ", ".join(counted + [_count(what, names) for what, names in lists.items() if names])
+        return ", ".join(counted + [_count(kind, names) for kind, names in lists.items() if names])
 
 
 class UnfittingWeights(ValueError):
-    """Weights were refused, as they are not those of the network; ``report`` says exactly what differs."""
+    """Weights that are not those of the network; ``report`` lists every difference."""
 
     def __init__(self, message: str, report: LoadReport) -> None:
         super().__init__(message)
@@ -144,7 +139,7 @@ def build(name: str, weights: Path | str | None = None) -> nn.Module:
     Args:
         name: ``ram-swinir-tiny`` (92 layers, bundled weights), ``ram-swinir`` (263 layers, the paper's size),
             ``ram-promptir-tiny`` (for tests) or ``ram-promptir`` (445 layers, the paper's size).
-        weights: What :func:`load_weights` takes; None takes the bundled weights if there are any, else a random
+        weights: Source as for :func:`load_weights`; None takes the bundled weights if there are any, else a random
             initialisation.
 
     Raises:
@@ -180,18 +175,19 @@ def ram_promptir() -> nn.Module:
 def load_weights(network: nn.Module, source: Path | str) -> LoadReport:
     """Copy weights into the parameters of a network, all of them or none.
 
-    Weights may lie under any of ``ENTRIES`` (averaged ones are preferred), their names may have any of ``PREFIXES``.
-    Buffers of the file are passed over, as they follow from the architecture; so files of another training size fit.
+    A file may hold the weights under any of :data:`macattr.weight_files.ENTRIES` (averaged ones are preferred), and
+    their names may have any of ``PREFIXES``. Buffers in the file are ignored, because the architecture determines them;
+    so files of another training size fit.
 
     Args:
         network: Network that takes the weights, on any device and of any floating-point type.
         source: Local file (``.safetensors``; ``.pth``, ``.pt``, ``.ckpt``, ``.bin`` are read as tensors only, and no
             code in them is run); or a Hugging Face repository, ``owner/name`` if it has one weights file, else
-            ``hf://owner/name/file`` or ``hf://owner/name@revision/file``. Local files go first.
+            ``hf://owner/name/file`` or ``hf://owner/name@revision/file``. Local files are tried first.
 
     Returns:
-        What was found and done. If the file has no ``mask_token`` of the network's size, the network keeps its own,
-        with a warning.
+        Comparison of the file with the network. If the file has no ``mask_token`` of the network's size, the network
+        keeps its own, with a warning.
 
     Raises:
         UnfittingWeights: If a parameter is missing, unknown, of another shape or not finite; nothing is changed then.
@@ -205,12 +201,13 @@ def load_weights(network: nn.Module, source: Path | str) -> LoadReport:
     file = _local_file(source)
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    state, entries = _weights_in(_read(file), file)
-    state, prefix = _without_prefix(state)
-    report = _compare(network, state, file, digest, entries, prefix)
+    state, entries = read_weights(file)
+    state, prefix, others = _without_prefix(state, [name for name, _ in network.named_parameters()])
+    report = _compare(network, state, LoadOrigin(file, digest, entries, prefix, others))
     if not report.fits:
         raise UnfittingWeights(
-            f"{file.name!r} does not fit {type(network).__name__} and was not loaded: {report}.{_hint(state)}", report
+            f"{file.name!r} does not fit {type(network).__name__} and was not loaded: {report}.{_hint(network, state)}",
+            report,
         )
     if report.kept:
         warnings.warn(
@@ -225,10 +222,19 @@ def load_weights(network: nn.Module, source: Path | str) -> LoadReport:
     return report
 
 
-def _compare(
-    network: nn.Module, state: Mapping[str, Tensor], file: Path, digest: str, entries: tuple[str, ...], prefix: str
-) -> LoadReport:
-    """Which of the weights fit where."""
+@dataclass(frozen=True)
+class LoadOrigin:
+    """Where weights come from; see :class:`LoadReport`, except for ``others``: names outside of the prefix."""
+
+    source: Path
+    sha256: str
+    entries: tuple[str, ...]
+    prefix: str
+    others: tuple[str, ...]
+
+
+def _compare(network: nn.Module, state: Mapping[str, Tensor], origin: LoadOrigin) -> LoadReport:
+    """Comparison of weights with the parameters of a network."""
     own = dict(network.named_parameters())
     surplus = [name for name in state if name not in own]
     free = {name for name, _ in network.named_buffers()} | {OPTIONAL}
@@ -239,12 +245,12 @@ def _compare(
     unusable = [name for name in fitting if not _is_finite(state[name])]
     kept = [name for name in own if name == OPTIONAL and name not in fitting]
     return LoadReport(
-        file,
-        digest,
-        entries,
-        prefix,
+        source=origin.source,
+        sha256=origin.sha256,
+        entries=origin.entries,
+        prefix=origin.prefix,
         fitting=len(fitting) - len(unusable),
-        passed_over=tuple(passed_over),
+        passed_over=(*passed_over, *origin.others),
         kept=tuple(kept),
         missing=tuple(name for name in own if name not in state and name not in kept),
         unknown=tuple(name for name in surplus if name not in passed_over),
@@ -265,95 +271,58 @@ def _shape(value: Tensor) -> str:
     return "x".join(map(str, value.shape)) or "a scalar"
 
 
-def _count(what: str, names: Sequence[str]) -> str:
+def _count(kind: str, names: Sequence[str]) -> str:
     """Such as "5 missing (a, b, c, ...)"."""
     shown = ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
-    return f"{len(names)} {what} ({shown})"
+    return f"{len(names)} {kind} ({shown})"
 
 
-def _hint(state: Mapping[str, Tensor]) -> str:
-    """Which network of ours the weights are for, if any."""
+def _hint(network: nn.Module, state: Mapping[str, Tensor]) -> str:
+    """The name of another network of ours that the weights are for, in a sentence; empty if there is none."""
+    own = {name: value.shape for name, value in network.named_parameters() if name != OPTIONAL}
     for name in NETWORKS:
-        if all(key in state and state[key].shape == shape for key, shape in _shapes(name).items()):
+        shapes = _shapes(name)
+        if shapes != own and all(key in state and state[key].shape == shape for key, shape in shapes.items()):
             return f" It fits {name!r}."
     return ""
 
 
 @functools.cache
 def _shapes(name: str) -> Mapping[str, torch.Size]:
-    """Parameters of a network by name, without making it."""
+    """Shapes of the parameters of a network by name, computed without memory for them."""
     with torch.device("meta"):
         return {key: value.shape for key, value in create(name).named_parameters() if key != OPTIONAL}
 
 
-def _weights_in(content: object, file: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors of a file, and the entries that they lay under."""
-    entries: list[str] = []
-    for _ in range(2):  # frameworks nest once, saved again twice; deeper is no weights file
-        inner = [key for key in ENTRIES if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)]
-        if isinstance(content, Mapping) and inner:
-            entries, content = [*entries, inner[0]], content[inner[0]]
-    if not isinstance(content, Mapping) or not content:
-        found = "nothing" if isinstance(content, Mapping) else f"a {type(content).__name__}"
-        raise ValueError(f"{str(file)!r} holds no weights by name but {found}: give the file of a network.")
-    other = [str(key) for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
-    if other:
-        raise ValueError(
-            f"{str(file)!r} holds no weights where they are looked for: {_count('entries are no tensors', other)}; "
-            f"expected names with tensors, bare or under {', '.join(ENTRIES)}."
-        )
-    return dict(content), tuple(entries)
+def _without_prefix(state: Mapping[str, Tensor], own: Sequence[str]) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
+    """Weights by their names in the network, the prefix that was removed, and the names that did not have it.
+
+    All names must have the prefix, unless the names with it are a whole network: a loss network may stand beside it.
+    """
+    prefix, named = "", [name for name in state if name.rpartition(".")[2] not in DERIVED]
+    while start := next((start for start in PREFIXES if _leads(start, named, own)), ""):
+        named, prefix = [name.removeprefix(start) for name in named if name.startswith(start)], prefix + start
+    inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    outside = {name: value for name, value in state.items() if not name.startswith(prefix)}
+    derived = {name: value for name, value in outside.items() if name.rpartition(".")[2] in DERIVED}
+    return derived | inside, prefix, tuple(name for name in outside if name not in derived)
 
 
-def _without_prefix(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """Weights by their names in the network, and what stood before every one of them."""
-    prefix = ""
-    named = [name for name in state if name not in DERIVED]
-    while cut := next((start for start in PREFIXES if named and all(name.startswith(start) for name in named)), ""):
-        named, prefix = [name.removeprefix(cut) for name in named], prefix + cut
-    return {name.removeprefix(prefix): value for name, value in state.items()}, prefix
-
-
-def _read(file: Path) -> object:
-    """Content of a weights file; nothing in it is run."""
-    if file.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{str(file)!r} is no weights file by its name, which should end in {', '.join(SUFFIXES)}.")
-    if not file.stat().st_size:
-        raise ValueError(f"{str(file)!r} is empty: copy or download it again.")
-    try:
-        if file.suffix.lower() == ".safetensors":
-            return load_file(file)
-        _check_sums(file)
-        with warnings.catch_warnings(action="ignore"):  # about how it was pickled, which nobody here can change
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files give errors of many types, among them KeyError and OSError
-        if refused := re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error)):
-            raise ValueError(
-                f"{str(file)!r} holds more than tensors ({refused[1]}) and is not loaded, as that could run any code: "
-                "if you trust it, save its weights alone."
-            ) from error
-        kind = "safetensors" if file.suffix.lower() == ".safetensors" else "a torch checkpoint"
-        raise ValueError(
-            f"{str(file)!r} cannot be read as {kind}, it may be damaged or incomplete: {_one_line(error)}."
-        ) from error
-
-
-def _check_sums(file: Path) -> None:
-    """Compare a checkpoint with the checksums in it, which torch.load passes over."""
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            if damaged := archive.testzip():
-                raise zipfile.BadZipFile(f"the checksum of {damaged} in it is wrong")
+def _leads(start: str, names: Sequence[str], own: Sequence[str]) -> bool:
+    """Whether a prefix stands before all names, or before those of a whole network that is not there without it."""
+    inside = {name.removeprefix(start) for name in names if name.startswith(start)}
+    needed = set(own) - {OPTIONAL}
+    return bool(names) and (len(inside) == len(names) or (needed <= inside and not needed <= set(names)))
 
 
 def _one_line(error: Exception) -> str:
-    """Type and beginning of an error of someone else."""
+    """Type and beginning of the message of another library's error."""
     words = " ".join(str(error).split())[:200].rstrip(". ")
     return f"{type(error).__name__} {words}".rstrip()
 
 
 def _local_file(source: Path | str) -> Path:
-    """The file that is meant, downloaded if need be."""
+    """The local file of a source, downloaded if needed."""
     path = Path(source).expanduser()
     if path.is_file():
         return path

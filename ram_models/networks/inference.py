@@ -1,14 +1,13 @@
-"""Using a network: by name, with its weights, on an image of any size (tiled where large, padded where tiny)."""
+"""Restoration with a network by name, of images of any size: large ones in tiles, tiny ones padded."""
 
 __all__ = [
     "Restorer",
+    "check_device",
     "check_tiles",
     "network_by_name",
     "restore_any_size",
     "restorer",
     "tile_count",
-    "tile_spans",
-    "tile_weights",
 ]
 
 from collections.abc import Callable
@@ -31,26 +30,25 @@ GRID = 16
 
 
 class Identity(nn.Module):
-    """Gives back what it gets: the degraded images themselves."""
+    """The identity: its output is the degraded image."""
 
     def forward(self, image: Float[Tensor, "b 3 h w"], mask: Tensor | None = None) -> Float[Tensor, "b 3 h w"]:
-        """The same image; a mask hides nothing."""
+        """The same image; a mask has no effect."""
         return image
 
 
 def network_by_name(name: str, weights: Path | str | None, device: str) -> tuple[nn.Module, str | None]:
-    """A network that is ready for use: trained weights, in eval mode, on the device; and the SHA-256 of its weights.
+    """A network with trained weights, in eval mode, on the device; and the SHA-256 of its weights.
 
     Args:
-        name: See :func:`ram_models.networks.checkpoints.build`; or ``identity``, which gives its input back.
-        weights: As :func:`ram_models.networks.checkpoints.load_weights` takes them; None for the bundled ones.
-        device: Where to compute, as "cpu" or "cuda".
+        name: See :func:`ram_models.networks.checkpoints.build`; or ``identity``, whose output is its input.
+        weights: See :func:`ram_models.networks.checkpoints.load_weights`; None for the bundled ones.
+        device: Device to compute on, such as "cpu" or "cuda".
 
     Raises:
         ValueError: If there is no such network, file or device, or a network would have random weights.
     """
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"`device` is {device!r}, but torch finds no CUDA device here: leave it out to use the CPU.")
+    check_device(device)
     if name == "identity":
         if weights is not None:
             raise ValueError(f"`weights` {str(weights)!r} have no effect on `network` identity: leave them out.")
@@ -62,6 +60,30 @@ def network_by_name(name: str, weights: Path | str | None, device: str) -> tuple
     return network.to(device).eval(), report.sha256
 
 
+def check_device(device: str) -> None:
+    """Refuse a device that torch cannot compute on here.
+
+    Args:
+        device: Name of a device, such as "cpu", "cuda" or "cuda:1".
+
+    Raises:
+        ValueError: If there is no such device.
+    """
+    here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    types = ["cpu", *([here.type] if here else [])]
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"`device` {device!r} does not exist: choose from {', '.join(types)}.") from error
+    if wanted.type not in types:
+        raise ValueError(
+            f"`device` is {device!r}, but torch finds no {wanted.type} device here: leave it out to use the CPU."
+        )
+    count = torch.accelerator.device_count() if wanted.type != "cpu" else 1
+    if wanted.index is not None and wanted.index >= count:
+        raise ValueError(f"`device` is {device!r}, but there are {count} of that type here, numbered from 0.")
+
+
 def restorer(
     network: nn.Module, twins: bool, generator: torch.Generator, device: torch.device | str = "cpu"
 ) -> Restorer:
@@ -71,7 +93,7 @@ def restorer(
         network: On ``device``; called as ``network(image)``, or ``network(image, mask)`` with twin masks.
         twins: Predict every pixel while it is hidden, see :func:`ram_models.networks.masking.restore_with_twins`.
         generator: Source of the twin masks (half of the pixels hidden, one by one); on the CPU.
-        device: Where to compute.
+        device: Device of the network.
     """
 
     def restore(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
@@ -89,7 +111,7 @@ def check_tiles(tile: int, overlap: int) -> None:
     """Refuse a tile or overlap that cannot cover an image.
 
     Raises:
-        ValueError: If one of them is no multiple of 16, or the overlap is negative or more than half of the tile.
+        ValueError: If one of them is not a multiple of 16, or the overlap is negative or more than half of the tile.
     """
     if tile < GRID or tile % GRID:
         raise ValueError(f"`tile` must be a positive multiple of {GRID} pixels, got {tile}.")
@@ -99,14 +121,14 @@ def check_tiles(tile: int, overlap: int) -> None:
         )
 
 
-def tile_spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
+def _tile_spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
     """Begin and end of the tiles that cover ``length`` pixels in one direction.
 
     All have ``tile`` pixels and overlap by ``overlap``, but the last: it ends with the image, is up to 15 pixels
     shorter, and overlaps by more.
 
     Example:
-        >>> tile_spans(100, 48, 16)
+        >>> _tile_spans(100, 48, 16)
         [(0, 48), (32, 80), (64, 100)]
     """
     last = max(0, -(-(length - tile) // GRID) * GRID)
@@ -123,10 +145,10 @@ def tile_count(height: int, width: int, tile: int, overlap: int) -> int:
         tile: Side of a tile in pixels.
         overlap: Pixels that neighbouring tiles share.
     """
-    return len(tile_spans(height, tile, overlap)) * len(tile_spans(width, tile, overlap))
+    return len(_tile_spans(height, tile, overlap)) * len(_tile_spans(width, tile, overlap))
 
 
-def tile_weights(spans: list[tuple[int, int]], overlap: int) -> Float[Tensor, "tiles length"]:
+def _tile_weights(spans: list[tuple[int, int]], overlap: int) -> Float[Tensor, "tiles length"]:
     """Share of every tile in every pixel of one direction; the shares of a pixel add up to 1.
 
     Towards a neighbour, the outer quarter of the overlap has no share (there a tile lacks context) and the middle half
@@ -170,8 +192,8 @@ def restore_any_size(
     if tile is None:
         tile, overlap = -(-max(height, width) // GRID) * GRID, 0
     check_tiles(tile, overlap)
-    rows, columns = tile_spans(height, tile, overlap), tile_spans(width, tile, overlap)
-    down, across = tile_weights(rows, overlap), tile_weights(columns, overlap)
+    rows, columns = _tile_spans(height, tile, overlap), _tile_spans(width, tile, overlap)
+    down, across = _tile_weights(rows, overlap), _tile_weights(columns, overlap)
     out = torch.zeros(image.shape)
     for (top, bottom), vertical in zip(rows, down, strict=True):
         for (left, right), horizontal in zip(columns, across, strict=True):

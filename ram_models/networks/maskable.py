@@ -1,4 +1,4 @@
-"""What the RAM networks share: pixels hidden by a mask, and inputs of any size."""
+"""Base of the RAM networks: pixels hidden by a mask, and inputs of any size."""
 
 __all__ = ["Maskable", "reflect_pad"]
 
@@ -16,9 +16,9 @@ class Maskable(nn.Module):
     """
 
     size_multiple: int
-    """Both sides of what :meth:`restore` gets are multiples of this, in pixels."""
+    """Both sides of the input of :meth:`restore` are multiples of this, in pixels."""
     mask_token: Tensor | float
-    """What is shown in place of hidden pixels unless the caller says so."""
+    """Value shown in place of hidden pixels by default."""
 
     def restore(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Restored image of the same shape; both sides are multiples of ``size_multiple``.
@@ -39,7 +39,7 @@ class Maskable(nn.Module):
         Args:
             image: Network input (ImageNet-normalised for the released weights), larger than the padding it needs.
             mask: 1 where a pixel is hidden, 0 where visible; fractions blend.
-            mask_tokens: What is shown in place of hidden pixels; default ``mask_token``.
+            mask_tokens: Values shown in place of hidden pixels; default ``mask_token``.
 
         Returns:
             Output of the same shape as ``image``.

@@ -1,4 +1,4 @@
-"""Masked image modelling: which pixels are hidden, what stands in their place, and twin masks."""
+"""Masked image modelling: random masks, tokens in place of hidden pixels, and twin masks."""
 
 __all__ = ["hide", "random_mask", "restore_with_twins"]
 
@@ -12,14 +12,14 @@ from torch import Tensor
 def random_mask(
     batch: int, height: int, width: int, generator: torch.Generator, ratio: float = 0.5, patch_size: int = 1
 ) -> Float[Tensor, "b h w"]:
-    """Masks that hide a fixed share of every image, block by block.
+    """Masks that hide a fixed fraction of every image, block by block.
 
     Args:
         batch: Number of masks.
         height: Rows in pixels, a multiple of ``patch_size``.
         width: Columns in pixels, a multiple of ``patch_size``.
-        generator: Source of randomness; its device is that of the result.
-        ratio: Share of blocks that is hidden, in (0, 1).
+        generator: Source of randomness; the result is on its device.
+        ratio: Fraction of blocks that is hidden, in (0, 1).
         patch_size: Side of the blocks in pixels; RAM uses 1.
 
     Returns:
@@ -35,6 +35,8 @@ def random_mask(
         >>> random_mask(2, 4, 4, torch.Generator().manual_seed(0), ratio=0.25).sum((1, 2))
         tensor([4., 4.])
     """
+    if patch_size < 1:
+        raise ValueError(f"`patch_size` must be at least 1 pixel, got {patch_size}.")
     if height % patch_size or width % patch_size:
         raise ValueError(f"`patch_size` {patch_size} must divide the image, got {height}x{width}.")
     rows, columns = height // patch_size, width // patch_size
@@ -52,9 +54,9 @@ def hide(
     """Image with ``token`` in place of hidden pixels; fractional masks blend linearly.
 
     Args:
-        image: What is hidden in part.
+        image: Image to hide in part.
         mask: 1 where a pixel is hidden, 0 where it is visible.
-        token: What stands in place of hidden pixels.
+        token: Values in place of hidden pixels.
 
     Raises:
         ValueError: If the mask has a channel dimension, or mask or token do not fit the image.

@@ -1,4 +1,4 @@
-"""RAM networks that take and give plain RGB: the ImageNet normalisation they were trained with is inside."""
+"""RAM networks with plain RGB as input and output; they normalise by ImageNet statistics inside, as in training."""
 
 __all__ = ["ImageNetRGB", "RGBPromptIR", "RGBSwinIR"]
 
@@ -28,7 +28,7 @@ class ImageNetRGB(nn.Module):
 
     @property
     def reference_input(self) -> Float[Tensor, "3 1 1"]:
-        """What hidden pixels look like from outside: the mean colour, RGB in [0, 1]."""
+        """Colour of hidden pixels as seen from outside: the mean colour, RGB in [0, 1]."""
         return self.mean
 
     def forward(
@@ -42,7 +42,7 @@ class ImageNetRGB(nn.Module):
         Args:
             image: Degraded image, RGB in [0, 1].
             mask: 1 where a pixel is hidden, 0 where visible.
-            mask_tokens: What is shown in place of hidden pixels, RGB; default the mean colour.
+            mask_tokens: RGB values shown in place of hidden pixels; default the mean colour.
         """
         tokens = self.mean.expand_as(image) if mask_tokens is None else mask_tokens
         normalised, normalised_tokens = (image - self.mean) / self.std, (tokens - self.mean) / self.std

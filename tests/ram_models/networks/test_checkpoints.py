@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel
 
+from macattr.weight_files import ENTRIES
 from ram_models import build, ram_promptir_tiny, ram_swinir_tiny, sample
-from ram_models.networks.checkpoints import BUNDLED, ENTRIES, NETWORKS, create, load_weights
+from ram_models.networks.checkpoints import BUNDLED, NETWORKS, create, load_weights
 from ram_models.networks.promptir import PromptIR
 from ram_models.networks.rgb import RGBPromptIR, RGBSwinIR
 from ram_models.networks.swinir import SwinIR
@@ -185,6 +186,42 @@ def test_a_token_that_promptir_does_not_have_is_passed_over(tmp_path):
     assert same(network, dict(other.named_parameters()))
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("places", [[""], ["conv_first.", ""], ["layers.0."]], ids=["root", "both", "inside"])
+def test_counters_of_profilers_are_passed_over(network, official, tmp_path, prefix, places):
+    counters = {f"{place}{name}": torch.zeros(1) for place in places for name in ("total_ops", "total_params")}
+    torch.save({f"{prefix}{name}": value for name, value in {**official, **counters}.items()}, tmp_path / "a.pth")
+    assert set(counters) <= set(load_weights(network, tmp_path / "a.pth").passed_over)
+    assert same(network, official)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "other"),
+    [("net.", "loss.vgg.0.weight"), ("generator.", "discriminator.conv.weight"), ("module.net.", "module.vgg.0.bias")],
+)
+def test_a_loss_network_in_the_same_file_is_passed_over(network, official, tmp_path, prefix, other):
+    content = {f"{prefix}{name}": value for name, value in official.items()} | {other: torch.ones(2)}
+    torch.save({"state_dict": content}, tmp_path / "a.ckpt")
+    report = load_weights(network, tmp_path / "a.ckpt")
+    assert (report.prefix, report.passed_over[-1]) == (prefix, other)
+    assert same(network, official)
+
+
+def test_half_of_a_network_beside_a_loss_network_is_refused(network, official, tmp_path):
+    content = {f"net.{name}": value for name, value in official.items() if name != "norm.weight"}
+    torch.save(content | {"loss.weight": torch.ones(2)}, tmp_path / "a.pth")
+    refused(network, tmp_path / "a.pth", "does not fit RGBSwinIR")
+
+
+@pytest.mark.parametrize(
+    "surplus", [{"extra": torch.ones(2)}, {"head.weight": torch.ones(1, 1)}, {"x.y": torch.ones(3)}]
+)
+def test_weights_that_a_network_refuses_are_not_said_to_fit_it(tmp_path, surplus):
+    network = create("ram-promptir-tiny")
+    torch.save({**network.state_dict(), **surplus}, tmp_path / "a.pth")
+    assert "It fits" not in str(refused(network, tmp_path / "a.pth", "does not fit RGBPromptIR"))
+
+
 def test_half_precision_is_widened(network, official, tmp_path):
     halves = {name: value.bfloat16() if value.is_floating_point() else value for name, value in official.items()}
     torch.save(halves, tmp_path / "a.pth")
@@ -307,7 +344,7 @@ def test_a_flipped_bit_is_found(network, official, tmp_path):
         ("a.pth", b"\x89PNG" + bytes(99), "cannot be read as a torch checkpoint, it may be damaged"),
         ("a.safetensors", b"broken", "cannot be read as safetensors, it may be damaged"),
         ("a.pth", pickle.dumps({"a": 1}, protocol=2), "cannot be read as a torch checkpoint"),
-        ("a.png", b"x", "a.png' is no weights file by its name, which should end in .safetensors, .pth"),
+        ("a.png", b"x", "a.png' is not a weights file by its name, which should end in .safetensors, .pth"),
     ],
     ids=["empty", "empty_safetensors", "web_page", "picture", "text", "pickle", "suffix"],
 )
@@ -324,8 +361,11 @@ def test_files_that_are_no_checkpoints_are_refused(network, tmp_path, name, cont
         ([1, 2], "holds no weights by name but a list"),
         ({}, "holds no weights by name but nothing"),
         ({"params": {}}, "holds no weights by name but nothing"),
-        ({"optimizer": {"lr": 1.0}, "epoch": 3}, r"2 entries are no tensors \(optimizer, epoch\); expected names with"),
-        ({3: torch.zeros(2)}, r"1 entries are no tensors \(3\)"),
+        (
+            {"optimizer": {"lr": 1.0}, "epoch": 3},
+            r"2 entries \(optimizer, epoch\) are not tensors; expected names",
+        ),
+        ({3: torch.zeros(2)}, r"1 entries \(3\) are not tensors"),
         ({"a": argparse.Namespace(b=1)}, r"holds more than tensors \(argparse.Namespace\) and is not loaded"),
     ],
     ids=["tensor", "list", "nothing", "nothing_inside", "settings", "numbered", "objects"],

@@ -5,13 +5,14 @@ import torch
 from torch import nn
 
 from ram_models.networks.inference import (
+    _tile_spans,
+    _tile_weights,
+    check_device,
     check_tiles,
     network_by_name,
     restore_any_size,
     restorer,
     tile_count,
-    tile_spans,
-    tile_weights,
 )
 from ram_models.seeds import seeded
 
@@ -25,8 +26,8 @@ def convolutions(radius: int) -> nn.Module:
 @pytest.mark.parametrize("length", [1, 15, 48, 49, 64, 65, 100, 1000])
 @pytest.mark.parametrize(("tile", "overlap"), [(48, 0), (48, 16), (64, 32)])
 def test_tiles_cover_every_pixel_and_their_shares_add_up_to_one(length, tile, overlap):
-    spans = tile_spans(length, tile, overlap)
-    weights = tile_weights(spans, overlap)
+    spans = _tile_spans(length, tile, overlap)
+    weights = _tile_weights(spans, overlap)
     assert spans[0][0] == 0
     assert spans[-1][1] == length
     assert all(end - begin <= tile and begin % 16 == 0 for begin, end in spans)
@@ -36,7 +37,7 @@ def test_tiles_cover_every_pixel_and_their_shares_add_up_to_one(length, tile, ov
 
 
 def test_neighbouring_tiles_fade_linearly_over_the_middle_half_of_their_overlap():
-    first, second = tile_weights([(0, 48), (32, 80)], 16)
+    first, second = _tile_weights([(0, 48), (32, 80)], 16)
     expected = torch.tensor([0, 0, 0, 0, 1, 3, 5, 7, 9, 11, 13, 15, 16, 16, 16, 16]) / 16
     torch.testing.assert_close(second[32:48], expected)
     torch.testing.assert_close(first[32:48], 1 - expected)
@@ -155,3 +156,14 @@ def test_a_network_without_weights_is_refused(tmp_path):
 def test_a_missing_device_is_refused():
     with pytest.raises(ValueError, match="`device` is 'cuda', but torch finds no CUDA device here"):
         network_by_name("identity", None, "cuda")
+
+
+@pytest.mark.parametrize("device", ["foo", "cpu:x", "", "cuda:99", "meta", "cpu:1"])
+def test_devices_that_are_not_here_are_refused(device):
+    with pytest.raises(ValueError, match=r"`device` "):
+        check_device(device)
+
+
+def test_the_cpu_is_always_here():
+    check_device("cpu")
+    check_device("cpu:0")
