@@ -1,55 +1,67 @@
-"""The command line: ``macattr rank | report | compare | select | methods | check``."""
+"""The command line ``macattr``: rank, report, compare, select, check and list methods."""
 
 __all__ = ["main"]
 
-import importlib
-import inspect
-import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
+from types import MappingProxyType
 
-from jsonargparse import auto_cli
+from macattr.cli.command import Command, Program
 
-COMMANDS = ("rank", "report", "compare", "select", "methods", "check")
-"""Every command is the function of its name in the module of its name."""
+COMMANDS = MappingProxyType(
+    {
+        "rank": Command(
+            "macattr.cli.rank",
+            "rank the layers of a network on images",
+            "macattr rank --model ram_models:ram_swinir_tiny --images sample --limit 4 --out ranking",
+            positional=False,
+            function="rank",
+        ),
+        "report": Command(
+            "macattr.cli.report",
+            "write rankings as one HTML page",
+            "macattr report ranking/importance.nc --out report.html",
+            function="report",
+        ),
+        "compare": Command(
+            "macattr.cli.compare",
+            "measure how far rankings agree",
+            "macattr compare mac/importance.nc drift/importance.nc",
+            function="compare",
+        ),
+        "select": Command(
+            "macattr.cli.select",
+            "select layers from a ranking and export them",
+            "macattr select ranking/importance.nc --fraction 0.1",
+            function="select",
+        ),
+        "methods": Command(
+            "macattr.cli.methods",
+            "list the methods with their cost and source",
+            "macattr methods",
+            function="methods",
+        ),
+        "check": Command(
+            "macattr.cli.check",
+            "test whether a ranking depends on the trained weights",
+            "macattr check --model ram_models:ram_swinir_tiny --images sample --limit 2",
+            positional=False,
+            function="check",
+        ),
+    }
+)
+"""All commands, in the order of the work."""
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Entry point; bad input ends with one line and exit code 2."""
-    given = sys.argv[1:] if arguments is None else arguments
-    commands = {name: getattr(importlib.import_module(f"macattr.cli.{name}"), name) for name in COMMANDS}
-    spelled = _spell(given, commands[given[0]]) if given and given[0] in commands else given
-    try:
-        auto_cli(commands, as_positional=False, args=spelled, description=__doc__)
-    except (ValueError, RuntimeError, ImportError, OSError) as error:
-        print(f"macattr: error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("macattr: interrupted", file=sys.stderr)
-        sys.exit(130)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; see :class:`macattr.cli.command.Program` for how it ends.
 
+    Args:
+        arguments: Default those of the process.
 
-def _spell(arguments: list[str], command: Callable[..., object]) -> list[str]:
-    """Arguments without an option's name as the command's first option; dashes as underscores; flags without value."""
-    parameters = inspect.signature(command).parameters
-    name, *rest = arguments
-    count = next((i for i, argument in enumerate(rest) if argument.startswith("-")), len(rest))
-    first = next(iter(parameters.values()), None)
-    leading: list[str] = []
-    if count and first is not None:
-        several = first.annotation == list[str]
-        value, left = (json.dumps(rest[:count]), []) if several else (rest[0], rest[1:count])
-        leading = [f"--{first.name}={value}", *left]
-    return [name, *leading, *(_option(argument, parameters) for argument in rest[count:])]
-
-
-def _option(argument: str, parameters: Mapping[str, inspect.Parameter]) -> str:
-    """One option as jsonargparse spells it."""
-    if not argument.startswith("--"):
-        return argument
-    option, equals, value = argument[2:].partition("=")
-    option = option.replace("-", "_")
-    flag = parameters.get(option)
-    if flag is not None and flag.annotation is bool and not equals:
-        return f"--{option}=true"
-    return f"--{option}{equals}{value}"
+    Raises:
+        SystemExit: With the exit code, unless it is 0.
+    """
+    purpose = "Which layers of a network to fine-tune: rank them, see how sure the ranking is, select from it."
+    if code := Program("macattr", purpose, COMMANDS).run(arguments):
+        sys.exit(code)

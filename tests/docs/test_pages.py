@@ -4,7 +4,6 @@ Shell lines that start with ``macattr`` or ``ram`` are executed in this process;
 those of ``torchrun``, are read by the real command line only.
 """
 
-import importlib
 import re
 import shlex
 import sys
@@ -14,7 +13,6 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
-from jsonargparse import auto_parser
 from PIL import Image
 from sybil.document import Document
 from sybil.example import Example
@@ -102,17 +100,8 @@ def run_shell(example: Example) -> None:
 def parse(program: str, arguments: list[str]) -> None:
     """The program's own reading of its arguments, without the work."""
     with pytest.MonkeyPatch.context() as patch:
-        if program == "macattr":
-            patch.setattr(macattr.cli, "auto_cli", lambda commands, args, **options: read(commands, args, options))
-        else:
-            for command in ram_models.cli.COMMANDS.values():
-                patch.setattr(importlib.import_module(command.module), "main", lambda config: 0)
+        patch.setattr(macattr.cli.command, "execute", lambda function, options: 0)
         execute(program, arguments)
-
-
-def read(commands: dict[str, object], arguments: list[str], options: dict[str, object]) -> None:
-    """What auto_cli does before it calls a command."""
-    auto_parser(commands, **options).parse_args(arguments)
 
 
 def execute(program: str, arguments: list[str]) -> None:

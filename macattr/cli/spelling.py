@@ -1,0 +1,317 @@
+"""Options of a command: how they are spelled, read from files, refused and explained."""
+
+__all__ = ["parse"]
+
+import difflib
+import json
+import re
+import textwrap
+import types
+import typing
+from argparse import SUPPRESS, Action
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
+from jsonargparse._actions import _ActionConfigLoad
+
+NODES = 10_000
+"""Largest number of values in a configuration file, aliases counted as often as they are used."""
+
+WORDS: Mapping[object, str] = types.MappingProxyType(
+    {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path", type(None): "null"}
+)
+"""Names of the types of options in messages."""
+
+
+def parse(
+    settings: Callable[..., object],
+    arguments: Sequence[str],
+    program: str,
+    example: str,
+    positional: bool = True,
+    configs: Path | None = None,
+) -> dict[str, object]:
+    """Options by name, from the words of a command line.
+
+    Args:
+        settings: Dataclass or function whose parameters are the options.
+        arguments: Words after the command's name. Options may have dashes or underscores, flags need no value, and a
+            list may be given with commas.
+        program: Name of the program and the command, for messages.
+        example: A call of the command, for the help.
+        positional: Whether options without default are given by place; the first of them takes all of these words if it
+            is a list.
+        configs: Folder of configurations that ``--config`` takes by name.
+
+    Raises:
+        ValueError: If something does not fit, in one line with its near match.
+    """
+    parser = _parser(settings, program, example, positional, configs)
+    words = _spell(list(arguments), parser)
+    try:
+        _check(words, parser, configs)
+        options = parser.instantiate(parser.parse_args(words))
+    except ArgumentError as error:
+        raise ValueError(f"{_refusal(str(error), parser)} (see `{program} --help`)") from error
+    own = {action.dest.partition(".")[0] for action in parser._actions}
+    return {name: value for name, value in vars(options).items() if name in own and name != "config"}
+
+
+def _parser(
+    settings: Callable[..., object], program: str, example: str, positional: bool, configs: Path | None
+) -> ArgumentParser:
+    """The reader of a command's options."""
+    parser = ArgumentParser(
+        prog=program,
+        description=_description(settings),
+        epilog=f"example: {example}",
+        exit_on_error=False,
+        allow_abbrev=False,
+        formatter_class=_Help,
+    )
+    bundled = f", or the name of a bundled one: {', '.join(_names(configs))}" if configs else ""
+    parser.add_argument("--config", action="config", help=f"YAML file with any of the options below{bundled}.")
+    add = parser.add_class_arguments if isinstance(settings, type) else parser.add_function_arguments
+    add(settings, as_group=False, as_positional=positional)
+    for action in parser._actions:
+        if action.dest.startswith("print_") or isinstance(action, _ActionConfigLoad):
+            action.help = SUPPRESS
+        elif not action.option_strings and _is_list(action):
+            action.metavar = f"{action.dest.upper()} ..."
+        elif not action.option_strings:
+            action.metavar = action.dest.upper()
+    return parser
+
+
+def _description(settings: Callable[..., object]) -> str:
+    """The docstring up to its arguments."""
+    return textwrap.dedent(re.split(r"\n\s*Args:", settings.__doc__ or "")[0]).strip()
+
+
+class _Help(DefaultHelpFormatter):
+    """Help as it is typed: dashes, flags without values, and no markup."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Paragraphs, each filled on its own."""
+        paragraphs = [re.sub(r"\s+", " ", part).strip() for part in re.split(r"\n\s*\n", _plain(text))]
+        return "\n\n".join(
+            textwrap.fill(part, width, initial_indent=indent, subsequent_indent=indent) for part in paragraphs
+        )
+
+    def _format_action_invocation(self, action: Action) -> str:
+        """Such as "--dry-run" or "--n-steps N"."""
+        if not action.option_strings:
+            return str(super()._format_action_invocation(action))
+        names = ", ".join(name.replace("_", "-") for name in action.option_strings if not name.endswith("+"))
+        if action.nargs == 0 or _type(action) is bool:
+            return names
+        return f"{names} {self._format_args(action, self._get_default_metavar_for_optional(action))}"
+
+    def _format_usage(
+        self, usage: str | None, actions: typing.Iterable[Action], *args: object, **kwargs: object
+    ) -> str:
+        """Only what has to be given: the options are listed below."""
+        given = [action.metavar for action in actions if not action.option_strings and action.required]
+        needed = [
+            f"{name.replace('_', '-')} {action.dest.upper()}"
+            for action in actions
+            if action.required
+            for name in action.option_strings[:1]
+        ]
+        return f"usage: {' '.join([self._prog, *map(str, given), *needed, '[options]'])}\n\n"
+
+    def _expand_help(self, action: Action) -> str:
+        """Explanation, type and default."""
+        text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", _plain(str(super()._expand_help(action))))
+        return text.replace("default: False)", "default: false)")
+
+
+def _plain(text: str) -> str:
+    """Text without the markup of docstrings."""
+    return re.sub(r":\w+:`~?([^`]+)`", r"\1", text).replace("``", "")
+
+
+def _names(configs: Path | None) -> list[str]:
+    """Names of the bundled configurations."""
+    return sorted(file.stem for file in configs.glob("*.yaml")) if configs else []
+
+
+def _type(action: Action) -> object:
+    """Type of an option's values."""
+    return getattr(action, "_typehint", None)
+
+
+def _members(hint: object) -> tuple[object, ...]:
+    """The types of a union; the type itself if it is not one."""
+    return (
+        typing.get_args(hint)
+        if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+        else (hint,)
+    )
+
+
+def _is_list(action: Action) -> bool:
+    """Whether an option takes a list of text, and a word alone would not do."""
+    members = _members(_type(action))
+    return list[str] in members and str not in members
+
+
+def _spell(arguments: list[str], parser: ArgumentParser) -> list[str]:
+    """Words as the parser takes them: underscores, flags with values, lists as JSON."""
+    actions = parser._option_string_actions
+    spelled, rest = _first_list(arguments, parser)
+    for word, following in pairwise([*rest, ""]):
+        before = spelled[-1] if spelled else ""
+        name, equals, value = word.partition("=")
+        if name.startswith("--"):
+            name = "--" + name[2:].replace("-", "_")
+            if name in actions and _type(actions[name]) is bool and not equals and following not in ("true", "false"):
+                equals, value = "=", "true"
+            elif name in actions and _is_list(actions[name]) and equals:
+                value = _as_json(value)
+            word = f"{name}{equals}{value}"
+        elif before in actions and _is_list(actions[before]):
+            word = _as_json(word)
+        spelled.append(word)
+    return spelled
+
+
+def _first_list(arguments: list[str], parser: ArgumentParser) -> tuple[list[str], list[str]]:
+    """The words before the first option as one list, if the first place wants a list; and the other words."""
+    first = next((action for action in parser._actions if not action.option_strings), None)
+    count = next((place for place, word in enumerate(arguments) if word.startswith("-")), len(arguments))
+    if first is None or not _is_list(first) or not count:
+        return [], arguments
+    return [arguments[0] if arguments[0].startswith("[") else json.dumps(arguments[:count])], arguments[count:]
+
+
+def _as_json(value: str) -> str:
+    """A list that was written with commas, as JSON."""
+    return value if value.startswith("[") or value == "null" else json.dumps(value.split(","))
+
+
+def _check(words: list[str], parser: ArgumentParser, configs: Path | None) -> None:
+    """Refuse unknown options, on the command line and in files; put bundled files in place of their names.
+
+    Raises:
+        ValueError: If an option is unknown or a file cannot be read.
+    """
+    for place, (before, word) in enumerate(pairwise(["", *words])):
+        name, equals, value = word.partition("=")
+        if before == "--config" or (name == "--config" and equals):
+            file = _config_file(word if before == "--config" else value, configs)
+            words[place] = str(file) if before == "--config" else f"--config={file}"
+            for key in _keys(file):
+                _check_name(key, parser, f"{str(file)!r} has no option {key!r}", ("", "_"))
+        elif name.startswith("--") and name != "--":
+            _check_name(name[2:], parser, f"no option {name.replace('_', '-')!r}", ("--", "-"))
+
+
+def _check_name(name: str, parser: ArgumentParser, complaint: str, style: tuple[str, str]) -> None:
+    """Raise ValueError for a name that is not an option, with its near match spelled as in ``style``."""
+    known = {option[2:]: action for option, action in parser._option_string_actions.items() if option.startswith("--")}
+    known |= {action.dest: action for action in parser._actions if not action.option_strings}
+    parts = name.split(".")
+    outer = [".".join(parts[:count]) for count in range(1, len(parts))]
+    if name in known or any(_takes_keys(known[start]) for start in outer if start in known):
+        return
+    groups = {option.partition(".")[0] for option in known if "." in option}
+    if name in groups:
+        return
+    close = difflib.get_close_matches(name, [*known, *groups], n=1)
+    prefix, dash = style
+    raise ValueError(complaint + (f"; did you mean {prefix + close[0].replace('_', dash)!r}?" if close else "."))
+
+
+def _takes_keys(action: Action) -> bool:
+    """Whether an option is a mapping, whose keys are free."""
+    return any(member is dict or typing.get_origin(member) is dict for member in _members(_type(action)))
+
+
+def _config_file(name: str, configs: Path | None) -> Path:
+    """The configuration file of this path or, of the bundled ones, of this name.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    bundled = configs / f"{name}.yaml" if configs else Path(name)
+    if Path(name).is_file():
+        return Path(name)
+    if bundled.is_file():
+        return bundled
+    close = difflib.get_close_matches(name, _names(configs), n=1)
+    also = ", and no configuration of that name" if configs else ""
+    raise ValueError(f"there is no file {name!r}{also}" + (f": did you mean {close[0]!r}?" if close else "."))
+
+
+def _keys(file: Path) -> Iterator[str]:
+    """Dotted names of all options in a configuration file.
+
+    Raises:
+        ValueError: If it is not a YAML file of a reasonable size with options in it.
+    """
+    try:
+        root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{str(file)!r} is not a YAML file: {error}.") from error
+    if root is None:
+        return
+    if not isinstance(root, yaml.MappingNode):
+        raise ValueError(f"{str(file)!r} holds no options: write one a line, as `seed: 1`.")
+    if _count(root, {}) > NODES:
+        raise ValueError(
+            f"{str(file)!r} holds more than {NODES} values (its aliases repeat themselves): write it plainly."
+        )
+    yield from _key_names(root, "")
+
+
+def _count(node: yaml.Node, counted: dict[int, float]) -> float:
+    """Number of values below a node, with every alias written out; infinite if a node holds itself."""
+    if id(node) not in counted:
+        counted[id(node)] = float("inf")
+        inside = [] if isinstance(node, yaml.ScalarNode) else node.value
+        children = [child for item in inside for child in (item if isinstance(item, tuple) else (item,))]
+        counted[id(node)] = 1.0 + sum(_count(child, counted) for child in children)
+    return counted[id(node)]
+
+
+def _key_names(node: yaml.MappingNode, prefix: str) -> Iterator[str]:
+    """Dotted names of the values in a mapping."""
+    for key, value in node.value:
+        name = f"{prefix}{key.value}"
+        if isinstance(value, yaml.MappingNode):
+            yield from _key_names(value, f"{name}.")
+        else:
+            yield name
+
+
+def _refusal(message: str, parser: ArgumentParser) -> str:
+    """A parser's complaint in one plain sentence."""
+    key = re.search(r'Parser key "([\w.]+)"', message)
+    given = re.search(r"(?:Got value|Given value): (.*)", message, re.DOTALL)
+    action = next((action for action in parser._actions if key and action.dest == key[1]), None)
+    if key and given and action is not None and _type(action) is not None:
+        option = action.dest if not action.option_strings else f"--{action.dest.replace('_', '-')}"
+        return f"`{option}` must be {_expected(_type(action))}, got {' '.join(given[1].split())}"
+    if surplus := re.match(r"unrecognized arguments: (.*)", message):
+        return f"nothing takes {surplus[1]!r}: an option before it may be missing, or quotation marks around a blank"
+    if missing := re.search(r"argument (--[\w.]+): expected one argument", message):
+        return f"`{missing[1].replace('_', '-')}` needs a value"
+    return " ".join(message.split())
+
+
+def _expected(hint: object) -> str:
+    """The values of a type, in words."""
+    if typing.get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, typing.get_args(hint)))}"
+    members = _members(hint)
+    if len(members) > 1:
+        return " or ".join(map(_expected, members))
+    if typing.get_origin(hint) is typing.Annotated:
+        return _expected(typing.get_args(hint)[0])
+    words = {list: "a list", tuple: "a list", dict: "a mapping"}
+    return WORDS.get(hint) or words.get(typing.get_origin(hint), getattr(hint, "__name__", str(hint)))  # type: ignore[arg-type]
