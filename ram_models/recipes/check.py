@@ -3,25 +3,26 @@
 __all__ = ["Config", "main"]
 
 import csv
+import io
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from macattr.atomic_files import write_atomically
 from macattr.image_files import display_name
 from ram_models.data.check import CheckReport, Problem, check_data, summary
 
 
 @dataclass(frozen=True)
 class Config:
-    """Folder to check, and files for the findings.
+    """Check data sets on disk: read every image and list the problems. The exit code is 1 if there are any.
 
     Args:
         directory: Folder with one data set or many, at any depth.
-        layout: Name of a layout of docs/datasets.md to take the folder for, "paired" or "clean" among them; every
-            known one unless given.
+        layout: Name of the layout of the folder, from docs/datasets.md or "paired" or "clean"; recognised by default.
         csv: File for the list of problems, one a line.
-        json: File for all findings.
-        workers: Threads that read images.
+        json: File for all results.
+        workers: Number of threads that read images.
     """
 
     directory: Path
@@ -30,13 +31,18 @@ class Config:
     json: Path | None = None
     workers: int = 4
 
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"`workers` must be at least 1, got {self.workers}.")
 
-def write_csv(report: CheckReport, file: Path) -> None:
+
+def _write_csv(report: CheckReport, file: Path) -> None:
     """Write the problems, one a line."""
-    with file.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.DictWriter(opened, [field.name for field in fields(Problem)])
-        writer.writeheader()
-        writer.writerows(asdict(problem) | {"file": display_name(problem.file)} for problem in report.problems)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [field.name for field in fields(Problem)])
+    writer.writeheader()
+    writer.writerows(asdict(problem) | {"file": display_name(problem.file)} for problem in report.problems)
+    write_atomically(file, lambda opened: opened.write(text.getvalue().encode()))
 
 
 def main(config: Config) -> int:
@@ -44,7 +50,8 @@ def main(config: Config) -> int:
     report = check_data(config.directory, config.layout, config.workers)
     print(summary(report))
     if config.csv is not None:
-        write_csv(report, config.csv)
+        _write_csv(report, config.csv)
     if config.json is not None:
-        config.json.write_text(json.dumps(asdict(report), indent=2, default=str) + "\n")
+        text = json.dumps(asdict(report), indent=2, default=str) + "\n"
+        write_atomically(config.json, lambda opened: opened.write(text.encode()))
     return 1 if report.problems else 0

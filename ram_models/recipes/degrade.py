@@ -1,7 +1,6 @@
-"""Degraded copies of clean images, the parameters they were made with, and a sheet to look at.
+"""Degraded copies of clean images, with a table of their parameters and a contact sheet.
 
-Run it with ``python -m ram_models.recipes.degrade IN OUT --task haze,rain``; every field of :class:`Config` is also an
-option, and ``--parameters.noise.sigma_255 25`` sets what would be drawn.
+Run it with ``ram degrade IN OUT --task haze,rain``; every field of :class:`Config` is also an option.
 """
 
 __all__ = ["Config", "main"]
@@ -24,19 +23,22 @@ from tqdm.auto import tqdm
 
 from macattr.image_files import center_crop, display_name, find_images, read_image
 from ram_models.degradations import DEGRADATIONS, TASKS, Degradation, draw
+from ram_models.seeds import check_seed
 
 
 @dataclass(frozen=True)
 class Config:
-    """Images, degradations and their parameters.
+    """Write degraded copies of clean images, a table of their parameters and a contact sheet.
+
+    Parameters are drawn at random unless they are given: --parameters.noise.sigma_255 25 sets the strength of noise.
 
     Args:
         input: Image file, or folder of images, searched recursively.
-        output: Folder to write: PNG of 8 bits in a sub-folder for every task, parameters.csv, sheet.png.
-        task: Names of degradations, separated by commas; see :data:`ram_models.degradations.DEGRADATIONS`.
+        output: Folder for PNG files of 8 bits in a sub-folder for every task, parameters.csv and sheet.png.
+        task: Names of degradations, separated by commas: haze, rain, noise, motion_blur, lowlight, blur, jpeg ...
         parameters: Values by task and parameter that are set instead of drawn.
-        seed: Seed of everything random. The degradation of an image depends on it, the image's name and the task alone.
-        sheet_images: Number of images on the sheet, the first ones in sorted order; 0 for no sheet.
+        seed: Seed of everything random. A degradation depends on the seed, the image's name and the task alone.
+        sheet_images: Images on the sheet, the first ones in sorted order; 0 for no sheet.
         sheet_crop: Side in pixels of the middle of each image that the sheet shows.
     """
 
@@ -64,8 +66,8 @@ class Sample:
     row: dict[str, object] = field(default_factory=dict)
 
 
-def seed_of(seed: int, name: str, task: str) -> int:
-    """Seed of one degraded image, whatever other images there are."""
+def _seed(seed: int, name: str, task: str) -> int:
+    """Seed of one degraded image, independent of all other images and tasks."""
     sequence = np.random.SeedSequence([seed, zlib.crc32(os.fsencode(name)), zlib.crc32(task.encode())])
     return int(sequence.generate_state(1, np.uint64)[0] >> 1)
 
@@ -91,12 +93,13 @@ def check_request(config: Config) -> list[str]:
     """Names of the tasks, after a check of names, parameters and folders.
 
     Raises:
-        ValueError: If one of them makes no sense.
+        ValueError: If one of them is wrong.
     """
     tasks = list(dict.fromkeys(name.strip() for name in config.task.split(",")))
     if surplus := [name for name in config.parameters if name not in tasks]:
         raise ValueError(f"`parameters` are given for {surplus[0]!r}, but the tasks are {', '.join(tasks)}.")
-    for name, least in (("seed", 0), ("sheet_images", 0), ("sheet_crop", 1)):
+    check_seed(config.seed)
+    for name, least in (("sheet_images", 0), ("sheet_crop", 1)):
         if getattr(config, name) < least:
             raise ValueError(f"`{name}` must be at least {least}, got {getattr(config, name)}.")
     source = config.input.resolve()
@@ -140,7 +143,7 @@ def png_name(name: str) -> str:
 
 def degrade_one(clean: Float[Tensor, "3 h w"], name: str, task: str, config: Config) -> Sample:
     """Write an image degraded by one task."""
-    seed = seed_of(config.seed, name, task)
+    seed = _seed(config.seed, name, task)
     generator = torch.Generator().manual_seed(seed)
     degradation = draw_with(task, config.parameters.get(task, {}), generator)
     degraded = degradation(clean, generator)
@@ -192,7 +195,7 @@ def main(config: Config) -> None:
     """Write degraded images, parameters.csv and sheet.png into ``config.output``; files of the same names are replaced.
 
     Raises:
-        ValueError: At once if the request makes no sense; at the end, after all others, if some images were bad.
+        ValueError: At once if the settings are wrong; at the end, after all other images, if some images were bad.
     """
     tasks, files = check_request(config), relative_names(config.input)
     config.output.mkdir(parents=True, exist_ok=True)
@@ -218,9 +221,3 @@ def main(config: Config) -> None:
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ValueError(f"{count}, the other images are in {str(config.output)!r}; {problems[0]}")
-
-
-if __name__ == "__main__":
-    from jsonargparse import auto_cli
-
-    main(auto_cli(Config))

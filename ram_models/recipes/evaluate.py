@@ -1,8 +1,4 @@
-"""Measure PSNR and SSIM of a network on test sets: ``ram evaluate DATA``.
-
-Every image becomes a line of ``METHOD.csv`` as soon as it is measured, so a stopped run continues where it was. Methods
-that are measured into one folder stand side by side in its tables.
-"""
+"""PSNR and SSIM of a network on test sets: ``ram evaluate DATA``."""
 
 __all__ = ["Config", "main"]
 
@@ -20,13 +16,14 @@ import pandas as pd
 from torch import nn
 from tqdm.auto import tqdm
 
+from macattr.atomic_files import sole_writer
 from ram_models.data.recognition import read_sets
 from ram_models.data.sets import Pair
 from ram_models.evaluation.metrics import SSIM_WINDOW, Convention, psnr, ssim
 from ram_models.evaluation.protocols import UNSEEN_ON, Evaluation, Plan, plan
 from ram_models.evaluation.tables import TABLES, beside_paper, by_setting, markdown, read_results, summarise
-from ram_models.networks.inference import check_tiles, network_by_name, restore_any_size, restorer
-from ram_models.seeds import seeded
+from ram_models.networks.inference import check_device, check_tiles, network_by_name, restore_any_size, restorer
+from ram_models.seeds import check_seed, seeded
 
 FIELDS = ("method", "setting", "dataset", "task", "image", "height", "width", "psnr_db", "ssim")
 
@@ -36,28 +33,31 @@ IDENTICAL = "Identical pairs have an infinite PSNR: their number is stated, mean
 
 @dataclass(frozen=True)
 class Config:
-    """Network, test sets and conventions of a measurement.
+    """Measure PSNR and SSIM of a network on test sets.
+
+    Every measured image is kept at once, so a stopped run continues where it was. Methods that are measured into one
+    folder stand side by side in its tables.
 
     Args:
         data: Folder of test sets in their own layouts (see docs/datasets.md), at any depth.
         out: Folder for the results.
-        network: Name of the network, see `ram_models.networks.checkpoints.build`; identity measures the degraded
-            images.
+        network: Name of the network: ram-swinir-tiny, ram-swinir, ram-promptir-tiny, ram-promptir; or identity, which
+            measures the degraded images.
         weights: File of its weights, or a Hugging Face repository as owner/name; default the bundled ones.
         twins: Predict every pixel while it is hidden, in two runs with complementary masks.
-        method: Name of the row in the tables; default the network's. With the name of one of the paper's methods the
-            tables show the difference to it.
+        method: Name of the row in the tables; default the network's. With the name of one of the paper's methods, the
+            tables show the difference from it.
         protocol: paper for the paper's test settings, as far as present; pairs for every set of real pairs; sets for
             these and every clean set with noise of sigma 25, blur of sigma 2 and JPEG of quality 50.
-        paper: Folder of the paper's tables as CSV, whose numbers are shown too.
-        layout: Name of the layout of the data, if it cannot be recognised.
+        paper: Folder of the paper's tables as CSV, to show next to the results.
+        layout: Name of the layout of the data; recognised by default.
         tile: Restore images with a longer side in tiles of this size in pixels, a multiple of 16; default whole images.
         overlap: Pixels that neighbouring tiles share and blend.
         crop: Measure the middle of every image only, at most this many pixels a side.
         limit: Measure the first images of every set only.
         convention: Convention of PSNR and SSIM: channels (rgb or y), border, data_range, rounded.
         seed: Seed of synthesised degradations and twin masks, together with the name of each image.
-        device: Where to compute, as cpu or cuda.
+        device: Device to compute on, such as cpu or cuda.
     """
 
     data: Path
@@ -84,12 +84,21 @@ class Config:
 
 
 def main(config: Config) -> int:
-    """Measure the images that have no result yet and write the tables; a bad image is reported (exit code 2)."""
+    """Measure the remaining images and write the tables. A bad image is reported and makes the exit code 2."""
     check(config)
     planned = plan(config.protocol, read_sets(config.data, config.layout))
     network, sha256 = network_by_name(config.network, config.weights, config.device)
-    config.out.mkdir(parents=True, exist_ok=True)
-    record_settings(config, sha256)
+    with sole_writer(config.out):
+        record_settings(config, sha256)
+        failures = measure_all(config, planned, network)
+        write_tables(config, planned)
+    for failure in failures:
+        print(f"ram evaluate: error: {failure}", file=sys.stderr)
+    return 2 if failures else 0
+
+
+def measure_all(config: Config, planned: Plan, network: nn.Module) -> list[str]:
+    """Measure every image that is not measured yet; the messages of those that failed."""
     file = config.out / f"{config.name}.csv"
     done = measured(file)
     waiting = [(test, pair) for test, pair in images(planned, config) if (test.setting.name, pair.name) not in done]
@@ -106,14 +115,13 @@ def main(config: Config) -> int:
                 opened.flush()
             except (ValueError, OSError) as error:
                 failures.append(f"{test.setting.name}, {pair.name}: {located(error, pair)}")
-    write_tables(config, planned)
-    for failure in failures:
-        print(f"ram evaluate: error: {failure}", file=sys.stderr)
-    return 2 if failures else 0
+    return failures
 
 
 def check(config: Config) -> None:
-    """Refuse options that make no sense, before anything is computed."""
+    """Refuse settings out of range, before anything is computed."""
+    check_seed(config.seed)
+    check_device(config.device)
     for name, value in {"crop": config.crop, "limit": config.limit}.items():
         if value is not None and value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")

@@ -1,17 +1,17 @@
-"""Fine-tuning of the layers that a ranking selects: whole images in, all other layers frozen.
+"""Fine-tuning of the layers that a ranking selects, on whole images; all other layers are frozen.
 
-``ram finetune --config ram_models/configs/tiny-swinir-finetune.yaml --data.clean IMAGES
---selection.ranking importance.nc --out RUN``; every field of :class:`Config` is also an option. A run continues from
-the last checkpoint of its folder.
+Run it with ``ram finetune --config ram_models/configs/tiny-swinir-finetune.yaml --data.clean IMAGES
+--selection.ranking importance.nc --out RUN``. Every field of :class:`Config` is also an option.
 """
 
-__all__ = ["Config", "Selection", "Start", "main", "pretrained", "select", "tune"]
+__all__ = ["Config", "LayerChoice", "Start", "main", "pretrained", "select", "tune"]
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
 
+from macattr.atomic_files import write_atomically
 from macattr.methods.catalogue import METHODS
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.rank import rank_layers
@@ -21,7 +21,7 @@ from macattr.selection.trainable import TrainableMask
 from macattr.statistics.certainty import top_count
 from ram_models.networks.checkpoints import BUNDLED, build
 from ram_models.training.batches import Crops
-from ram_models.training.config import Compute, Data, Log, Optim
+from ram_models.training.config import Compute, Data, Log, Optim, check_run
 from ram_models.training.crops import fingerprint, training_crops
 from ram_models.training.loop import fit, start
 from ram_models.training.losses import whole_l1
@@ -30,12 +30,12 @@ from ram_models.training.validation import Validation, whole_views
 
 @dataclass(frozen=True)
 class Start:
-    """What is fine-tuned.
+    """Network to fine-tune.
 
     Args:
-        name: See :func:`ram_models.networks.checkpoints.build`.
-        weights: Pre-trained weights: a file, or what else :func:`ram_models.networks.checkpoints.build` takes; null
-            takes the bundled ones of that name.
+        name: Name of the network: ram-swinir-tiny, ram-swinir, ram-promptir-tiny or ram-promptir.
+        weights: Pre-trained weights, a file or a Hugging Face repository as owner/name; null takes the bundled ones of
+            that name.
     """
 
     name: str = "ram-swinir-tiny"
@@ -43,49 +43,65 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Which layers are trained.
+class LayerChoice:
+    """Choice of the layers to train.
 
     Args:
-        ranking: An ``importance.nc`` of ``macattr rank``; or a folder with the authors' ``filter_*.txt``; or a method,
-            as ``mac``, with which the layers are ranked first, on training crops.
-        fraction: Share of the layers that is trained, from the top of the ranking, in (0, 1].
-        crops: Training crops to rank on, if ``ranking`` is a method.
+        ranking: An importance.nc of macattr rank; or a folder with the authors' filter_*.txt; or a method such as mac,
+            which then ranks the layers on training crops first.
+        fraction: Fraction of the layers that is trained, from the top of the ranking, in (0, 1].
+        crops: Number of training crops to rank on, if "ranking" is a method.
     """
 
     ranking: str = "mac"
     fraction: float = 0.1
     crops: int = 24
 
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"`selection.fraction` must lie in (0, 1], got {self.fraction}.")
+        if self.crops < 1:
+            raise ValueError(f"`selection.crops` must be at least 1, got {self.crops}.")
+
 
 @dataclass(frozen=True)
 class Config:
-    """One fine-tuning run.
+    """Fine-tune the layers at the top of a ranking on whole images; all other layers are frozen.
+
+    A run continues from the last checkpoint in its folder when the same command is given again.
 
     Args:
-        data: What is trained on.
-        out: Folder of the run; appears there: weights.safetensors, layers.txt, metrics.csv, timing.csv, config.yaml,
-            starts.yaml, checkpoints/, tensorboard/, and importance.nc if the layers are ranked here.
-        network: What is fine-tuned.
-        selection: Which layers are trained.
+        data: Training data.
+        out: Folder for weights.safetensors, layers.txt, metrics.csv, timing.csv, config.yaml, starts.yaml,
+            checkpoints/, tensorboard/, and importance.nc if the layers are ranked first.
+        network: Network to fine-tune.
+        selection: Choice of the layers to train.
         optim: Optimiser and schedule.
         compute: Use of the machine.
-        log: What is written, and when.
+        log: Records of the run.
         seed: Seed of the data.
     """
 
     data: Data
     out: Path
     network: Start = field(default_factory=Start)
-    selection: Selection = field(default_factory=Selection)
+    selection: LayerChoice = field(default_factory=LayerChoice)
     optim: Optim = field(default_factory=Optim)
     compute: Compute = field(default_factory=Compute)
     log: Log = field(default_factory=Log)
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_run(self)
+        if self.selection.ranking in METHODS and self.selection.crops > self.optim.steps * self.optim.batch_size:
+            raise ValueError(
+                f"`selection.crops` {self.selection.crops} is more than the {self.optim.steps * self.optim.batch_size} "
+                "training crops of the run (`optim.steps` x `optim.batch_size`): lower it, or train longer."
+            )
+
 
 def pretrained(start: Start) -> nn.Module:
-    """The network with its weights.
+    """Network with its pre-trained weights.
 
     Raises:
         ValueError: If no weights are given and none are bundled, or they do not fit.
@@ -95,15 +111,16 @@ def pretrained(start: Start) -> nn.Module:
     return build(start.name, start.weights)
 
 
-def select(network: nn.Module, selection: Selection, crops: Crops, out: Path) -> TrainableMask:
-    """The layers at the top of a ranking that is read or, if ``selection`` names a method, made.
+def select(network: nn.Module, selection: LayerChoice, crops: Crops, out: Path) -> TrainableMask:
+    """Layers at the top of a ranking, which is read from a file or, if ``selection`` names a method, made.
+
+    All processes of a run must call it together, because they share the work of a new ranking.
 
     Args:
-        network: What is ranked.
-        selection: Which ranking, and how much of it.
+        network: Network to rank.
+        selection: Ranking and fraction of its layers.
         crops: Items (degraded, clean) to rank on.
-        out: Folder in which importance.nc of a new ranking is kept; if it is there already, it is read. All processes
-            of a run must come here together: they share the work of a new ranking.
+        out: Folder that keeps importance.nc of a new ranking; an existing one is read.
 
     Raises:
         ValueError: If there is no such ranking or method, or the fraction is outside (0, 1].
@@ -127,8 +144,8 @@ def _names(importance: LayerImportance) -> list[str]:
     return [str(name) for name in importance.ranking()["layer"]]
 
 
-def _rank(network: nn.Module, selection: Selection, crops: Crops, kept: Path) -> LayerImportance:
-    """The ranking of this method that is kept in the folder of the run, else a new one on the first training crops."""
+def _rank(network: nn.Module, selection: LayerChoice, crops: Crops, kept: Path) -> LayerImportance:
+    """Ranking by this method: the one in the folder of the run, else a new one on the first training crops."""
     if kept.is_file() and (stored := LayerImportance.load(kept)).dataset.attrs["method"] == selection.ranking:
         return stored
     items = (crops[number] for number in range(selection.crops))
@@ -137,38 +154,47 @@ def _rank(network: nn.Module, selection: Selection, crops: Crops, kept: Path) ->
         for number, (degraded, clean) in enumerate(items)
     ]
     importance = rank_layers(network, inputs, selection.ranking, show_progress=True)
-    if World.current().rank == 0:  # no process can look for the file any more: all have taken part in the ranking
+    if World.current().rank == 0:  # every process has looked for the file by now: all took part in the ranking
         importance.save(kept)
     return importance
 
 
-def refuse_other_layers(mask: TrainableMask, file: Path) -> None:
-    """Keep the selected layers in a file; raise if it holds others, from a run that this one would continue."""
+def _keep_layers(mask: TrainableMask, file: Path) -> None:
+    """Write the selected layers into a file; raise if it holds other ones, of a run that this one would continue."""
     text = "\n".join(mask.layers) + "\n"
     if file.is_file() and file.read_text() != text:
         raise ValueError(f"{str(file)!r} lists other layers than are selected now: choose another `out`.")
-    file.write_text(text)
+    write_atomically(file, lambda opened: opened.write(text.encode()))
 
 
 def tune(config: Config, mask: TrainableMask) -> None:
-    """Train these layers on whole images, or continue; ``config.selection`` has been made and is not looked at.
+    """Train these layers on whole images, or continue; ``config.selection`` is not used.
 
     Raises:
-        ValueError: If the run in ``config.out`` trains other layers, or as :func:`ram_models.training.loop.fit`.
+        ValueError: If the run in ``config.out`` trains other layers, or see :func:`ram_models.training.loop.fit`.
     """
     accelerator = start(config.compute, config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
     crops, held_out = training_crops(config.data, config.optim, config.compute, config.seed)
     network = pretrained(config.network).to(accelerator.device)
-    with accelerator.main_process_first():  # it keeps the list that the others compare with
-        refuse_other_layers(mask, config.out / "layers.txt")
+    with accelerator.main_process_first():  # it writes the list that the others compare with
+        _keep_layers(mask, config.out / "layers.txt")
     mask.apply(network)
     validation = Validation(held_out, ("input", "whole"), whole_views)
-    fit(network, crops, whole_l1, validation, config, accelerator, fingerprint(crops), train_mode=mask.train_mode)
+    fit(
+        network=network,
+        crops=crops,
+        loss=whole_l1,
+        validation=validation,
+        run=config,
+        accelerator=accelerator,
+        data_id=fingerprint(crops),
+        train_mode=mask.train_mode,
+    )
 
 
 def main(config: Config) -> None:
-    """Select, then train, or continue."""
+    """Select layers, then train them, or continue."""
     accelerator = start(config.compute, config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
     crops, _ = training_crops(config.data, config.optim, config.compute, config.seed)

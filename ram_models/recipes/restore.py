@@ -19,8 +19,15 @@ from tqdm.auto import tqdm
 
 from macattr.image_files import SUFFIXES, center_crop, display_name, find_images
 from ram_models.data.pictures import read_picture, write_picture
-from ram_models.networks.inference import check_tiles, network_by_name, restore_any_size, restorer, tile_count
-from ram_models.seeds import seeded
+from ram_models.networks.inference import (
+    check_device,
+    check_tiles,
+    network_by_name,
+    restore_any_size,
+    restorer,
+    tile_count,
+)
+from ram_models.seeds import check_seed, seeded
 
 DETAIL = 128
 """Side in pixels of the detail in a figure."""
@@ -31,16 +38,16 @@ SHOWN = 1024
 
 @dataclass(frozen=True)
 class Config:
-    """Images, network, and format of the results.
+    """Restore an image, or a folder of images, of any size.
 
     Args:
         source: Image file, or folder of image files, searched recursively.
         out: File or folder for the results; a folder keeps the names and subfolders of its source.
-        network: Name of the network, see `ram_models.networks.checkpoints.build`; identity gives images back as they
-            are.
+        network: Name of the network: ram-swinir-tiny, ram-swinir, ram-promptir-tiny, ram-promptir; or identity, which
+            copies images.
         weights: File of its weights, or a Hugging Face repository as owner/name; default the bundled ones.
         twins: Predict every pixel while it is hidden, in two runs with complementary masks. For networks that were
-            pre-trained with masks and not fine-tuned, as the bundled one.
+            pre-trained with masks and not fine-tuned, such as the bundled one.
         tile: Images with a longer side, in pixels, are restored in tiles of this size. A multiple of 16.
         overlap: Pixels that neighbouring tiles share and blend. A multiple of 16, at most half of the tile.
         format: Format of the results, as png; default that of each source. JPEG is written at quality 95.
@@ -48,7 +55,7 @@ class Config:
             overwrite them. A source is never overwritten.
         figure: Folder for figures that show every image next to its restoration.
         seed: Seed of the twin masks.
-        device: Where to compute, as cpu or cuda.
+        device: Device to compute on, such as cpu or cuda.
     """
 
     source: Path
@@ -66,8 +73,10 @@ class Config:
 
 
 def main(config: Config) -> int:
-    """Restore every image; a bad one is reported and costs the exit code 2, not the others."""
+    """Restore every image. A bad image is reported and makes the exit code 2; the others are restored."""
     mpl.use("Agg")
+    check_seed(config.seed)
+    check_device(config.device)
     check_tiles(config.tile, config.overlap)
     targets = planned(config)
     network, _ = network_by_name(config.network, config.weights, config.device)

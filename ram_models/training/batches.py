@@ -1,4 +1,4 @@
-"""Which crops a process reads in each pass, and batches on the device."""
+"""Batches of a process: the numbers of its crops, and their loading to the device."""
 
 __all__ = ["Batch", "Crops", "UnreadableData", "crop_numbers", "make_loader", "read"]
 
@@ -20,9 +20,10 @@ Crops = Dataset[tuple[Tensor, ...]]
 def crop_numbers(
     first_step: int, optim: Optim, accumulate: int = 1, rank: int = 0, processes: int = 1
 ) -> Iterator[list[int]]:
-    """Which crops one process reads in each pass: step t takes crops t B ... (t + 1) B - 1, every process its slice.
+    """Numbers of the crops that a process reads in each pass.
 
-    So a step sees the same crops however many processes and passes it is divided into.
+    Step t takes crops t B ... (t + 1) B - 1 for batch size B, and every process a slice of them. So a step sees
+    the same crops however many processes and passes it is divided into.
 
     Args:
         first_step: Step to begin with.
@@ -38,25 +39,26 @@ def crop_numbers(
         >>> list(crop_numbers(1, Optim(steps=3, batch_size=4), rank=1, processes=2))
         [[6, 7], [10, 11]]
     """
-    parts = processes * accumulate
-    if optim.batch_size % parts:
+    if optim.batch_size % (processes * accumulate):
         raise ValueError(
             f"`optim.batch_size` {optim.batch_size} must be a multiple of {processes} processes x {accumulate} "
             "accumulated passes."
         )
-    size = optim.batch_size // parts
-    for step in range(first_step, optim.steps):
-        for number in range(accumulate):
-            begin = step * optim.batch_size + (number * processes + rank) * size
-            yield list(range(begin, begin + size))
+    size = optim.batch_size // (processes * accumulate)
+    begins = (
+        step * optim.batch_size + (number * processes + rank) * size
+        for step in range(first_step, optim.steps)
+        for number in range(accumulate)
+    )
+    return (list(range(begin, begin + size)) for begin in begins)
 
 
 class UnreadableData(ValueError):
-    """An item of the training data that cannot be had."""
+    """An item of the training data that cannot be read."""
 
 
 def read(loader: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """Batches on the device; what goes wrong in a loading process becomes one line.
+    """Batches on the device; an error in a loading process becomes one line.
 
     Raises:
         UnreadableData: If an item cannot be read.
@@ -70,12 +72,17 @@ def read(loader: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
 
 def make_loader(crops: Crops, run: Run, step: int, accelerator: Accelerator) -> DataLoader[tuple[Tensor, ...]]:
     """The batches of this process from ``step`` on."""
-    passes, rank, processes = run.compute.accumulate, accelerator.process_index, accelerator.num_processes
     return DataLoader(
         crops,
-        batch_sampler=crop_numbers(step, run.optim, passes, rank, processes),
+        batch_sampler=crop_numbers(
+            first_step=step,
+            optim=run.optim,
+            accumulate=run.compute.accumulate,
+            rank=accelerator.process_index,
+            processes=accelerator.num_processes,
+        ),
         num_workers=run.compute.workers,
         pin_memory=accelerator.device.type == "cuda",
         worker_init_fn=ignore_stop_requests,
-        generator=torch.Generator(),  # else it would draw from the generator of the training itself
+        generator=torch.Generator(),  # otherwise it would draw from the generator of the training
     )

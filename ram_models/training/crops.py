@@ -18,12 +18,12 @@ from ram_models.training.config import Compute, Data, Optim
 
 
 class MaskedCrops(Crops):
-    """Crops (degraded, clean) with the mask of pixels to hide; item ``i`` depends on ``seed`` and ``i`` alone.
+    """Crops (degraded, clean) with a mask of the pixels to hide; item ``i`` depends on ``seed`` and ``i`` alone.
 
     Args:
         crops: Pairs of tensors (3, h, w).
         seed: Seed of the masks.
-        ratio: Share of hidden pixels, in (0, 1).
+        ratio: Fraction of hidden pixels, in (0, 1).
         patch_size: Side of the hidden blocks in pixels.
     """
 
@@ -44,10 +44,10 @@ class MaskedCrops(Crops):
 
 
 def training_crops(data: Data, optim: Optim, compute: Compute, seed: int) -> tuple[MixedCrops, MixedCrops]:
-    """All crops of a run, and those that it is validated with: two of every held-out image.
+    """All training crops of a run, and its validation crops: two of every held-out image.
 
     Args:
-        data: What is trained on.
+        data: Training data.
         optim: Batch size and number of steps.
         compute: Use of the machine.
         seed: Seed of the crops.
@@ -55,18 +55,23 @@ def training_crops(data: Data, optim: Optim, compute: Compute, seed: int) -> tup
     Raises:
         ValueError: If there are no images for training or none for validation, or a task cannot be made from them.
     """
-    parts = [divide(one, data.held_out) for one in data.sets()]
-    training, held_out = ([one for one in sets if one.pairs] for sets in zip(*parts, strict=True))
+    parts = [divide(images, data.held_out) for images in data.sets()]
+    training, held_out = ([images for images in sets if images.pairs] for sets in zip(*parts, strict=True))
     if not held_out:
         raise ValueError(
             f"`data.held_out` {data.held_out} leaves no image to validate with: it must be at least 1, and a set must "
             "have 4 clean images or more."
         )
-    count = 2 * len({pair.clean for one in held_out for pair in one.pairs})
+    count = 2 * len({pair.clean for images in held_out for pair in images.pairs})
     crops = partial(
-        MixedCrops, crop=data.crop, tasks=data.tasks, target=data.target, synthesised=data.synthesised,
-        cache_megabytes=compute.cache_megabytes, grey=data.grey,
-    )  # fmt: skip
+        MixedCrops,
+        crop=data.crop,
+        tasks=data.tasks,
+        target=data.target,
+        synthesised=data.synthesised,
+        cache_megabytes=compute.cache_megabytes,
+        grey=data.grey,
+    )
     return crops(training, optim.steps * optim.batch_size, seed=seed), crops(held_out, count, seed=seed + 1)
 
 
@@ -80,6 +85,6 @@ def divide(images: ImageSet, held_out: int) -> tuple[ImageSet, ImageSet]:
 
 
 def fingerprint(crops: MixedCrops) -> str:
-    """Changes if other images are trained on, wherever they are; their content is not read."""
+    """Hash of the names of all images, wherever they are; their content is not read."""
     pairs = [pair for group in (crops.clean, *crops.real.values()) for pair in group]
     return hashlib.sha256("\n".join(pair.name for pair in pairs).encode()).hexdigest()

@@ -15,14 +15,14 @@ Loss = Callable[[nn.Module, Batch], Tensor]
 def masked_l1(
     restored: Float[Tensor, "b c h w"], clean: Float[Tensor, "b c h w"], mask: Float[Tensor, "b h w"]
 ) -> Float[Tensor, ""]:
-    """Mean absolute error over the hidden pixels alone.
+    """Mean absolute error over the hidden pixels.
 
     As every mask of :func:`ram_models.networks.masking.random_mask` hides the same number of pixels, the mean of
     these means over processes and accumulated passes is the mean over all hidden pixels of the step.
 
     Args:
-        restored: What the network made of the input.
-        clean: What it should be.
+        restored: Output of the network.
+        clean: Clean image.
         mask: 1 where a pixel was hidden.
 
     Source:
@@ -32,6 +32,6 @@ def masked_l1(
 
 
 def whole_l1(network: nn.Module, batch: Batch) -> Float[Tensor, ""]:
-    """Mean absolute error over all pixels, nothing hidden: fine-tuning, and the pair-wise baseline."""
+    """Mean absolute error over all pixels without a mask, for fine-tuning and the pair-wise baseline."""
     loss: Tensor = (network(batch[0]) - batch[1]).abs().mean()
     return loss

@@ -1,4 +1,4 @@
-"""Which optimiser trains which parameters: Adam all of them, or Muon the matrices and Adam the rest."""
+"""Optimisers: Adam for all parameters, or Muon for the matrices and Adam for the rest."""
 
 __all__ = ["MuonAndAdam", "optimiser"]
 
@@ -14,41 +14,41 @@ def optimiser(network: nn.Module, lr: float, betas: tuple[float, float], muon: f
     """Adam, or Muon and Adam, on the parameters that require a gradient.
 
     Args:
-        network: What is trained.
+        network: Network to train.
         lr: Peak learning rate of Adam.
         betas: Adam's decay rates of the gradient's mean and square.
-        muon: Peak learning rate of Muon; None has Adam train everything.
+        muon: Peak learning rate of Muon; with None, Adam trains everything.
 
     Returns:
-        The optimiser; ``relative_lr`` of its groups is their learning rate over ``lr``, so that one schedule, times
-        this, serves all.
+        The optimiser. ``relative_lr`` of each of its groups is the group's learning rate divided by ``lr``, so that
+        one schedule times this factor serves all groups.
 
     Raises:
-        ValueError: As :class:`MuonAndAdam`.
+        ValueError: See :class:`MuonAndAdam`.
     """
     if muon is None:
-        made: torch.optim.Optimizer = torch.optim.Adam((p for p in network.parameters() if p.requires_grad), lr, betas)
+        plain: torch.optim.Optimizer = torch.optim.Adam((p for p in network.parameters() if p.requires_grad), lr, betas)
     else:
-        made = MuonAndAdam(network, lr, betas, muon)
-    for group in made.param_groups:
+        plain = MuonAndAdam(network, lr, betas, muon)
+    for group in plain.param_groups:
         group["relative_lr"] = group["lr"] / lr
-    return made
+    return plain
 
 
 class MuonAndAdam(torch.optim.Optimizer):
     """Muon on the weights of linear layers, whose updates it makes orthogonal, and Adam on everything else.
 
-    One optimiser to its users: groups, steps and states of both. The weights of convolutions stay with Adam, because
-    :class:`torch.optim.Muon` takes matrices alone; so do tables, as those of relative positions, which are no maps.
+    Users see one optimiser with the groups, steps and states of both. Adam keeps the weights of convolutions, because
+    :class:`torch.optim.Muon` takes matrices only, and tables such as those of relative positions, which are not maps.
 
     Args:
-        network: What is trained: its parameters that require a gradient.
+        network: Network to train: its parameters that require a gradient.
         lr: Learning rate of Adam.
         betas: Adam's decay rates of the gradient's mean and square.
         muon: Learning rate of Muon, the size of an update in units of the spectral norm.
 
     Raises:
-        ValueError: If no linear layer is trained, or nothing else, or this version of torch has no Muon.
+        ValueError: If only linear layers are trained, or none, or this version of torch has no Muon.
 
     Source:
         Jordan et al. 2024 (Muon); Kingma & Ba 2015 (Adam).
@@ -69,14 +69,14 @@ class MuonAndAdam(torch.optim.Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """Make the groups and states of the parts those of the whole."""
+        """Take over the groups and states of the parts."""
         self.param_groups = list(chain.from_iterable(part.param_groups for part in self.parts))
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step of both.
+        """Make a step with both.
 
         Raises:
-            ValueError: If there is a closure, which each of them would evaluate anew.
+            ValueError: If there is a closure, which both would evaluate.
         """
         if closure is not None:
             raise ValueError("Muon and Adam together take no closure: compute the gradients before `step()`.")
@@ -88,7 +88,7 @@ class MuonAndAdam(torch.optim.Optimizer):
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Undo everything since :meth:`state_dict`."""
+        """Go back to the states from :meth:`state_dict`."""
         for part, stored in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(stored)
         self._share()

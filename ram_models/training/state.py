@@ -1,9 +1,9 @@
-"""State of a run: everything that a checkpoint must hold so that the run goes on bit by bit."""
+"""State of a run: everything that a checkpoint holds so that the run continues bit by bit."""
 
 __all__ = ["State"]
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,57 +15,71 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ram_models.training.config import Optim
 from ram_models.training.optimisers import optimiser
-from ram_models.training.run_folder import (
-    random_state,
-    restore_random_state,
-)
+from ram_models.training.random_state import random_state, restore_random_state
 
 
 @dataclass
 class State:
-    """Everything that decides how a run goes on.
+    """Everything that determines how a run continues.
 
     Args:
         network: Bare network.
-        trained: The same as prepared by ``accelerator``.
-        average: Moving average of its weights, if there is one.
-        optimiser: As prepared by ``accelerator``.
+        prepared: The network as ``accelerator`` prepared it.
+        average: Moving average of its weights; None without one.
+        optimiser: Optimiser as ``accelerator`` prepared it.
         accelerator: Devices and processes.
-        step: Finished optimiser steps.
+        train_mode: Sets the network to training mode.
+        step: Number of finished optimiser steps.
         losses: Loss of every step since the last row of metrics.csv.
     """
 
     network: nn.Module
-    trained: nn.Module
+    prepared: nn.Module
     average: AveragedModel | None
     optimiser: torch.optim.Optimizer
     accelerator: Accelerator
+    train_mode: Callable[[nn.Module], nn.Module] = nn.Module.train
     step: int = 0
     losses: list[Tensor] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, network: nn.Module, optim: Optim, accelerator: Accelerator) -> "State":
-        """Before the first step; the optimiser takes the parameters that require a gradient.
+    def begin(
+        cls,
+        network: nn.Module,
+        optim: Optim,
+        accelerator: Accelerator,
+        train_mode: Callable[[nn.Module], nn.Module] = nn.Module.train,
+    ) -> "State":
+        """State before the first step; the optimiser takes the parameters that require a gradient.
 
         Args:
-            network: What is trained, in training mode.
+            network: Network to train.
             optim: Optimiser and schedule.
-            accelerator: From :func:`start`.
+            accelerator: Devices and processes, from :func:`ram_models.training.loop.start`.
+            train_mode: Sets the network to training mode.
         """
+        train_mode(network)
         average = None
         if optim.ema is not None:
             average = AveragedModel(network, accelerator.device, multi_avg_fn=get_ema_multi_avg_fn(optim.ema))
-        made = optimiser(network, optim.lr, optim.betas, optim.muon)
-        trained, prepared = accelerator.prepare(network, made)
-        return cls(network, trained, average, prepared, accelerator)
+        plain = optimiser(network, lr=optim.lr, betas=optim.betas, muon=optim.muon)
+        prepared, prepared_optimiser = accelerator.prepare(network, plain)
+        return cls(
+            network=network,
+            prepared=prepared,
+            average=average,
+            optimiser=prepared_optimiser,
+            accelerator=accelerator,
+            train_mode=train_mode,
+        )
 
     @property
     def result(self) -> nn.Module:
-        """The network that is validated and written."""
+        """Network that is validated and written: the average, if there is one."""
         return self.network if self.average is None else self.average.module
 
     def mean_loss(self) -> float:
-        """Mean over the steps since the last row.
+        """Mean loss over the steps since the last row.
 
         Raises:
             ValueError: If it is not finite.
@@ -79,7 +93,7 @@ class State:
         return mean
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, for :func:`ram_models.training.run_folder.save_checkpoint`; every process must call it."""
+        """Content of a checkpoint; every process must call it."""
         self.mean_loss()
         return {
             "network": self.network.state_dict(),
@@ -92,7 +106,7 @@ class State:
         }
 
     def load(self, stored: Mapping[str, Any]) -> None:
-        """Undo everything since :meth:`to_dict`."""
+        """Go back to the state of a checkpoint from :meth:`to_dict`."""
         self.network.load_state_dict(stored["network"])
         if self.average is not None:
             self.average.load_state_dict(stored["average"])

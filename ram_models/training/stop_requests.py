@@ -9,7 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """The SIGTERM and Ctrl-C that arrive meanwhile, instead of their effect; a second one acts at once."""
+    """The SIGTERM and Ctrl-C that arrive inside the ``with`` statement, without their effect; a second acts at once.
+
+    Whoever answers a request raises the signal again afterwards, so that the process ends as signals end it.
+    """
     received: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
@@ -27,6 +30,6 @@ def stop_requests() -> Iterator[list[int]]:
 
 
 def ignore_stop_requests(_: int) -> None:
-    """In a loading process: a signal to the whole group is for the training process, which ends the others."""
+    """Ignore both signals in a loading process: the training process answers them and ends its loading processes."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

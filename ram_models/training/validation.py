@@ -1,4 +1,4 @@
-"""Validation during training: PSNR on held-out crops, and a picture of some of them."""
+"""Validation during training: PSNR on held-out crops and a picture of the first ones."""
 
 __all__ = ["Validation", "validate", "whole_views"]
 
@@ -16,18 +16,18 @@ from ram_models.training.batches import Batch, Crops, read
 
 
 def whole_views(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The input, and the image restored from it."""
+    """The input and its restoration as a whole."""
     return batch[0], network(batch[0])
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What a network is judged by while it is trained.
+    """Held-out crops and the images that are compared with them during training.
 
     Args:
         crops: Held-out items; the first two entries of each are the degraded and the clean crop.
-        names: What is compared with the clean crops, as "whole".
-        views: The images of these names from the network and a batch.
+        names: Names of the images that are compared with the clean crops, such as "whole".
+        views: Function from the network and a batch to the images of these names.
     """
 
     crops: Crops
@@ -39,15 +39,15 @@ class Validation:
 def validate(
     network: nn.Module, validation: Validation, batch_size: int, device: torch.device, shown: int = 4
 ) -> tuple[dict[str, float], Float[Tensor, "3 h w"]]:
-    """Mean PSNR in dB by name, as ``psnr_whole``, and a picture: a crop a row, its views and the clean crop in it.
+    """Mean PSNR in dB by name, such as ``psnr_whole``, and a picture with one crop a row: its views and the clean crop.
 
-    A crop that came out undegraded equals the clean one, and its PSNR is infinite: it is left out of that mean.
+    A crop that was not degraded equals the clean one. Its PSNR is infinite and left out of that mean.
 
     Args:
-        network: In eval mode.
-        validation: Crops and what is compared.
+        network: Network in eval mode.
+        validation: Crops and compared images.
         batch_size: Crops in a forward pass.
-        device: Where the network is.
+        device: Device of the network.
         shown: Rows of the picture.
     """
     psnr: dict[str, list[Tensor]] = {name: [] for name in validation.names}
@@ -63,6 +63,6 @@ def validate(
 
 
 def _mean_without_infinite(values: Tensor) -> float:
-    """Mean of all but the infinite values, infinity if there is no other; NaN, a diverged network's, stays NaN."""
+    """Mean of the finite values; infinity if all are infinite. NaN, from a diverged network, stays NaN."""
     others = values[~values.isinf()]
     return float(others.mean()) if len(others) else float("inf")

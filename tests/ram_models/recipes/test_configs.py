@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser, auto_cli
 
 from ram_models.experiments.study import Study
 from ram_models.recipes import finetune, pretrain
-from ram_models.training.loop import learning_rate
+from ram_models.training.loop import _learning_rate
 
 CONFIGS = Path(pretrain.__file__).parents[2] / "configs"
 OVERLAYS = {"ground-truth", "pairwise"}
@@ -27,7 +27,7 @@ def parse(*names, options=()):
 def test_a_configuration_is_complete_but_for_the_data(name):
     config = parse(name)
     assert config.optim.steps >= 450
-    assert learning_rate(config.optim.steps, config.optim) == pytest.approx(config.optim.lr_final)
+    assert _learning_rate(config.optim.steps, config.optim) == pytest.approx(config.optim.lr_final)
 
 
 @pytest.mark.parametrize(("network", "crop", "batch"), [("swinir", 64, 12), ("promptir", 128, 4)])

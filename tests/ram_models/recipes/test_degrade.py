@@ -164,7 +164,7 @@ def test_the_table_knows_what_was_finished_when_the_disk_fills_up(folder, tmp_pa
         ({"task": "jpeg", "parameters": {"jpeg": {"quality": 50.5}}}, "`quality` of 'jpeg' must be a whole number"),
         ({"task": "jpeg", "parameters": {"jpeg": {"quality": float("nan")}}}, "`quality` of 'jpeg' must be a whole"),
         ({"task": "haze", "parameters": {"noise": {}}}, "`parameters` are given for 'noise', but the tasks are haze"),
-        ({"seed": -1}, "`seed` must be at least 0, got -1"),
+        ({"seed": -1}, "`seed` must be a whole number from 0 to \\d+, got -1"),
         ({"sheet_crop": 0}, "`sheet_crop` must be at least 1, got 0"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

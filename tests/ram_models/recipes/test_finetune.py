@@ -14,7 +14,7 @@ from macattr.ranking.rank import rank_layers
 from macattr.selection.trainable import TrainableMask
 from ram_models import build
 from ram_models.recipes import finetune
-from ram_models.recipes.finetune import Config, Selection, Start, main, select
+from ram_models.recipes.finetune import Config, LayerChoice, Start, main, select
 from ram_models.training.config import Data, Log, Optim
 
 NETWORK = "ram-swinir-tiny"
@@ -36,7 +36,7 @@ def config(pictures, tmp_path, ranking):
     return Config(
         Data(clean=pictures, crop=16),
         tmp_path / "run",
-        selection=Selection(str(ranking)),
+        selection=LayerChoice(str(ranking)),
         optim=Optim(steps=3, batch_size=2, lr=1e-3, warmup=0, ema=0.5),
         log=Log(every=1, validate_every=3, save_every=1, tensorboard=False),
     )
@@ -90,12 +90,14 @@ def test_a_stopped_run_goes_on_to_the_same_end(config, tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         return original(network, batch)
 
-    original = finetune.whole_l1
+    original, signalled = finetune.whole_l1, []
     whole, halved = replace(config, out=tmp_path / "whole"), replace(config, out=tmp_path / "halved")
     main(whole)
     with monkeypatch.context() as patched:
         patched.setattr(finetune, "whole_l1", stopping)
+        patched.setattr(signal, "raise_signal", lambda number: signalled.append(number))
         main(halved)
+    assert signalled == [signal.SIGTERM]
     assert not (halved.out / "weights.safetensors").exists()
     main(halved)
     for name in ("weights.safetensors", "metrics.csv"):
@@ -104,43 +106,51 @@ def test_a_stopped_run_goes_on_to_the_same_end(config, tmp_path, monkeypatch):
 
 def test_a_method_ranks_the_layers_first_and_keeps_the_ranking(tmp_path, monkeypatch):
     network = build(NETWORK)
-    mask = select(network, Selection("internal_influence", 0.1, crops=1), CROPS, tmp_path)
+    mask = select(network, LayerChoice("internal_influence", 0.1, crops=1), CROPS, tmp_path)
     assert mask.layers == top(tmp_path / "importance.nc", 9)
     assert LayerImportance.load(tmp_path / "importance.nc").dataset.attrs["method"] == "internal_influence"
     monkeypatch.setattr(finetune, "rank_layers", None)
-    assert select(network, Selection("internal_influence", 0.1, crops=1), CROPS, tmp_path) == mask
+    assert select(network, LayerChoice("internal_influence", 0.1, crops=1), CROPS, tmp_path) == mask
 
 
 def test_an_official_list_selects_its_first_layers(tmp_path):
     network = build(NETWORK)
     names = [name for name, module in network.named_modules() if isinstance(module, torch.nn.LayerNorm)]
     write_official(tmp_path / "official", names)
-    mask = select(network, Selection(str(tmp_path / "official"), 4.5 / len(names)), CROPS, tmp_path)
+    mask = select(network, LayerChoice(str(tmp_path / "official"), 4.5 / len(names)), CROPS, tmp_path)
     assert mask.layers == tuple(names[:4])
 
 
 def test_layers_of_another_network_are_refused_with_near_matches(config, tmp_path):
     write_official(tmp_path / "official", ["module.conv_first", "conv_last"])
     with pytest.raises(ValueError, match=r"no layer 'module\.conv_first'; did you mean"):
-        main(replace(config, selection=Selection(str(tmp_path / "official"), 1.0)))
+        main(replace(config, selection=LayerChoice(str(tmp_path / "official"), 1.0)))
     assert not (config.out / "weights.safetensors").exists()
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.02, -1.0])
 def test_a_fraction_that_selects_nothing_or_more_than_all_is_refused(ranking, tmp_path, fraction):
-    with pytest.raises(ValueError, match=rf"`fraction` must lie in \(0, 1\], got {fraction}"):
-        select(build(NETWORK), Selection(str(ranking), fraction), CROPS, tmp_path)
+    message = rf"fraction` must lie in \(0, 1\], got {fraction}"
+    with pytest.raises(ValueError, match=message):
+        select(build(NETWORK), LayerChoice(str(ranking), fraction), CROPS, tmp_path)
+
+
+@pytest.mark.parametrize(("steps", "batch_size", "crops"), [(3, 2, 7), (1, 1, 2), (5, 4, 24)])
+def test_more_crops_to_rank_on_than_the_run_has_are_refused(config, steps, batch_size, crops):
+    message = rf"`selection\.crops` {crops} is more than the {steps * batch_size} training crops of the run"
+    with pytest.raises(ValueError, match=message):
+        replace(config, selection=LayerChoice("mac", crops=crops), optim=Optim(steps=steps, batch_size=batch_size))
 
 
 def test_an_unknown_ranking_names_the_methods(tmp_path):
     with pytest.raises(ValueError, match="there is no ranking 'magic': name a file, a folder or one of mac, mac_loss"):
-        select(build(NETWORK), Selection("magic"), CROPS, tmp_path)
+        select(build(NETWORK), LayerChoice("magic"), CROPS, tmp_path)
 
 
 def test_a_file_that_is_no_ranking_is_refused(tmp_path):
     (tmp_path / "a.nc").write_bytes(b"broken")
     with pytest.raises(ValueError, match=r"a\.nc' cannot be read as a ranking"):
-        select(build(NETWORK), Selection(str(tmp_path / "a.nc")), CROPS, tmp_path)
+        select(build(NETWORK), LayerChoice(str(tmp_path / "a.nc")), CROPS, tmp_path)
 
 
 def test_a_run_does_not_continue_with_other_layers(config):

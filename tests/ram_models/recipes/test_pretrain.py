@@ -3,10 +3,13 @@
 import csv
 import errno
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,6 +103,21 @@ def watch_passes(monkeypatch, number=0, stop=None):
     return masks
 
 
+@contextmanager
+def stopped(number):
+    """Expects that a signal reaches this process, whatever pytest does with it."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(number, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(number, before)
+
+
 def crash():
     raise RuntimeError("power cut")
 
@@ -108,10 +126,10 @@ def crash():
 def test_a_run_that_is_stopped_saves_ends_cleanly_and_goes_on(config, tmp_path, monkeypatch, capsys, number):
     whole, halved = replace(config, out=tmp_path / "whole"), replace(config, out=tmp_path / "halved")
     main(whole)
-    with monkeypatch.context() as patched:
+    with monkeypatch.context() as patched, stopped(number):
         watch_passes(patched, 3, lambda: os.kill(os.getpid(), number))
         main(halved)
-    assert "stopped after step 3 of 6; the same command goes on from there" in capsys.readouterr().out
+    assert "stopped after step 3 of 6; the same command continues there" in capsys.readouterr().out
     assert not (halved.out / "weights.safetensors").exists()
     main(halved)
     assert_same_end(whole.out, halved.out)
@@ -184,6 +202,104 @@ def from_yaml(file, *options):
 
 
 @pytest.mark.slow
+def test_a_run_killed_ten_times_at_random_ends_as_if_it_had_not_been(pictures, tmp_path):
+    """SIGKILL at random times, among them the start; ``RAM_KILLS`` sets another number of times."""
+    generator, killed = random.Random(0), 0
+    file = tmp_path / "config.yaml"
+    file.write_text(YAML.format(folder=pictures, out=tmp_path / "killed", steps=400))
+    command = [sys.executable, "-c", SCRIPT.format(file=file)]
+    for _ in range(int(os.environ.get("RAM_KILLS", "10"))):
+        with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
+            wait_for(tmp_path / "killed" / "starts.yaml", process)
+            time.sleep(generator.uniform(0, 1.5))
+            process.kill()
+            killed += process.wait() == -signal.SIGKILL
+    assert killed
+    print(f"killed {killed} times")
+    main(from_yaml(file))
+    file.write_text(YAML.format(folder=pictures, out=tmp_path / "whole", steps=400))
+    main(from_yaml(file))
+    assert_same_end(tmp_path / "whole", tmp_path / "killed")
+
+
+def wait_for(file, process):
+    """Wait until a file grows, or the process ends."""
+    before = file.stat().st_size if file.exists() else 0
+    while process.poll() is None and (file.stat().st_size if file.exists() else 0) == before:
+        time.sleep(0.02)
+
+
+def command_line(file, *options):
+    return [sys.executable, "-m", "ram_models.cli", "pretrain", "--config", str(file), *options]
+
+
+def ctrl_c():
+    """Let Ctrl-C interrupt a job in the background, which ignores it otherwise."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["terminated", "ctrl_c"]
+)
+def test_a_signal_ends_the_command_with_its_exit_code_and_a_checkpoint(pictures, tmp_path, number, code):
+    file, out = tmp_path / "config.yaml", tmp_path / "run"
+    file.write_text(YAML.format(folder=pictures, out=out, steps=100_000))
+    command = [*command_line(file), "--log.save-every", "100000"]
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, preexec_fn=ctrl_c) as process:
+        while process.poll() is None and not ((out / "metrics.csv").exists() and rows_in(out) > 2):
+            time.sleep(0.02)
+        process.send_signal(number)
+        error = process.communicate()[1]
+    assert process.returncode == code
+    assert "Traceback" not in error
+    assert latest_checkpoint(out / "checkpoints")["step"] > 2
+    assert not (out / "weights.safetensors").exists()
+
+
+def rows_in(out):
+    return len((out / "metrics.csv").read_text().splitlines())
+
+
+def test_a_second_run_in_the_same_folder_is_refused(config, monkeypatch):
+    """By the second itself, while the first is in its third pass: no row is doubled."""
+    refusals = []
+
+    def start_again():
+        try:
+            main(config)
+        except ValueError as error:
+            refusals.append(str(error))
+
+    watch_passes(monkeypatch, 3, start_again)
+    main(config)
+    assert len(refusals) == 1
+    assert re.search(r"run' is in use by process \d+ on .+: wait until it ends, or choose another folder", refusals[0])
+    assert [row["step"] for row in rows(config)] == ["1", "2", "3", "4", "5", "6"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": -1}, "`seed` must be a whole number from 0 to"),
+        ({"seed": 2**70}, "`seed` must be a whole number from 0 to"),
+        ({"seed": 2**32}, "`seed` must be a whole number from 0 to"),
+        ({"masks": Masks(patch_size=3)}, "`masks.patch_size` 3 must divide `data.crop`, which is 16"),
+        ({"compute": Compute(accumulate=4)}, "`compute.accumulate` 4 must divide `optim.batch_size` 2"),
+    ],
+    ids=["negative", "huge", "too_large", "patches", "passes"],
+)
+def test_settings_that_contradict_each_other_are_refused_at_once(config, changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(config, **changes)
+
+
+@pytest.mark.parametrize("settings", [{"patch_size": 0}, {"patch_size": -1}, {"ratio": 1.0}, {"ratio": 0.0}])
+def test_impossible_masks_are_refused(settings):
+    with pytest.raises(ValueError, match=r"`masks\.(patch_size|ratio)` must"):
+        Masks(**settings)
+
+
 def test_two_processes_have_the_losses_of_one_with_the_doubled_batch(pictures, tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text(YAML.format(folder=pictures, out=tmp_path / "two", steps=12))
@@ -334,5 +450,5 @@ def test_a_run_does_not_continue_with_other_settings(config):
 def test_a_run_that_continues_on_other_images_says_so(config, pictures):
     main(config)
     (pictures / "0.png").rename(pictures / "0a.png")
-    with pytest.warns(UserWarning, match="the images are not those that the run began with"):
+    with pytest.warns(UserWarning, match="the run began with other images"):
         main(config)

@@ -15,7 +15,7 @@ from ram_models.data.sets import ImageSet, Pair
 from ram_models.training.batches import UnreadableData, crop_numbers, read
 from ram_models.training.config import Compute, Data, Log, Optim
 from ram_models.training.crops import MaskedCrops, divide, fingerprint, training_crops
-from ram_models.training.loop import learning_rate, start
+from ram_models.training.loop import _learning_rate, start
 from ram_models.training.losses import masked_l1, whole_l1
 from ram_models.training.stop_requests import stop_requests
 from ram_models.training.validation import Validation, validate
@@ -61,7 +61,7 @@ def test_whole_l1_is_the_mean_error_of_all_pixels():
     ids=["first", "end_of_warmup", "peak", "half_way", "final"],
 )
 def test_the_learning_rate_rises_linearly_and_falls_as_a_cosine(step, rate):
-    assert learning_rate(step, Optim(steps=12, warmup=4, lr=1.0, lr_final=0.1)) == pytest.approx(rate)
+    assert _learning_rate(step, Optim(steps=12, warmup=4, lr=1.0, lr_final=0.1)) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize(("accumulate", "processes"), [(1, 1), (2, 1), (1, 3), (2, 3)])
@@ -228,11 +228,21 @@ def test_an_unreadable_item_is_one_line_with_or_without_loading_processes(worker
     ("make", "message"),
     [
         (lambda: Optim(lr=-1.0), "`optim.lr` must be above 0, got -1.0"),
-        (lambda: Optim(steps=0), "`optim.steps` must be above 0, got 0"),
-        (lambda: Optim(ema=1.0), r"`optim.ema` must lie in \[0, 1\), got 1.0"),
+        (lambda: Optim(steps=0), "`optim.steps` must be at least 1, got 0"),
+        (lambda: Optim(ema=1.0), "`optim.ema` must be at least 0 and below 1, got 1.0"),
         (lambda: Log(keep=0), "`log.keep` must be at least 1, got 0"),
+        (lambda: Optim(batch_size=0), "`optim.batch_size` must be at least 1, got 0"),
+        (lambda: Optim(lr=math.nan), "`optim.lr` must be above 0, got nan"),
+        (lambda: Optim(lr=math.inf), "`optim.lr` must be above 0, got inf"),
+        (lambda: Optim(clip=0.0), "`optim.clip` must be above 0, got 0"),
+        (lambda: Optim(warmup=-1), "`optim.warmup` must be at least 0, got -1"),
+        (lambda: Optim(betas=(0.9, 1.0)), r"`optim.betas` must lie in \[0, 1\), got"),
+        (lambda: Compute(accumulate=0), "`compute.accumulate` must be at least 1, got 0"),
+        (lambda: Compute(workers=-1), "`compute.workers` must be at least 0, got -1"),
+        (lambda: Data(crop=0), "`data.crop` must be at least 1, got 0"),
+        (lambda: Data(grey=1.5), "`data.grey` must be at least 0 and at most 1, got 1.5"),
+        (lambda: Data(tasks=["fog"]), "`data.tasks` has no 'fog': choose from haze"),
     ],
-    ids=["lr", "steps", "ema", "keep"],
 )
 def test_impossible_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):

@@ -15,17 +15,16 @@ import yaml
 from safetensors import safe_open
 from torch import nn
 
+from macattr.atomic_files import write_atomically
+from ram_models.training.metrics_log import MetricsLog
+from ram_models.training.random_state import random_state, restore_random_state
 from ram_models.training.run_folder import (
-    Journal,
     flat_settings,
     latest_checkpoint,
-    random_state,
     record_start,
     refuse_other_settings,
-    restore_random_state,
     save_checkpoint,
     save_weights,
-    write_atomically,
 )
 
 
@@ -172,32 +171,32 @@ def test_every_start_is_recorded_beside_the_configuration(tmp_path):
 
 
 def test_metrics_go_on_where_the_checkpoint_was_and_times_stand_apart(tmp_path):
-    with Journal(tmp_path, ["psnr"], None, 0, 4, 2) as journal:
+    with MetricsLog(tmp_path, ["psnr"], None, 0, 4, 2) as log:
         for step in (1, 2):
-            journal.step()
-            journal.row(step, {"loss": 1 / 3, "lr": 0.1} | ({"psnr": 20.5} if step == 2 else {}))
+            log.step()
+            log.row(step, {"loss": 1 / 3, "lr": 0.1} | ({"psnr": 20.5} if step == 2 else {}))
     saved = (tmp_path / "metrics.csv").read_text()
     assert saved == f"step,loss,lr,psnr\n1,{1 / 3},0.1,\n2,{1 / 3},0.1,20.5\n"
-    Journal(tmp_path, ["psnr"], None, 2, 4, 2).row(3, {"loss": 0.0, "lr": 0.0})
-    Journal(tmp_path, ["psnr"], saved, 2, 4, 2)
+    MetricsLog(tmp_path, ["psnr"], None, 2, 4, 2).row(3, {"loss": 0.0, "lr": 0.0})
+    MetricsLog(tmp_path, ["psnr"], saved, 2, 4, 2)
     assert (tmp_path / "metrics.csv").read_text() == saved
     with (tmp_path / "timing.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3"]
 
 
-def test_an_inactive_journal_writes_nothing(tmp_path):
-    with Journal(tmp_path, [], None, 0, 4, 2, tensorboard=True, active=False) as journal:
-        journal.step()
-        journal.row(1, {"loss": 1.0})
+def test_an_inactive_log_writes_nothing(tmp_path):
+    with MetricsLog(tmp_path, [], None, 0, 4, 2, tensorboard=True, active=False) as log:
+        log.step()
+        log.row(1, {"loss": 1.0})
     assert not list(tmp_path.iterdir())
 
 
 def test_tensorboard_gets_scalars_and_the_picture(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with Journal(tmp_path, ["psnr"], None, 0, 4, 2, tensorboard=True) as journal:
-        journal.step()
-        journal.row(1, {"loss": 0.25, "lr": 0.1, "psnr": 20.0}, torch.rand(3, 4, 6))
+    with MetricsLog(tmp_path, ["psnr"], None, 0, 4, 2, tensorboard=True) as log:
+        log.step()
+        log.row(1, {"loss": 0.25, "lr": 0.1, "psnr": 20.0}, torch.rand(3, 4, 6))
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert set(events.Tags()["scalars"]) == {"loss", "lr", "psnr", "images_per_second"}
     assert events.Scalars("loss")[0].value == 0.25
