@@ -313,5 +313,5 @@ def _expected(hint: object) -> str:
         return " or ".join(map(_expected, members))
     if typing.get_origin(hint) is typing.Annotated:
         return _expected(typing.get_args(hint)[0])
-    words = {list: "a list", tuple: "a list", dict: "a mapping"}
-    return WORDS.get(hint) or words.get(typing.get_origin(hint), getattr(hint, "__name__", str(hint)))  # type: ignore[arg-type]
+    words: dict[object, str] = {list: "a list", tuple: "a list", dict: "a mapping"}
+    return WORDS.get(hint) or words.get(typing.get_origin(hint)) or str(getattr(hint, "__name__", hint))

@@ -203,7 +203,7 @@ def load_weights(network: nn.Module, source: Path | str) -> LoadReport:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     state, entries = read_weights(file)
     state, prefix, others = _without_prefix(state, [name for name, _ in network.named_parameters()])
-    report = _compare(network, state, LoadOrigin(file, digest, entries, prefix, others))
+    report = _compare(network, state, _Origin(file, digest, entries, prefix, others))
     if not report.fits:
         raise UnfittingWeights(
             f"{file.name!r} does not fit {type(network).__name__} and was not loaded: {report}.{_hint(network, state)}",
@@ -223,7 +223,7 @@ def load_weights(network: nn.Module, source: Path | str) -> LoadReport:
 
 
 @dataclass(frozen=True)
-class LoadOrigin:
+class _Origin:
     """Where weights come from; see :class:`LoadReport`, except for ``others``: names outside of the prefix."""
 
     source: Path
@@ -233,7 +233,7 @@ class LoadOrigin:
     others: tuple[str, ...]
 
 
-def _compare(network: nn.Module, state: Mapping[str, Tensor], origin: LoadOrigin) -> LoadReport:
+def _compare(network: nn.Module, state: Mapping[str, Tensor], origin: _Origin) -> LoadReport:
     """Comparison of weights with the parameters of a network."""
     own = dict(network.named_parameters())
     surplus = [name for name in state if name not in own]
