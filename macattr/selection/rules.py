@@ -358,7 +358,7 @@ def _smallest(pool: list[Candidate], budget: int, table: LayerTable, rule: Selec
         reason = f"no layer fits into the budget of its {rule.per}; the smallest is {smallest[0]!r}"
     if rule.count is not None:
         raise ValueError(f"{reason}: take at least {table.count(smallest):,}.")
-    warnings.warn(f"{reason}, which is selected with its {table.count(smallest):,} parameters.", stacklevel=4)
+    warn_user(f"{reason}, which is selected with its {table.count(smallest):,} parameters.")
     return [smallest]
 
 
@@ -394,10 +394,9 @@ def _check_fill(
             f"{_listed(rest[:1])} would: raise `skips`, change the budget, or lower `fill` = {rule.fill:g}."
         )
     left = min(table.count(flat([*chosen, candidate])) - used for candidate in pool if candidate not in chosen)
-    warnings.warn(
+    warn_user(
         f"{filled}: no other layer fits into the rest of {budget - used:,}, as the smallest needs {left:,}. Budgets of "
         f"{used:,} and {used + left:,} would be filled.",
-        stacklevel=4,
     )
 
 
