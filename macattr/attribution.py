@@ -1,4 +1,4 @@
-"""Captum-style attribution classes: one call, the contribution of every neuron of a layer, or of many layers."""
+"""Attribution classes in the style of Captum: the contribution of every neuron of one layer or of many."""
 
 __all__ = [
     "InternalInfluence",
@@ -10,8 +10,10 @@ __all__ = [
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from captum.attr import GradientAttribution, LayerAttribution
 from captum.log import log_usage
@@ -26,6 +28,7 @@ from macattr.paths.partitions import Partition, Tag, captum_nodes, tagged_partit
 from macattr.paths.presets import DEFAULT, MacTag, Preset
 from macattr.paths.sums import ActivationGradientSum, GradientSum, LayerSum, StieltjesSum
 from macattr.sweep.activations import sweep_activations
+from macattr.sweep.arguments import checked_seed, positive_number, whole_number
 from macattr.sweep.nodes import objective_at
 from macattr.sweep.trace import Trace, add_calls, trace
 
@@ -45,8 +48,33 @@ Attributions = Tensors | list[Tensors]
 Baselines = Reference | tuple[Reference, ...] | None
 
 
+@dataclass(frozen=True)
+class _Call:
+    """Arguments of one call, read from one of Captum's signatures.
+
+    Args:
+        path: Path through the inputs.
+        partition: Nodes on it.
+        objective: Scalar function of the output whose change is attributed.
+        forward_args: Further positional arguments of the model.
+        internal_batch_size: Rows (nodes x samples) of one forward pass; None chooses by memory.
+        at_input: Whether to attribute to the input of the layers.
+        grad_kwargs: Passed to :func:`torch.autograd.grad`.
+        show_progress: Whether to show a progress bar.
+    """
+
+    path: Path
+    partition: Partition
+    objective: Objective
+    forward_args: tuple[Any, ...]
+    internal_batch_size: int | None = None
+    at_input: bool = False
+    grad_kwargs: Mapping[str, Any] | None = None
+    show_progress: bool = False
+
+
 class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
-    """What the classes below share: layers by name, formats, progress."""
+    """Layers by name, and the formats of results."""
 
     input_residual: Tensor | None = None
     """After a path method: relative error of completeness at the input, (B,); 0 is exact. See Trace.input_residual."""
@@ -95,26 +123,31 @@ class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
         each = [sum((v.reshape(batch, -1).sum(1) for v in values), -change) for values in parts.values()]
         return each if self._several else each[0]
 
-    def _trace(
-        self,
-        path: Path,
-        partition: Partition,
-        objective: Objective,
-        layer_sum: LayerSum,
-        additional_forward_args: Any,
-        internal_batch_size: int | None,
-        attribute_to_layer_input: bool,
-        grad_kwargs: Mapping[str, Any] | None,
-        show_progress: bool,
-    ) -> tuple[Trace, dict[str, tuple[Tensor, ...]]]:
+    def _trace(self, call: _Call, layer_sum: LayerSum) -> tuple[Trace, dict[str, tuple[Tensor, ...]]]:
         """One sweep with one sum for all layers."""
-        with _progress(show_progress, len(partition.nodes), self.get_name()) as advance:
+        with _progress(call, self.get_name()) as advance:
             result = trace(
-                self.forward_func, self._layers, path, partition, objective, [layer_sum],
-                forward_args=_as_tuple(additional_forward_args), internal_batch_size=internal_batch_size,
-                at_input=attribute_to_layer_input, grad_kwargs=grad_kwargs, advance=advance,
-            )  # fmt: skip
+                self.forward_func,
+                self._layers,
+                call.path,
+                call.partition,
+                call.objective,
+                [layer_sum],
+                forward_args=call.forward_args,
+                internal_batch_size=call.internal_batch_size,
+                at_input=call.at_input,
+                grad_kwargs=call.grad_kwargs,
+                advance=advance,
+            )
         return result, {name: result.values(layer_sum, name) for name in self._layers}
+
+    def _change(self, call: _Call) -> Tensor:
+        """Change of the objective between the ends of the path, (B,)."""
+        start, end = (
+            objective_at(self.forward_func, call.path, alpha, call.objective, call.forward_args)
+            for alpha in call.path.interval
+        )
+        return end - start
 
 
 class _ConductanceMethod(_LayerMethod):
@@ -130,29 +163,14 @@ class _ConductanceMethod(_LayerMethod):
         return True
 
     def _conductance(
-        self,
-        path: Path,
-        partition: Partition,
-        objective: Objective,
-        additional_forward_args: Any,
-        internal_batch_size: int | None,
-        return_convergence_delta: bool,
-        attribute_to_layer_input: bool,
-        grad_kwargs: Mapping[str, Any] | None,
-        show_progress: bool,
+        self, call: _Call, return_convergence_delta: bool
     ) -> Attributions | tuple[Attributions, Tensor | list[Tensor]]:
         """Stieltjes sums of the layers along a path, with the deltas if asked for."""
-        layer_sum = StieltjesSum(partition.tag)
-        result, parts = self._trace(
-            path, partition, objective, layer_sum, additional_forward_args, internal_batch_size,
-            attribute_to_layer_input, grad_kwargs, show_progress,
-        )  # fmt: skip
+        result, parts = self._trace(call, StieltjesSum(call.partition.tag))
         self.input_residual = result.input_residual
         if not return_convergence_delta:
             return self._format(parts)
-        forward_args = _as_tuple(additional_forward_args)
-        start, end = (objective_at(self.forward_func, path, alpha, objective, forward_args) for alpha in path.interval)
-        return self._format(parts), self._delta(parts, end - start)
+        return self._format(parts), self._delta(parts, self._change(call))
 
 
 class MaskAttributeConductance(_ConductanceMethod):
@@ -186,7 +204,7 @@ class MaskAttributeConductance(_ConductanceMethod):
         grad_kwargs: Mapping[str, Any] | None = None,
         *,
         r: float | None = None,
-        order: Int[Tensor, "..."] | None = None,
+        order: Int[Tensor, "..."] | np.ndarray | Sequence[int] | None = None,
         gate: Gate | None = None,
         delta: float | None = None,
         objective: Objective | None = None,
@@ -203,7 +221,7 @@ class MaskAttributeConductance(_ConductanceMethod):
 
         Args:
             inputs: Whole images (B, C, H, W).
-            baselines: What is seen of hidden pixels: number, tensor or function of the inputs. None: the model's own
+            baselines: Values of hidden pixels: number, tensor or function of the inputs. None: the model's own
                 ``reference_input`` if it has one, else 0.
             target: As in Captum, for models that do not return images; excludes ``objective``.
             additional_forward_args: Further positional arguments of the model.
@@ -213,13 +231,14 @@ class MaskAttributeConductance(_ConductanceMethod):
             internal_batch_size: Rows (nodes x images) of one forward pass; None chooses by memory.
             return_convergence_delta: Also return the sum of the attributions minus the objective's change, (B,) for
                 each layer: 0 only where the layer is a cut of the network.
-            attribute_to_layer_input: Attribute to what goes into the layer.
+            attribute_to_layer_input: Attribute to the layer's input.
             grad_kwargs: Passed to :func:`torch.autograd.grad`.
             r: Masked fraction at the start of the path, in (0, 1] (default 0.5).
-            order: (H*W,) long, ``order[k]`` is the flat index of the k-th pixel revealed, or (B, H*W); None: random.
+            order: (H*W,) or (B, H*W) integers: ``order[k]`` is the flat index of the k-th pixel revealed. None: random.
             gate: ``fade``, ``sigmoid`` or ``one_sided`` (default ``fade``).
             delta: Sharpness of the last two (default 1e4).
-            objective: What is explained, (B, ...) to (B,) (default gradient magnitude).
+            objective: Scalar function of the output whose change is attributed, (B, ...) to (B,) (default: gradient
+                magnitude).
             preset: Bundle of defaults: :data:`macattr.paths.presets.DEFAULT`, ``PAPER`` or ``OFFICIAL``.
             seed: Seed of the random order (default 0); excludes ``order``.
             show_progress: Show a progress bar.
@@ -235,23 +254,40 @@ class MaskAttributeConductance(_ConductanceMethod):
             ValueError: If an argument is out of range or would have no effect, the objective does not fit the output,
                 or a value is not finite.
         """
-        if target is not None and objective is not None:
-            raise ValueError("`target` and `objective` exclude each other: a target is an objective.")
         if seed is not None and order is not None:
             raise ValueError(f"`seed` = {seed} has no effect when `order` is given.")
-        options = (preset or DEFAULT).override(
-            r=r, n_steps=n_steps, gate=gate, delta=delta, groups=groups, tag=_tag(method), include_end=include_end,
-            objective=objective if target is None else Target(target),
-        )  # fmt: skip
         if not isinstance(inputs, Tensor):
             raise ValueError(f"a mask path needs one tensor of images (B, C, H, W), got {type(inputs).__name__}.")
+        options = _preset(preset).override(
+            r=None if r is None else _masked_fraction(r),
+            n_steps=None if n_steps is None else whole_number("n_steps", n_steps),
+            gate=gate,
+            delta=None if delta is None else positive_number("delta", delta),
+            groups=None if groups is None else whole_number("groups", groups, least=0),
+            tag=_tag(method),
+            include_end=include_end,
+            objective=objective if target is None else _objective(target, objective),
+        )
         if baselines is None:
             baselines = getattr(self.forward_func, "reference_input", 0.0)
-        path = options.path(inputs, resolve_reference(baselines, inputs), order, seed or 0, patch_size)
-        return self._conductance(
-            path, options.partition(path), options.objective, additional_forward_args, internal_batch_size,
-            return_convergence_delta, attribute_to_layer_input, grad_kwargs, show_progress,
-        )  # fmt: skip
+        path = options.path(
+            inputs,
+            resolve_reference(baselines, inputs),
+            None if order is None else _order(order),
+            0 if seed is None else checked_seed(seed),
+            whole_number("patch_size", patch_size, least=0),
+        )
+        call = _Call(
+            path=path,
+            partition=options.partition(path),
+            objective=options.objective,
+            forward_args=_as_tuple(additional_forward_args),
+            internal_batch_size=internal_batch_size,
+            at_input=attribute_to_layer_input,
+            grad_kwargs=grad_kwargs,
+            show_progress=show_progress,
+        )
+        return self._conductance(call, return_convergence_delta)
 
 
 class LayerConductance(_ConductanceMethod):
@@ -295,10 +331,10 @@ class LayerConductance(_ConductanceMethod):
                 the ends, left-tagged.
             internal_batch_size: Rows (nodes x samples) of one forward pass; None chooses by memory.
             return_convergence_delta: Also return the sum of the attributions minus the objective's change.
-            attribute_to_layer_input: Attribute to what goes into the layer.
+            attribute_to_layer_input: Attribute to the layer's input.
             grad_kwargs: Passed to :func:`torch.autograd.grad`.
             path: Path to walk instead of the line; must end at ``inputs``; excludes ``baselines``.
-            objective: What is explained, (B, ...) to (B,).
+            objective: Scalar function of the output whose change is attributed, (B, ...) to (B,).
             show_progress: Show a progress bar.
 
         Returns:
@@ -308,11 +344,17 @@ class LayerConductance(_ConductanceMethod):
             ValueError: As there.
         """
         walked = _path(inputs, baselines, path)
-        return self._conductance(
-            walked, _partition(walked, n_steps, method, n_steps + 1), _objective(target, objective),
-            additional_forward_args, internal_batch_size, return_convergence_delta, attribute_to_layer_input,
-            grad_kwargs, show_progress,
-        )  # fmt: skip
+        call = _Call(
+            path=walked,
+            partition=_partition(walked, n_steps, method, extra=1),
+            objective=_objective(target, objective),
+            forward_args=_as_tuple(additional_forward_args),
+            internal_batch_size=internal_batch_size,
+            at_input=attribute_to_layer_input,
+            grad_kwargs=grad_kwargs,
+            show_progress=show_progress,
+        )
+        return self._conductance(call, return_convergence_delta)
 
 
 class InternalInfluence(_LayerMethod):
@@ -346,11 +388,17 @@ class InternalInfluence(_LayerMethod):
         Captum's methods put ``n_steps`` nodes on the path, ``left``, ``right`` and ``trapezoid`` one more.
         """
         walked = _path(inputs, baselines, path)
-        partition = _partition(walked, n_steps, method, n_steps)
-        result, parts = self._trace(
-            walked, partition, _objective(target, objective), GradientSum(partition.weights), additional_forward_args,
-            internal_batch_size, attribute_to_layer_input, grad_kwargs, show_progress,
-        )  # fmt: skip
+        call = _Call(
+            path=walked,
+            partition=_partition(walked, n_steps, method, extra=0),
+            objective=_objective(target, objective),
+            forward_args=_as_tuple(additional_forward_args),
+            internal_batch_size=internal_batch_size,
+            at_input=attribute_to_layer_input,
+            grad_kwargs=grad_kwargs,
+            show_progress=show_progress,
+        )
+        result, parts = self._trace(call, GradientSum(call.partition.weights))
         self.input_residual = result.input_residual
         return self._format(parts)
 
@@ -408,26 +456,46 @@ class LayerIntegratedGradients(_LayerMethod):
         The delta is that of all layers together, (B,).
         """
         walked = _path(inputs, baselines, path)
-        chosen = _objective(target, objective)
-        partition = _partition(walked, n_steps, method, n_steps)
-        forward_args = _as_tuple(additional_forward_args)
-        with _progress(show_progress, len(partition.nodes), self.get_name()) as advance:
+        call = _Call(
+            path=walked,
+            partition=_partition(walked, n_steps, method, extra=0),
+            objective=_objective(target, objective),
+            forward_args=_as_tuple(additional_forward_args),
+            internal_batch_size=internal_batch_size,
+            at_input=attribute_to_layer_input,
+            grad_kwargs=grad_kwargs,
+            show_progress=show_progress,
+        )
+        parts = self._integrate(call)
+        if not return_convergence_delta:
+            return self._format(parts)
+        change = self._change(call)
+        flat = [value.reshape(len(change), -1).sum(1) for values in parts.values() for value in values]
+        return self._format(parts), torch.stack(flat).sum(0) - change
+
+    def _integrate(self, call: _Call) -> dict[str, tuple[Tensor, ...]]:
+        """Integrated gradients of all layers, by name."""
+        with _progress(call, self.get_name()) as advance:
             sums = sweep_activations(
-                self.forward_func, self._layers, walked, partition, chosen, forward_args=forward_args,
-                internal_batch_size=internal_batch_size, at_input=attribute_to_layer_input, grad_kwargs=grad_kwargs,
+                self.forward_func,
+                self._layers,
+                call.path,
+                call.partition,
+                call.objective,
+                forward_args=call.forward_args,
+                internal_batch_size=call.internal_batch_size,
+                at_input=call.at_input,
+                grad_kwargs=call.grad_kwargs,
                 advance=advance,
-            )  # fmt: skip
-        scale = self.multiplies_by_inputs
-        each = {site: gradient * change if scale else gradient for site, (gradient, change) in sums.items()}
-        parts = {
+            )
+        each = {
+            site: gradient * change if self.multiplies_by_inputs else gradient
+            for site, (gradient, change) in sums.items()
+        }
+        return {
             name: add_calls({site: value for site, value in each.items() if site.layer == name})
             for name in self._layers
         }
-        if not return_convergence_delta:
-            return self._format(parts)
-        start, end = (objective_at(self.forward_func, walked, alpha, chosen, forward_args) for alpha in walked.interval)
-        flat = [value.reshape(len(end), -1).sum(1) for values in parts.values() for value in values]
-        return self._format(parts), torch.stack(flat).sum(0) - (end - start)
 
 
 class LayerGradientXActivation(_LayerMethod):
@@ -465,34 +533,77 @@ class LayerGradientXActivation(_LayerMethod):
         objective: Objective | None = None,
     ) -> Attributions:
         """Gradient x activation of every neuron; arguments as in :meth:`LayerConductance.attribute`."""
-        ends = _as_tuple(inputs)
-        one = torch.ones(1, dtype=torch.float64)
-        point = Partition(one, "left", one)
-        layer_sum = (ActivationGradientSum if self.multiplies_by_inputs else GradientSum)(one)
-        _, parts = self._trace(
-            LinearPath(ends, ends), point, _objective(target, objective), layer_sum, additional_forward_args, None,
-            attribute_to_layer_input, grad_kwargs, show_progress=False,
-        )  # fmt: skip
-        return self._format(parts)
+        ends = _inputs(inputs)
+        weight = torch.ones(1, dtype=torch.float64)
+        call = _Call(
+            path=LinearPath(ends, ends),
+            partition=Partition(weight, "left", weight),
+            objective=_objective(target, objective),
+            forward_args=_as_tuple(additional_forward_args),
+            at_input=attribute_to_layer_input,
+            grad_kwargs=grad_kwargs,
+        )
+        layer_sum = (ActivationGradientSum if self.multiplies_by_inputs else GradientSum)(weight)
+        return self._format(self._trace(call, layer_sum)[1])
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:
-    """One or several things as a tuple; None is nothing."""
+    """One or several values as a tuple; None is an empty one."""
     if value is None:
         return ()
-    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+
+def _inputs(inputs: Tensors) -> tuple[Tensor, ...]:
+    """Model inputs as a tuple."""
+    ends = _as_tuple(inputs)
+    if not ends or not all(isinstance(end, Tensor) for end in ends):
+        kinds = ", ".join(type(end).__name__ for end in ends) or "none"
+        raise ValueError(f"`inputs` must be a tensor (B, ...), or a tuple of tensors, got {kinds}.")
+    return ends
+
+
+def _preset(preset: Preset | None) -> Preset:
+    """The preset, or the default."""
+    if preset is not None and not isinstance(preset, Preset):
+        raise ValueError(f"`preset` must be a Preset such as macattr.PAPER or macattr.OFFICIAL, got {preset!r}.")
+    return preset or DEFAULT
+
+
+def _masked_fraction(r: object) -> float:
+    """The masked fraction as a number; its range is checked with the other options."""
+    if isinstance(r, bool | np.bool_) or not isinstance(r, int | float | np.number):
+        raise ValueError(f"`r` must lie in (0, 1], got {r!r}: it is the masked fraction at the start of the path.")
+    return float(r)
+
+
+def _order(order: object) -> Tensor:
+    """A reveal order as a tensor; lists and arrays are meant as such."""
+    if not isinstance(order, Tensor | np.ndarray | Sequence) or isinstance(order, str):
+        raise ValueError(f"`order` must be a tensor of pixel indices, (H*W,) or (B, H*W), got {type(order).__name__}.")
+    try:
+        tensor = torch.as_tensor(order)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"`order` must hold pixel indices, (H*W,) or (B, H*W): {error}.") from None
+    if tensor.dim() not in (1, 2) or not tensor.numel() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise ValueError(
+            f"`order` must hold pixel indices, (H*W,) or (B, H*W), got shape {tuple(tensor.shape)} of {tensor.dtype}."
+        )
+    return tensor
 
 
 def _objective(target: TargetType, objective: Objective | None) -> Objective:
     """The objective, or the output selected by a target."""
     if target is not None and objective is not None:
         raise ValueError("`target` and `objective` exclude each other: a target is an objective.")
+    if objective is not None and not callable(objective):
+        raise ValueError(f"`objective` must be a function from (B, ...) to (B,), got {type(objective).__name__}.")
     return Target(target) if objective is None else objective
 
 
 def _path(inputs: Tensors, baselines: Baselines, path: Path | None) -> Path:
     """The straight line from the baselines, or the given path if it ends at the inputs."""
-    ends: tuple[Tensor, ...] = _as_tuple(inputs)
+    ends = _inputs(inputs)
     if path is None:
         starts = _as_tuple(baselines) if isinstance(baselines, tuple) else (baselines,) * len(ends)
         if len(starts) != len(ends):
@@ -500,6 +611,8 @@ def _path(inputs: Tensors, baselines: Baselines, path: Path | None) -> Path:
         return LinearPath(ends, tuple(resolve_reference(s, e) for s, e in zip(starts, ends, strict=True)))
     if baselines is not None:
         raise ValueError("`baselines` has no effect when `path` is given: the path has its own start.")
+    if not isinstance(path, Path):
+        raise ValueError(f"`path` must have an interval, groups and a method `at`, got {type(path).__name__}.")
     own = getattr(path, "inputs", None)
     last = path.at(torch.tensor(path.interval[1:], dtype=torch.float64)) if own is None else _as_tuple(own)
     if len(last) != len(ends) or not all(
@@ -516,20 +629,19 @@ def _tag(method: MacMethod | None) -> MacTag | None:
     return None if method is None else TAGS[method]
 
 
-def _partition(path: Path, n_steps: int, method: str, n_nodes: int) -> Partition:
-    """Nodes by our tags or Captum's names."""
-    if n_steps < 1:
-        raise ValueError(f"`n_steps` must be at least 1, got {n_steps}.")
+def _partition(path: Path, n_steps: object, method: str, extra: int) -> Partition:
+    """Nodes by our tags, or by Captum's names: ``n_steps`` nodes and some more."""
+    steps = whole_number("n_steps", n_steps)
     if method in get_args(Tag):
-        return tagged_partition(path.interval, n_steps, method, path.groups)  # type: ignore[arg-type]
-    return captum_nodes(path.interval, n_nodes, method)  # type: ignore[arg-type]
+        return tagged_partition(path.interval, steps, method, path.groups)  # type: ignore[arg-type]
+    return captum_nodes(path.interval, steps + extra, method)  # type: ignore[arg-type]
 
 
 @contextmanager
-def _progress(shown: bool, total: int, name: str) -> Iterator[Callable[[float], object] | None]:
-    """A progress bar over nodes, or nothing."""
-    if not shown:
+def _progress(call: _Call, name: str) -> Iterator[Callable[[float], object] | None]:
+    """A progress bar over the nodes of a call, or nothing."""
+    if not call.show_progress:
         yield None
         return
-    with tqdm(total=total, unit="node", desc=name) as bar:
+    with tqdm(total=len(call.partition.nodes), unit="node", desc=name) as bar:
         yield bar.update

@@ -5,6 +5,7 @@ __all__ = ["sweep_activations"]
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,10 +15,12 @@ from macattr.paths.inputs import Path
 from macattr.paths.objectives import Objective
 from macattr.paths.partitions import Partition
 from macattr.paths.sums import GradientSum
-from macattr.sweep.guard import refuse_stochastic, undisturbed
+from macattr.sweep.arguments import whole_number
+from macattr.sweep.guard import refuse_random_draws, undisturbed
 from macattr.sweep.memory import ROWS_ON_CPU
-from macattr.sweep.nodes import evaluate, leaves_at, repeat_argument
-from macattr.sweep.probes import Site, probing
+from macattr.sweep.nodes import Forward, evaluate, leaves_at, single_output
+from macattr.sweep.probes import Site
+from macattr.sweep.survey import never_ran
 
 
 def sweep_activations(
@@ -41,98 +44,123 @@ def sweep_activations(
         For every site, the weighted mean of the gradient and the difference of the layer's values between the ends.
 
     Raises:
-        ValueError: If ``internal_batch_size`` is below 1, a layer never runs, or objective or gradient are not finite.
+        ValueError: If ``internal_batch_size`` is below 1, a layer never runs, the model is not a function of its
+            inputs, or objective or gradient are not finite.
 
     Warns:
         UserWarning: If a layer does not keep the batch first: nodes are then evaluated one at a time.
     """
-    if internal_batch_size is not None and internal_batch_size < 1:
-        raise ValueError(f"`internal_batch_size` must be at least 1, got {internal_batch_size}.")
-    refuse_stochastic(model)
-    with undisturbed(model):
-        start, end = (
-            _record(model, layers, path, position[None], forward_args, at_input)
-            for position in torch.tensor(path.interval, dtype=torch.float64)
-        )
-        if missing := set(layers) - {site.layer for site in end}:
-            raise ValueError(f"layer {sorted(missing)[0]!r} never ran: leave it out.")
-        inputs = leaves_at(path, torch.tensor(path.interval[1:], dtype=torch.float64))
-        batch = inputs[0].shape[0]
-        per_batch = min(max(1, (internal_batch_size or ROWS_ON_CPU) // batch), len(partition.nodes))
-        if per_batch > 1:
-            ends = torch.full((per_batch,), path.interval[1], dtype=torch.float64)
-            together = _record(model, layers, path, ends, forward_args, at_input)
-            wrong = [site for site in end if not _repeats(together[site], end[site], per_batch)]
-            if wrong:
-                warnings.warn(
-                    f"layer {wrong[0]} does not keep the batch first. Nodes are evaluated one at a time.", stacklevel=4
-                )
-                per_batch = 1
+    if internal_batch_size is not None:
+        internal_batch_size = whole_number("internal_batch_size", internal_batch_size)
+    with undisturbed(model, layers.values()) as rewind:
+        forward = Forward(model, layers, path, rewind, forward_args, at_input)
+        with refuse_random_draws(model):
+            start, end = (_record(forward, torch.tensor([alpha], dtype=torch.float64)) for alpha in path.interval)
+        if missing := [name for name in layers if name not in {site.layer for site in end.values}]:
+            raise ValueError(never_ran(missing))
+        lines = _Lines(forward, start, end, objective, {"allow_unused": True} | dict(grad_kwargs or {}))
+        count = lines.nodes_per_batch(len(partition.nodes), internal_batch_size)
         mean = GradientSum(partition.weights)
         unit = (partition.nodes - path.interval[0]) / (path.interval[1] - path.interval[0])
-        for first in range(0, len(unit), per_batch):
-            alpha = unit[first : first + per_batch].tolist()
-            leaves: dict[Site, Tensor] = {}
-
-            def replace(
-                site: Site, tensor: Tensor, alpha: list[float] = alpha, leaves: dict[Site, Tensor] = leaves
-            ) -> Tensor:
-                if site not in end:
-                    return tensor
-                line = torch.cat([start[site] + position * (end[site] - start[site]) for position in alpha])
-                leaves[site] = line.requires_grad_()
-                return leaves[site].clone()
-
-            arguments = [repeat_argument(argument, batch, len(alpha)) for argument in (*inputs, *forward_args)]
-            with probing(layers, replace, at_input):
-                output = model(*(argument.clone() for argument in arguments[: len(inputs)]), *arguments[len(inputs) :])
-            values = evaluate(objective, output, batch, len(alpha), check=first == 0)
-            if not bool(values.isfinite().all()):
-                raise ValueError(
-                    f"the objective is not finite at alpha = {alpha[0]:.4g} ... {alpha[-1]:.4g} of the line."
-                )
-            gradients = torch.autograd.grad(
-                values.sum(), list(leaves.values()), **({"allow_unused": True} | dict(grad_kwargs or {}))
-            )
-            for (site, leaf), gradient in zip(leaves.items(), gradients, strict=True):
-                known = torch.zeros_like(leaf) if gradient is None else gradient.detach()
-                if not bool(known.isfinite().all()):
-                    raise ValueError(f"the objective's gradient is not finite at layer {site}.")
-                mean.update(site, leaf.detach(), known, first, len(alpha))
+        for first in range(0, len(unit), count):
+            alpha = unit[first : first + count].tolist()
+            lines.fold(mean, alpha, first)
             if advance:
                 advance(len(alpha))
-    return {site: (mean.value(site), end[site] - start[site]) for site in end}
+    return {site: (mean.value(site), end.values[site] - start.values[site]) for site in end.values}
 
 
-def _record(
-    model: Callable[..., Any],
-    layers: Mapping[str, nn.Module],
-    path: Path,
-    alpha: Tensor,
-    forward_args: tuple[Any, ...],
-    at_input: bool,
-) -> dict[Site, Tensor]:
-    """Values of the layers at some positions of the path."""
-    recorded: dict[Site, Tensor] = {}
+@dataclass(frozen=True)
+class _Recording:
+    """Values of the layers at some positions of the path, and the model's output there."""
+
+    values: dict[Site, Tensor]
+    output: Tensor
+
+
+def _record(forward: Forward, alpha: Tensor) -> _Recording:
+    """One forward pass without gradients."""
+    values: dict[Site, Tensor] = {}
 
     def visit(site: Site, tensor: Tensor) -> Tensor:
         if tensor.is_floating_point():
-            recorded[site] = tensor.detach().clone()
+            values[site] = tensor.detach().clone()
         return tensor
 
-    inputs = path.at(alpha)
-    arguments = [repeat_argument(argument, len(inputs[0]) // len(alpha), len(alpha)) for argument in forward_args]
-    with torch.no_grad(), probing(layers, visit, at_input):
-        model(*(tensor.clone() for tensor in inputs), *arguments)
-    return recorded
+    inputs = leaves_at(forward.path, alpha)
+    with torch.no_grad():
+        output = single_output(forward(inputs, len(alpha), visit))
+    return _Recording(values, output)
 
 
-def _repeats(together: Tensor, alone: Tensor, count: int) -> bool:
+@dataclass
+class _Lines:
+    """Straight lines of all layers between their values at the two ends of the path."""
+
+    forward: Forward
+    start: _Recording
+    end: _Recording
+    objective: Objective
+    grad_kwargs: Mapping[str, Any]
+    inputs: tuple[Tensor, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.inputs = leaves_at(self.forward.path, torch.tensor(self.forward.path.interval[1:], dtype=torch.float64))
+
+    @property
+    def batch(self) -> int:
+        """Samples at one node."""
+        return self.inputs[0].shape[0]
+
+    def nodes_per_batch(self, n_nodes: int, internal_batch_size: int | None) -> int:
+        """How many nodes share a forward pass; a second pass at the path's end shows whether they may."""
+        count = min(max(1, (internal_batch_size or ROWS_ON_CPU) // self.batch), n_nodes)
+        repeated = torch.full((count,), self.forward.path.interval[1], dtype=torch.float64)
+        again = _record(self.forward, repeated)
+        wrong = [site for site, value in self.end.values.items() if not _repeats(again.values.get(site), value, count)]
+        if wrong and count > 1:
+            warnings.warn(
+                f"layer {wrong[0]} does not keep the batch first. Nodes are evaluated one at a time.", stacklevel=5
+            )
+            return 1
+        if wrong or not _repeats(again.output, self.end.output, count):
+            raise ValueError(
+                f"the model is not a function of its inputs: {f'layer {wrong[0]}' if wrong else 'the output'} changes "
+                "from one forward pass to the next, or with the other rows of a forward pass. Switch off noise, "
+                "counters and caches, or pass `internal_batch_size=1`."
+            )
+        return count
+
+    def fold(self, mean: GradientSum, alpha: list[float], first: int) -> None:
+        """Feed the mean with the gradients at some positions of the lines."""
+        leaves: dict[Site, Tensor] = {}
+
+        def replace(site: Site, tensor: Tensor) -> Tensor:
+            if site not in self.end.values:
+                return tensor
+            start, end = self.start.values[site], self.end.values[site]
+            leaves[site] = torch.cat([start + position * (end - start) for position in alpha]).requires_grad_()
+            return leaves[site].clone()
+
+        inputs = tuple(leaf.repeat(len(alpha), *[1] * (leaf.dim() - 1)) for leaf in self.inputs)
+        output = self.forward(inputs, len(alpha), replace)
+        values = evaluate(self.objective, output, self.batch, len(alpha), check=first == 0)
+        if not bool(values.isfinite().all()):
+            raise ValueError(f"the objective is not finite at alpha = {alpha[0]:.4g} ... {alpha[-1]:.4g} of the line.")
+        gradients = torch.autograd.grad(values.sum(), list(leaves.values()), **self.grad_kwargs)
+        for (site, leaf), gradient in zip(leaves.items(), gradients, strict=True):
+            slope = torch.zeros_like(leaf) if gradient is None else gradient.detach()
+            if not bool(slope.isfinite().all()):
+                raise ValueError(f"the objective's gradient is not finite at layer {site}.")
+            mean.update(site, leaf.detach(), slope, first, len(alpha))
+
+
+def _repeats(together: Tensor | None, alone: Tensor, count: int) -> bool:
     """Whether rows that belong to ``count`` equal nodes are that many times those of one node."""
-    if together.shape != (alone.shape[0] * count, *alone.shape[1:]):
+    if together is None or together.shape != (alone.shape[0] * count, *alone.shape[1:]):
         return False
     tolerance = 0.1 if alone.element_size() < 4 else 1e-3
     scale = float(alone.abs().max()) if alone.numel() else 0.0
     if not math.isfinite(scale):
-        return True  # what is not finite is found later
+        return True  # non-finite values are refused later
     return torch.allclose(together.reshape(count, *alone.shape), alone, rtol=0, atol=tolerance * scale + 1e-12)

@@ -1,60 +1,351 @@
-"""The model stays as it was: weights, flags, buffers and random state survive whatever runs inside."""
+"""Guard of the user's model: one thread at a time, no training-mode surprises, and everything as before afterwards."""
 
-__all__ = ["cuda_devices", "random_state", "refuse_stochastic", "undisturbed"]
+__all__ = ["Rewind", "modules_of", "refuse_random_draws", "undisturbed"]
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import copy
+import functools
+import inspect
+import operator
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from threading import RLock, local
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 STOCHASTIC = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 BATCH_MIXING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
+Rewind = Callable[[], None]
+"""Puts the model's state back to where it was, before the next forward pass."""
+
 
 @contextmanager
-def undisturbed(model: Callable[..., Any]) -> Iterator[None]:
-    """Gradients on, weights without gradients, and everything as before afterwards, random state included."""
-    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
-    required = [parameter.requires_grad for parameter in parameters]
-    buffers = list(model.buffers()) if isinstance(model, nn.Module) else []
-    stored = [(buffer, buffer._version, buffer.clone()) for buffer in buffers if not buffer.is_inference()]
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(cuda_devices(model)):
+def undisturbed(model: Callable[..., Any], layers: Iterable[nn.Module] = ()) -> Iterator[Rewind]:
+    """Gradients on, weights without gradients, and everything as before afterwards.
+
+    Weights' flags and gradients, buffers and plain attributes by identity and by value, hooks, training mode and random
+    states survive whatever runs inside. Another thread that wants the same modules waits. Checkpointed blocks of the
+    reentrant kind, which refuse :func:`torch.autograd.grad`, run without checkpointing.
+
+    Args:
+        model: Network, or a function that calls one.
+        layers: Modules of the network, which a function may hide.
+
+    Yields:
+        A function that puts buffers and attributes back: called before every forward pass, it makes each of them start
+        from the same state.
+
+    Raises:
+        ValueError: If the model is stochastic or mixes the batch by its training mode, or has no values.
+    """
+    modules = modules_of(model, layers)
+    _refuse(modules)
+    with ExitStack() as stack:
+        for lock in _locks(modules):
+            stack.enter_context(lock)
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(_same_random_states(modules))
+        stack.enter_context(_plain_checkpoints())
+        stack.enter_context(_normal_tensors(modules))
+        state = stack.enter_context(_same_state(modules))
+        stack.enter_context(_without_gradients(modules))
+        yield state.rewind
+
+
+def modules_of(model: Callable[..., Any], layers: Iterable[nn.Module] = ()) -> dict[str, nn.Module]:
+    """All modules by name: of a network, or those that a function reaches, and the layers.
+
+    A function reaches the modules that it closes over, that it names as globals, that it is a method of, and that it
+    was given as partial arguments.
+    """
+    named: dict[str, nn.Module] = {}
+    known: set[int] = set()
+    for root in (*_roots(model), *layers):
+        for name, module in root.named_modules():
+            if id(module) not in known:
+                known.add(id(module))
+                named[name if name not in named else f"{name} ({len(named)})"] = module
+    return named
+
+
+def _roots(function: object, depth: int = 2) -> Iterator[nn.Module]:
+    """Outermost modules that a function reaches."""
+    if isinstance(function, nn.Module):
+        yield function
+    elif depth and isinstance(function, functools.partial):
+        for part in (function.func, *function.args, *function.keywords.values()):
+            yield from _roots(part, depth)
+    elif depth and inspect.ismethod(function):
+        yield from _roots(function.__self__, depth)
+        yield from _roots(function.__func__, depth)
+    elif depth and inspect.isfunction(function):
+        names = inspect.getclosurevars(function)
+        for part in (*names.nonlocals.values(), *names.globals.values()):
+            yield from _roots(part, depth - 1)
+    elif depth and not isinstance(function, type | ModuleType) and hasattr(function, "__dict__"):
+        for part in vars(function).values():
+            yield from _roots(part, depth - 1)
+
+
+def _refuse(modules: dict[str, nn.Module]) -> None:
+    """Raise where training mode would make the path noise instead of a curve, and where there are no values."""
+    for name, module in modules.items():
+        kind = type(module).__name__
+        drops = isinstance(module, STOCHASTIC) and module.p > 0
+        mixes = isinstance(module, BATCH_MIXING)
+        if mixes and not module.training and module.running_mean is None:
+            raise ValueError(f"{kind} {name!r} has no running statistics: it mixes the batch.")
+        if module.training and (drops or mixes):
+            effect = "draws random numbers" if drops else "mixes the batch"
+            raise ValueError(f"the model is in training mode and its {kind} {name!r} {effect}: call `model.eval()`.")
+        for own, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            if tensor.is_meta:
+                raise ValueError(
+                    f"{own!r} of {kind} {name!r} is on the meta device, without values: load weights with "
+                    "`model.to_empty(device=...)` and `load_state_dict`, or with `load_state_dict(..., assign=True)`."
+                )
+
+
+_LOCKS: "WeakIdKeyDictionary" = WeakIdKeyDictionary()
+
+_REGISTRY = RLock()
+
+
+def _locks(modules: dict[str, nn.Module]) -> list[AbstractContextManager[bool]]:
+    """A lock for every module and parameter, in an order that all threads share."""
+    keys = [*modules.values(), *_parameters(modules)]
+    with _REGISTRY:
+        return [_LOCKS.setdefault(key, RLock()) for key in sorted(keys, key=id)]
+
+
+def _parameters(modules: dict[str, nn.Module]) -> list[nn.Parameter]:
+    """Every parameter once."""
+    every = [parameter for module in modules.values() for parameter in module.parameters(recurse=False)]
+    return list({id(parameter): parameter for parameter in every}.values())
+
+
+@contextmanager
+def _same_random_states(modules: dict[str, nn.Module]) -> Iterator[None]:
+    """The default generators of torch, numpy and random continue as if nothing had been drawn."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(_cuda_devices(modules)):
         try:
-            for parameter in parameters:
-                parameter.requires_grad_(False)
             yield
         finally:
-            for parameter, flag in zip(parameters, required, strict=True):
-                parameter.requires_grad_(flag)
-            with torch.no_grad():
-                for buffer, version, values in stored:
-                    if buffer._version != version:
-                        buffer.copy_(values)
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
 
 
-def cuda_devices(model: Callable[..., Any]) -> list[int]:
-    """GPUs that the model lives on."""
-    parameters = model.parameters() if isinstance(model, nn.Module) else ()
-    return sorted({parameter.device.index for parameter in parameters if parameter.device.type == "cuda"})
+@contextmanager
+def refuse_random_draws(model: Callable[..., Any]) -> Iterator[None]:
+    """Raise if the default generators of torch or numpy move while the model runs.
+
+    That of ``random`` says nothing: type checkers that sample draw from it too.
+
+    Args:
+        model: Network, or a function that calls one.
+
+    Raises:
+        ValueError: If one of them moves.
+    """
+    devices = _cuda_devices(modules_of(model))
+    before = _random_states(devices)
+    yield
+    if _random_states(devices) != before:
+        raise ValueError("the model draws random numbers: call `model.eval()`, and switch off what still is random.")
 
 
-def random_state(devices: list[int]) -> list[Tensor]:
-    """States of the default generators."""
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in devices)]
+def _random_states(devices: list[int]) -> list[object]:
+    """States of the default generators, comparable by value."""
+    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in devices)]
+    words = np.random.get_state(legacy=False)["state"]
+    return [*(state.numpy().tobytes() for state in states), words["key"].tobytes(), words["pos"]]
 
 
-def refuse_stochastic(model: Callable[..., Any]) -> None:
-    """Raise where training mode would make the path noise instead of a curve."""
-    for name, module in model.named_modules() if isinstance(model, nn.Module) else []:
-        random = isinstance(module, STOCHASTIC) and module.p > 0
-        mixing = isinstance(module, BATCH_MIXING)
-        if mixing and not module.training and module.running_mean is None:
-            raise ValueError(f"{type(module).__name__} {name!r} has no running statistics: it mixes the batch.")
-        if module.training and (random or mixing):
-            effect = "draws random numbers" if random else "mixes the batch"
-            raise ValueError(
-                f"the model is in training mode and its {type(module).__name__} {name!r} {effect}: call `model.eval()`."
-            )
+def _cuda_devices(modules: dict[str, nn.Module]) -> list[int]:
+    """GPUs that the modules live on."""
+    return sorted({p.device.index for p in _parameters(modules) if p.device.type == "cuda"})
+
+
+class _PlainCheckpoint:
+    """Takes the place of torch's reentrant checkpoint: threads inside a guard run the block as it is."""
+
+    original = torch.utils.checkpoint.CheckpointFunction
+    inside = local()
+    guards = 0
+
+    @classmethod
+    def apply(cls, function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+        """Output of the block."""
+        if getattr(cls.inside, "depth", 0):
+            return function(*args)
+        return cls.original.apply(function, preserve, *args)
+
+    @classmethod
+    def count(cls, change: int) -> None:
+        """Enter or leave a guard; the first one takes the place, the last one gives it back."""
+        with _REGISTRY:
+            cls.inside.depth = getattr(cls.inside, "depth", 0) + change
+            cls.guards += change
+            checkpoint = cls if cls.guards else cls.original
+            torch.utils.checkpoint.CheckpointFunction = checkpoint  # type: ignore[assignment,misc]
+
+
+@contextmanager
+def _plain_checkpoints() -> Iterator[None]:
+    """Reentrant checkpoints run their blocks directly, in this thread alone."""
+    _PlainCheckpoint.count(1)
+    try:
+        yield
+    finally:
+        _PlainCheckpoint.count(-1)
+
+
+@contextmanager
+def _normal_tensors(modules: dict[str, nn.Module]) -> Iterator[None]:
+    """Parameters and buffers made in inference mode, which no backward pass can keep, are replaced by copies."""
+    copies: dict[int, Tensor] = {}
+    replaced: list[tuple[dict[str, Any], str, Tensor]] = []
+    for module in modules.values():
+        tables: tuple[dict[str, Any], ...] = module._parameters, module._buffers
+        for entries in tables:
+            for name, tensor in entries.items():
+                if tensor is not None and tensor.is_inference():
+                    if id(tensor) not in copies:
+                        values = tensor.detach().clone()
+                        is_weight = isinstance(tensor, nn.Parameter)
+                        copies[id(tensor)] = nn.Parameter(values, requires_grad=False) if is_weight else values
+                    replaced.append((entries, name, tensor))
+                    entries[name] = copies[id(tensor)]
+    try:
+        yield
+    finally:
+        for entries, name, tensor in replaced:
+            entries[name] = tensor
+
+
+@contextmanager
+def _without_gradients(modules: dict[str, nn.Module]) -> Iterator[None]:
+    """Weights without gradients; afterwards flags and gradients as before."""
+    before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in _parameters(modules)]
+    try:
+        for parameter, _, _ in before:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter, required, gradient in before:
+            parameter.requires_grad_(required)
+            if parameter.grad is not gradient:
+                parameter.grad = gradient
+
+
+@contextmanager
+def _same_state(modules: dict[str, nn.Module]) -> Iterator["_State"]:
+    """What the modules hold besides the values of their parameters, put back afterwards."""
+    state = _State(modules)
+    try:
+        yield state
+    finally:
+        state.restore()
+
+
+FIXED = ("_parameters", "_modules")
+"""Attributes of every module that are put back at the end alone, with the hooks: probes are hooks themselves."""
+
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+"""Generators that a module may keep."""
+
+
+class _State:
+    """Attributes, buffers and hooks of some modules: entries by identity, tensors by value.
+
+    Plain attributes count too, and the entries of those that are a list, dict or set. Parameters are not copied, for
+    their size: a forward pass that writes to them is not covered.
+    """
+
+    def __init__(self, modules: dict[str, nn.Module]) -> None:
+        self._moving: list[tuple[Any, Any]] = []
+        self._fixed: list[tuple[Any, Any]] = []
+        values: list[Any] = []
+        for module in modules.values():
+            values.extend(module.buffers(recurse=False))
+            attributes = vars(module)
+            self._moving.append((attributes, dict(attributes)))
+            for name, value in attributes.items():
+                if isinstance(value, dict | list | set):
+                    fixed = name in FIXED or name.endswith("_hooks")
+                    (self._fixed if fixed else self._moving).append((value, copy.copy(value)))
+                values.extend(value.values() if isinstance(value, dict) else value if type(value) is list else (value,))
+        distinct = {id(value): value for value in values}.values()
+        self._tensors = [(t, t._version, t.detach().clone()) for t in distinct if type(t) is Tensor]
+        self._generators = [(g, _generator_state(g)) for g in distinct if isinstance(g, GENERATORS)]
+
+    def rewind(self) -> None:
+        """Undo assignments, and writes that autograd counts."""
+        for container, entries in self._moving:
+            _put_back(container, entries)
+        for index, (tensor, version, values) in enumerate(self._tensors):
+            if tensor._version != version:
+                _write(tensor, values)
+                self._tensors[index] = tensor, tensor._version, values
+
+    def restore(self) -> None:
+        """Put everything back. Native kernels write without counting, so that all values are compared."""
+        for container, entries in (*self._moving, *self._fixed):
+            _put_back(container, entries)
+        for tensor, _, values in self._tensors:
+            if tensor.shape != values.shape or not torch.equal(tensor, values):
+                _write(tensor, values)
+        for generator, state in self._generators:
+            _set_generator_state(generator, state)
+
+
+def _put_back(container: Any, entries: Any) -> None:
+    """Give a dict, list or set its former entries, unless it holds the very same ones."""
+    if isinstance(container, dict):
+        same = container.keys() == entries.keys() and all(map(operator.is_, container.values(), entries.values()))
+        if not same:
+            container.clear()
+            container.update(entries)
+    elif isinstance(container, list):
+        if len(container) != len(entries) or not all(map(operator.is_, container, entries)):
+            container[:] = entries
+    elif container ^ entries:
+        container.clear()
+        container.update(entries)
+
+
+def _write(tensor: Tensor, values: Tensor) -> None:
+    """Former values, also where the tensor was resized."""
+    with torch.no_grad():
+        if tensor.shape != values.shape:
+            tensor.resize_(values.shape)
+        tensor.copy_(values)
+
+
+def _generator_state(generator: Any) -> Any:
+    """State of a generator of torch, numpy or random."""
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    return generator.get_state() if isinstance(generator, np.random.RandomState) else generator.getstate()
+
+
+def _set_generator_state(generator: Any, state: Any) -> None:
+    """Let a generator continue from a state."""
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, torch.Generator | np.random.RandomState):
+        generator.set_state(state)
+    else:
+        generator.setstate(state)

@@ -1,6 +1,6 @@
 """How many nodes share a forward pass, and how layers are split over sweeps, by memory."""
 
-__all__ = ["ROWS_ON_CPU", "estimate_bytes", "plan", "return_free_memory"]
+__all__ = ["ROWS_ON_CPU", "estimate_bytes", "nodes_per_batch", "return_free_memory", "split_layers"]
 
 import ctypes
 import sys
@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 import torch
 
-from macattr.paths.inputs import Path
 from macattr.paths.sums import LayerSum
-from macattr.sweep.survey import Seen, Survey
+from macattr.sweep.survey import ProbedTensor, Survey
 
 ROWS_ON_CPU = 4
 
@@ -24,61 +23,91 @@ def return_free_memory() -> None:
         trim(0)
 
 
-def plan(
-    looked: Survey,
-    sums: Sequence[LayerSum],
-    n_nodes: int,
-    internal_batch_size: int | None,
-    memory_budget: float | None,
-    path: Path,
-) -> tuple[list[list[Seen]], int]:
-    """Which sites to sum in which sweep, and how many nodes share a forward pass.
+def split_layers(survey: Survey, sums: Sequence[LayerSum], memory_budget: float | None) -> list[list[ProbedTensor]]:
+    """Groups of probed tensors, each of which is summed in a sweep of its own.
+
+    Args:
+        survey: Memory that the tensors and one node take.
+        sums: Sums that are fed.
+        memory_budget: Bytes that activations and sums may take; None for no limit, which gives one group.
 
     Raises:
-        ValueError: If ``internal_batch_size`` is below 1 or the budget does not hold one layer.
+        ValueError: If the budget does not hold one layer.
     """
-    if internal_batch_size is not None and internal_batch_size < 1:
-        raise ValueError(f"`internal_batch_size` must be at least 1, got {internal_batch_size}.")
-    node_bytes = looked.working_bytes + looked.output_bytes
-    if internal_batch_size is not None:
-        per_batch = max(1, internal_batch_size // looked.batch)
-    elif torch.cuda.is_available() and path.at(torch.zeros(1))[0].is_cuda:
-        device = path.at(torch.zeros(1))[0].device
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        free = torch.cuda.mem_get_info(device)[0] + cached
-        state = sum(s.state_bytes(looked.output_bytes) for s in sums)
-        per_batch = int(max(0, 0.6 * free - state) // node_bytes)
-    else:
-        per_batch = min(ROWS_ON_CPU // looked.batch, CHUNK_BYTES_ON_CPU // max(1, node_bytes))
-    per_batch = max(1, min(per_batch, n_nodes))
     if memory_budget is None:
-        return [looked.distinct], per_batch
-
-    def need(seen: Seen) -> int:
-        return seen.nbytes + sum(s.state_bytes(seen.nbytes) - seen.nbytes for s in sums)
-
-    sums_bytes = len(sums) * looked.output_bytes  # the sums of all layers stay until the end
-    room = memory_budget - looked.working_bytes - sums_bytes
-    largest = max(need(seen) for seen in looked.distinct)
+        return [survey.distinct]
+    room = _room(survey, sums, memory_budget)
+    largest = max(_bytes_needed(tensor, sums) for tensor in survey.distinct)
     if largest > room:
         raise ValueError(
             f"`memory_budget` of {memory_budget / 2**20:.0f} MiB is too small: one node keeps "
-            f"{looked.working_bytes / 2**20:.0f} MiB, all sums take {sums_bytes / 2**20:.0f} MiB, the largest layer "
-            f"needs {largest / 2**20:.0f} MiB more."
+            f"{survey.working_bytes / 2**20:.0f} MiB, all sums take {len(sums) * survey.output_bytes / 2**20:.0f} MiB, "
+            f"the largest layer needs {largest / 2**20:.0f} MiB more."
         )
-    passes: list[list[Seen]] = [[]]
+    groups: list[list[ProbedTensor]] = [[]]
     taken = 0
-    for seen in looked.distinct:
-        if taken + need(seen) > room:
-            passes.append([])
+    for tensor in survey.distinct:
+        if taken + _bytes_needed(tensor, sums) > room:
+            groups.append([])
             taken = 0
-        passes[-1].append(seen)
-        taken += need(seen)
-    spare = room - max(sum(need(seen) for seen in group) for group in passes)
-    return passes, max(1, min(per_batch, 1 + int(spare // node_bytes)))
+        groups[-1].append(tensor)
+        taken += _bytes_needed(tensor, sums)
+    return groups
 
 
-def estimate_bytes(looked: Survey, passes: list[list[Seen]], sums: Sequence[LayerSum], per_batch: int) -> int:
-    """Activations and layer outputs of a batch of nodes, and the sums of the largest sweep."""
-    largest = max(sum(seen.nbytes for seen in group) for group in passes)
-    return per_batch * (looked.working_bytes + largest) + sum(layer_sum.state_bytes(largest) for layer_sum in sums)
+def nodes_per_batch(
+    survey: Survey,
+    sums: Sequence[LayerSum],
+    groups: Sequence[Sequence[ProbedTensor]],
+    n_nodes: int,
+    internal_batch_size: int | None,
+    memory_budget: float | None,
+) -> int:
+    """Number of nodes that share a forward pass, at least one.
+
+    Args:
+        survey: Memory that one node takes.
+        sums: Sums that are fed.
+        groups: As :func:`split_layers` made them.
+        n_nodes: Number of nodes of the path.
+        internal_batch_size: Rows (nodes x samples) of one forward pass; None chooses by the memory of the device.
+        memory_budget: Bytes that activations and sums may take; None for no limit.
+    """
+    node_bytes = max(1, survey.working_bytes + survey.output_bytes)
+    if internal_batch_size is not None:
+        count = internal_batch_size // survey.batch
+    elif survey.device.type == "cuda":
+        state = sum(layer_sum.state_bytes(survey.output_bytes) for layer_sum in sums)
+        count = int(max(0, 0.6 * _free_bytes(survey.device) - state) // node_bytes)
+    else:
+        count = min(ROWS_ON_CPU // survey.batch, CHUNK_BYTES_ON_CPU // node_bytes)
+    count = max(1, min(count, n_nodes))
+    if memory_budget is None:
+        return count
+    largest = max(sum(_bytes_needed(tensor, sums) for tensor in group) for group in groups)
+    spare = _room(survey, sums, memory_budget) - largest
+    return max(1, min(count, 1 + int(spare // node_bytes)))
+
+
+def estimate_bytes(
+    survey: Survey, groups: Sequence[Sequence[ProbedTensor]], sums: Sequence[LayerSum], count: int
+) -> int:
+    """Activations and layer outputs of ``count`` nodes, and the sums of the largest sweep."""
+    largest = max(sum(tensor.nbytes for tensor in group) for group in groups)
+    return count * (survey.working_bytes + largest) + sum(layer_sum.state_bytes(largest) for layer_sum in sums)
+
+
+def _bytes_needed(tensor: ProbedTensor, sums: Sequence[LayerSum]) -> int:
+    """A layer's output and what the sums keep of it between chunks, without the sums themselves."""
+    return tensor.nbytes + sum(layer_sum.state_bytes(tensor.nbytes) - tensor.nbytes for layer_sum in sums)
+
+
+def _room(survey: Survey, sums: Sequence[LayerSum], memory_budget: float) -> float:
+    """Bytes that are left for one group of layers; the sums of all layers stay until the end."""
+    return memory_budget - survey.working_bytes - len(sums) * survey.output_bytes
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Free memory of a GPU, with what torch's allocator holds in reserve."""
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0] + cached)

@@ -1,9 +1,10 @@
-"""What one forward pass shows of the probed layers: their tensors, which are the same, and their memory."""
+"""One forward pass before a sweep: the tensors of the probed layers, which of them are the same, and their memory."""
 
-__all__ = ["Seen", "Survey", "fingerprint_of", "survey"]
+__all__ = ["ProbedTensor", "Survey", "never_ran", "survey", "survey_inputs"]
 
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,14 +13,17 @@ from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 
 from macattr.paths.inputs import Path
 from macattr.paths.partitions import Partition
-from macattr.sweep.guard import cuda_devices, random_state, undisturbed
-from macattr.sweep.nodes import leaves_at, repeat_argument
-from macattr.sweep.probes import Site, probing
+from macattr.sweep.guard import modules_of, refuse_random_draws, undisturbed
+from macattr.sweep.nodes import Forward, leaves_at
+from macattr.sweep.probes import Site
+
+HALF_PRECISION, TF32, SINGLE_PRECISION = 0.1, 1e-2, 1e-4
+"""Relative differences that rounding may make between two forward passes; CUDA may round to TF32."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one forward pass shows of a probed tensor.
+class ProbedTensor:
+    """A tensor that a layer returns (or takes), as one forward pass shows it.
 
     Args:
         site: Layer, call and tensor.
@@ -39,53 +43,90 @@ class Seen:
     fingerprint: tuple[float, ...]
     low_precision: bool
 
+    def difference(self, tensor: Tensor) -> tuple[float, float] | None:
+        """Largest difference of the fingerprint at the first node of another pass, and the largest value.
+
+        None where the difference is rounding, or where values are not finite.
+
+        Args:
+            tensor: The tensor in that pass.
+        """
+        now = _fingerprint(tensor[: self.shape[0]])
+        if not all(map(math.isfinite, now)):
+            return None
+        tolerance = HALF_PRECISION if self.low_precision else TF32 if tensor.is_cuda else SINGLE_PRECISION
+        difference = max((abs(a - b) for a, b in zip(now, self.fingerprint, strict=True)), default=0.0)
+        largest = max(map(abs, self.fingerprint), default=0.0)
+        return (difference, largest) if difference > tolerance * largest + 1e-12 else None
+
 
 @dataclass(frozen=True)
 class Survey:
-    """What one forward pass at the start of the path tells about cost and layers.
+    """Cost and layers of a model, from one forward pass at the start of the path.
 
     Args:
-        seen: Every probed tensor in the order of execution.
+        tensors: Every probed tensor in the order of execution.
         saved_bytes: Memory that autograd keeps for the backward pass of one node.
         batch: Samples at one node.
+        device: Device of the inputs.
+        output: Output of the model; None unless it is one tensor.
+        low_precision: Whether anything is computed in fewer than 32 bits.
     """
 
-    seen: tuple[Seen, ...]
+    tensors: tuple[ProbedTensor, ...]
     saved_bytes: int
     batch: int
+    device: torch.device
+    output: Tensor | None
+    low_precision: bool
 
     @property
     def aliases(self) -> dict[Site, Site]:
         """Every site with the first site that is the same tensor."""
-        return {seen.site: seen.alias_of for seen in self.seen}
+        return {tensor.site: tensor.alias_of for tensor in self.tensors}
 
     @property
-    def distinct(self) -> list[Seen]:
+    def distinct(self) -> list[ProbedTensor]:
         """Probed tensors without repetitions."""
-        return [seen for seen in self.seen if seen.alias_of == seen.site]
+        return [tensor for tensor in self.tensors if tensor.alias_of == tensor.site]
 
     @property
     def sites(self) -> dict[str, list[Site]]:
         """For every layer, the distinct sites that it returns, one for each call and tensor."""
-        found: dict[str, list[Site]] = {}
+        sites: dict[str, list[Site]] = {}
         for site, alias in self.aliases.items():
-            found.setdefault(site.layer, []).append(alias)
-        return found
+            sites.setdefault(site.layer, []).append(alias)
+        return sites
 
     def alias_groups(self) -> dict[str, str]:
         """For every layer, the first layer to return the same tensors."""
         canonical: dict[tuple[Site, ...], str] = {}
-        return {name: canonical.setdefault(tuple(found), name) for name, found in self.sites.items()}
+        return {name: canonical.setdefault(tuple(sites), name) for name, sites in self.sites.items()}
 
     @property
     def working_bytes(self) -> int:
-        """Memory of one node's passes with no layer kept: what autograd saves, and as much for temporaries."""
+        """Memory of one node's passes with no layer kept: tensors that autograd saves, and as much for temporaries."""
         return 2 * self.saved_bytes
 
     @property
     def output_bytes(self) -> int:
         """Memory of all distinct layer outputs at one node."""
-        return sum(seen.nbytes for seen in self.distinct)
+        return sum(tensor.nbytes for tensor in self.distinct)
+
+    def difference(self, now: Tensor, before: Tensor) -> tuple[float, float] | None:
+        """Largest difference between outputs of the same node in two passes, and the largest value.
+
+        None where the difference is rounding, or where values are not finite.
+
+        Args:
+            now: Output in one pass.
+            before: Output in the other.
+        """
+        if now.shape != before.shape:
+            return math.inf, math.inf
+        difference, largest = float((now - before).abs().max()), float(before.abs().max())
+        tolerance = HALF_PRECISION if self.low_precision else TF32 if now.is_cuda else SINGLE_PRECISION
+        return (difference, largest) if difference > tolerance * largest + 1e-12 else None
 
 
 def survey(
@@ -102,64 +143,120 @@ def survey(
     Args:
         model: Network or function.
         layers: Modules to probe, by name.
-        path: Where the inputs come from.
-        partition: Its first node is looked at.
+        path: Source of the inputs.
+        partition: Its first node is evaluated.
         forward_args: Further positional arguments of the model.
-        at_input: Probe what goes into the layers instead of what comes out.
+        at_input: Probe the inputs of the layers instead of their outputs.
 
     Raises:
-        ValueError: If a layer returns no floating-point tensor.
+        ValueError: If the model is stochastic, no layer runs as a module, or one returns a single number.
     """
-    tensors: dict[Site, tuple[Tensor, int, Hashable, tuple[float, ...]]] = {}
-    saved: dict[int, int] = {}
+    with undisturbed(model, layers.values()) as rewind:
+        forward = Forward(model, layers, path, rewind, forward_args, at_input)
+        return survey_inputs(forward, leaves_at(path, partition.nodes[:1]))
 
-    def visit(site: Site, tensor: Tensor) -> Tensor:
+
+def survey_inputs(forward: Forward, inputs: tuple[Tensor, ...]) -> Survey:
+    """The survey of a forward pass on the inputs of one node, inside a guard."""
+    recorder = _Recorder()
+    weights = _SavedBytes.storages_of(forward)
+    saved = _SavedBytes()
+    with refuse_random_draws(forward.model), saved_tensors_hooks(saved.pack, lambda tensor: tensor):
+        output = forward(inputs, 1, recorder.visit)
+    if not recorder.records:
+        raise ValueError(never_ran(list(forward.layers)))
+    tensors = recorder.tensors()
+    final = output.detach().clone() if isinstance(output, Tensor) else None
+    low = saved.low_precision or any(tensor.low_precision for tensor in tensors)
+    return Survey(
+        tensors=tensors,
+        saved_bytes=saved.total(weights),
+        batch=inputs[0].shape[0],
+        device=inputs[0].device,
+        output=final,
+        low_precision=low or (final is not None and final.element_size() < 4),
+    )
+
+
+def never_ran(names: Sequence[str]) -> str:
+    """Error message for layers that no forward pass calls as modules."""
+    others = f" (nor did {len(names) - 1} others)" if len(names) > 1 else ""
+    return (
+        f"layer {names[0]!r} never ran, or returned no floating-point tensor{others}: leave it out of `layers`. "
+        "Functional use of weights, torch.jit.trace and torch.export hide layers: pass a network that calls them."
+    )
+
+
+@dataclass
+class _SavedBytes:
+    """Memory of the tensors that autograd keeps, each storage once."""
+
+    storages: dict[int, int] = field(default_factory=dict)
+    low_precision: bool = False
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        """Count a tensor; the tensor itself would keep the graph, which keeps the tensor."""
+        storage = tensor.untyped_storage()
+        self.storages[storage.data_ptr()] = storage.nbytes()
+        self.low_precision |= tensor.is_floating_point() and tensor.element_size() < 4
+        return tensor.detach()
+
+    def total(self, without: set[int]) -> int:
+        """Bytes of all storages but some."""
+        return sum(nbytes for pointer, nbytes in self.storages.items() if pointer not in without)
+
+    @staticmethod
+    def storages_of(forward: Forward) -> set[int]:
+        """Storages of all parameters, which take no memory of their own."""
+        modules = modules_of(forward.model, forward.layers.values())
+        weights = (parameter for module in modules.values() for parameter in module.parameters(recurse=False))
+        return {weight.untyped_storage().data_ptr() for weight in weights}
+
+
+@dataclass(frozen=True)
+class _Record:
+    """A probed tensor while the forward pass goes on."""
+
+    tensor: Tensor
+    version: int
+    identity: Hashable
+    fingerprint: tuple[float, ...]
+
+
+@dataclass
+class _Recorder:
+    """Records every floating-point tensor that is probed."""
+
+    records: dict[Site, _Record] = field(default_factory=dict)
+
+    def visit(self, site: Site, tensor: Tensor) -> Tensor:
+        """Record a tensor and hand it on."""
         if tensor.is_floating_point():
             if tensor.dim() == 0:
                 raise ValueError(f"layer {site} returns a single number, without neurons: leave it out of `layers`.")
             edge = get_gradient_edge(tensor) if tensor.requires_grad else None
             same = (tensor.data_ptr(), tensor._version, tensor.shape, tensor.stride()) if edge is None else edge[:2]
-            tensors[site] = (tensor.detach(), tensor._version, same, fingerprint_of(tensor))
+            self.records[site] = _Record(tensor.detach(), tensor._version, same, _fingerprint(tensor))
         return tensor
 
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        saved[storage.data_ptr()] = storage.nbytes()
-        return tensor.detach()  # the tensor itself would keep the graph, which keeps the tensor
-
-    with undisturbed(model):
-        inputs = leaves_at(path, partition.nodes[:1])
-        for parameter in model.parameters() if isinstance(model, nn.Module) else []:
-            saved[parameter.untyped_storage().data_ptr()] = 0
-        weights = set(saved)
-        with saved_tensors_hooks(pack, lambda tensor: tensor), probing(layers, visit, at_input):
-            arguments = [repeat_argument(argument, inputs[0].shape[0], 1) for argument in forward_args]
-            devices = cuda_devices(model)
-            before = random_state(devices)
-            model(*(leaf.clone() for leaf in inputs), *arguments)
-        if not all(map(torch.equal, before, random_state(devices))):
-            raise ValueError(
-                "the model draws random numbers: call `model.eval()`, and switch off what still is random."
-            )
+    def tensors(self) -> tuple[ProbedTensor, ...]:
+        """The recorded tensors after the forward pass."""
         first: dict[Hashable, Site] = {}
-        seen = []
-        for site, (tensor, version, same, fingerprint) in tensors.items():
-            seen.append(
-                Seen(
-                    site,
-                    tuple(tensor.shape),
-                    tensor.nbytes,
-                    first.setdefault(same, site),
-                    tensor._version != version,
-                    fingerprint,
-                    tensor.element_size() < 4,
-                )
+        return tuple(
+            ProbedTensor(
+                site=site,
+                shape=tuple(record.tensor.shape),
+                nbytes=record.tensor.nbytes,
+                alias_of=first.setdefault(record.identity, site),
+                overwritten=record.tensor._version != record.version,
+                fingerprint=record.fingerprint,
+                low_precision=record.tensor.element_size() < 4,
             )
-    saved_bytes = sum(nbytes for pointer, nbytes in saved.items() if pointer not in weights)
-    return Survey(tuple(seen), saved_bytes, inputs[0].shape[0])
+            for site, record in self.records.items()
+        )
 
 
-def fingerprint_of(tensor: Tensor) -> tuple[float, ...]:
+def _fingerprint(tensor: Tensor) -> tuple[float, ...]:
     """Up to 64 values, evenly spread over the tensor."""
     count = min(64, tensor.numel())
     places = torch.linspace(0, tensor.numel() - 1, count, dtype=torch.float64).round().long().to(tensor.device)

@@ -1,8 +1,7 @@
-"""The sweep: walk a path once and feed every layer's outputs and gradients into sums."""
+"""The sweep: one walk along a path that feeds every layer's outputs and gradients into sums."""
 
 __all__ = ["Trace", "add_calls", "trace"]
 
-import math
 import time
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -18,17 +17,18 @@ from macattr.paths.inputs import Path
 from macattr.paths.objectives import GradientMagnitude, Objective
 from macattr.paths.partitions import Partition
 from macattr.paths.sums import LayerSum, StieltjesSum
+from macattr.sweep.arguments import checked_budget, whole_number
 from macattr.sweep.cuts import find_cuts
-from macattr.sweep.guard import refuse_stochastic, undisturbed
-from macattr.sweep.memory import estimate_bytes, plan, return_free_memory
-from macattr.sweep.nodes import evaluate, leaves_at, repeat_argument
-from macattr.sweep.probes import Site, probing
-from macattr.sweep.survey import Seen, Survey, fingerprint_of, survey
+from macattr.sweep.guard import undisturbed
+from macattr.sweep.memory import estimate_bytes, nodes_per_batch, return_free_memory, split_layers
+from macattr.sweep.nodes import Forward, evaluate, leaves_at
+from macattr.sweep.probes import Site
+from macattr.sweep.survey import ProbedTensor, Survey, never_ran, survey_inputs
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What a sweep leaves besides the sums.
+    """Result of a sweep besides the sums.
 
     Args:
         survey: Sites, aliases and cost.
@@ -81,13 +81,13 @@ def add_calls(values: Mapping[Site, Tensor]) -> tuple[Tensor, ...]:
     """
     parts: dict[int, Tensor] = {}
     for site, value in values.items():
-        known = parts.get(site.item)
-        if known is not None and known.shape != value.shape:
+        before = parts.get(site.item)
+        if before is not None and before.shape != value.shape:
             raise ValueError(
                 f"layer {site.layer!r} is called several times with outputs of different shapes, "
-                f"{tuple(known.shape)} and {tuple(value.shape)}: its neurons cannot be added up."
+                f"{tuple(before.shape)} and {tuple(value.shape)}: its neurons cannot be added up."
             )
-        parts[site.item] = value if known is None else known + value
+        parts[site.item] = value if before is None else before + value
     return tuple(parts[index] for index in sorted(parts))
 
 
@@ -118,71 +118,159 @@ def trace(
     Args:
         model: Network, or a function that calls it; returns one tensor (B, ...).
         layers: Modules to probe, by name; see :func:`macattr.layers.resolve_layers`.
-        path: Where the inputs come from.
+        path: Source of the inputs.
         partition: Nodes of the sweep; its tag is also that of ``Trace.input_attribution``.
         objective: Output (B, ...) to (B,); called for one node at a time, with the samples in the order of the inputs.
-        sums: What to accumulate, keyed by site; read it with :meth:`Trace.values`.
+        sums: Sums to feed, keyed by site; read them with :meth:`Trace.values`.
         forward_args: Further positional arguments of the model; tensors whose first dimension is the batch are
             repeated for every node of a forward pass.
         internal_batch_size: Rows (nodes x samples) in one forward pass, at least one node; None chooses by memory.
         memory_budget: Bytes that activations and sums may take; layers are split over several sweeps if they need
-            more. A plan by what is held; the allocator may keep more. None: no limit, one sweep.
-        at_input: Probe what goes into the layers instead of what comes out.
+            more. The plan counts tensors that are held; the allocator may keep more. None: no limit, one sweep.
+        at_input: Probe the inputs of the layers instead of their outputs.
         grad_kwargs: Passed to :func:`torch.autograd.grad`.
         advance: Called after every forward pass with the nodes done; they add up to the number of nodes.
 
     Raises:
         ValueError: If a layer never runs or is not finite (with layer and alpha), the objective is not one number per
-            sample or mixes samples, the model is stochastic, or the budget is too small.
+            sample or mixes samples, the model is stochastic, mixes the batch or is no function of its inputs, or the
+            budget is too small.
     """
     started = time.perf_counter()
-    refuse_stochastic(model)
-    looked = survey(model, layers, path, partition, forward_args=forward_args, at_input=at_input)
-    ran = {seen.site.layer for seen in looked.seen}
-    if missing := [name for name in layers if name not in ran]:
-        raise ValueError(
-            f"layer {missing[0]!r} never ran, or returned no floating-point tensor"
-            + (f" (nor did {len(missing) - 1} others)" if len(missing) > 1 else "")
-            + ": leave it out of `layers`."
-        )
-    if memory_budget is not None:
-        return_free_memory()
-    passes, per_batch = plan(looked, sums, len(partition.nodes), internal_batch_size, memory_budget, path)
-    inputs_sum = StieltjesSum(partition.tag)
-    share = len(passes)
-    sweep = _Sweep(model, layers, path, partition, objective, forward_args, at_input, dict(grad_kwargs or {}), looked)
-    for number, sites in enumerate(passes):
-        input_sums = [inputs_sum] if number == 0 else []
-        per_batch = sweep.run(
-            sites,
-            sums,
-            input_sums,
-            per_batch,
-            lambda done: advance(done / share if share > 1 else done) if advance else None,
+    if internal_batch_size is not None:
+        internal_batch_size = whole_number("internal_batch_size", internal_batch_size)
+    memory_budget = checked_budget(memory_budget)
+    with undisturbed(model, layers.values()) as rewind:
+        forward = Forward(model, layers, path, rewind, forward_args, at_input)
+        survey = survey_inputs(forward, leaves_at(path, partition.nodes[:1]))
+        if missing := [name for name in layers if name not in survey.sites]:
+            raise ValueError(never_ran(missing))
+        if memory_budget is not None:
+            return_free_memory()
+        groups = split_layers(survey, sums, memory_budget)
+        count = nodes_per_batch(survey, sums, groups, len(partition.nodes), internal_batch_size, memory_budget)
+        sweep = _Sweep(
+            forward=forward,
+            partition=partition,
+            objective=objective,
+            survey=survey,
+            grad_kwargs={"allow_unused": True} | dict(grad_kwargs or {}),
+            nodes_per_batch=count,
             frugal=memory_budget is not None,
+            advance=_share_of(advance, len(groups)),
         )
-        for layer_sum in sums:
-            for seen in sites:
-                layer_sum.release(seen.site)
+        inputs_sum = StieltjesSum(partition.tag)
+        for number, group in enumerate(groups):
+            sweep.run(group, sums, [inputs_sum] if number == 0 else [])
+        sweep.check_function()
+    _refuse_non_finite(survey, sums, path)
+    return Trace(
+        survey=survey,
+        objective_start=sweep.objective_start.double(),
+        objective_end=sweep.objective_end.double(),
+        input_attribution=tuple(inputs_sum.value(index) for index in range(sweep.input_count)),
+        cuts=frozenset(name for name, sites in survey.sites.items() if len(sites) == 1 and sites[0] in sweep.cuts),
+        evaluations=len(partition.nodes) * len(groups),
+        nodes_per_batch=sweep.nodes_per_batch,
+        estimated_bytes=estimate_bytes(survey, groups, sums, sweep.nodes_per_batch),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _share_of(advance: Callable[[float], object] | None, sweeps: int) -> Callable[[int], object]:
+    """Progress of one of several sweeps over the same nodes."""
+    if advance is None:
+        return lambda done: None
+    return advance if sweeps == 1 else lambda done: advance(done / sweeps)
+
+
+def _refuse_non_finite(survey: Survey, sums: Sequence[LayerSum], path: Path) -> None:
+    """Raise if a layer's sum is not finite although objective and input gradients were."""
     for layer_sum in sums:
-        for seen in looked.distinct:
-            if not bool(layer_sum.value(seen.site).isfinite().all()):
+        for tensor in survey.distinct:
+            if not bool(layer_sum.value(tensor.site).isfinite().all()):
                 start, end = path.interval
                 raise ValueError(
-                    f"layer {seen.site} has outputs or gradients that are not finite between alpha = {start:.4g} and "
+                    f"layer {tensor.site} has outputs or gradients that are not finite between alpha = {start:.4g} and "
                     f"{end:.4g}: leave it out of `layers`."
                 )
-    return Trace(
-        looked,
-        sweep.values[0].double(),
-        sweep.values[1].double(),
-        tuple(inputs_sum.value(index) for index in range(sweep.input_count)),
-        frozenset(name for name, sites in looked.sites.items() if len(sites) == 1 and sites[0] in sweep.cuts),
-        len(partition.nodes) * len(passes),
-        per_batch,
-        estimate_bytes(looked, passes, sums, per_batch),
-        time.perf_counter() - started,
-    )
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Nodes that share a forward pass.
+
+    Args:
+        alpha: Their positions on the path.
+        first: Index of the first of them.
+    """
+
+    alpha: Tensor
+    first: int
+
+    @property
+    def count(self) -> int:
+        """Number of nodes."""
+        return len(self.alpha)
+
+
+class _Probe:
+    """Layer outputs at a chunk of nodes, held until their gradients arrive and then folded into the sums."""
+
+    def __init__(self, tensors: Sequence[ProbedTensor], sums: Sequence[LayerSum], chunk: _Chunk) -> None:
+        self.tensors = {tensor.site: tensor for tensor in tensors}
+        self.sums, self.chunk = sums, chunk
+        self.names = {site.layer for site in self.tensors}
+        self.held: dict[Site, tuple[Tensor, int]] = {}
+        self.edges: dict[Site, GradientEdge] = {}
+        self.constants: list[Tensor] = []
+
+    def visit(self, site: Site, tensor: Tensor) -> Tensor:
+        """Hold a layer's output and wait for its gradient."""
+        probed = self.tensors.get(site)
+        if probed is None:
+            return tensor
+        count = self.chunk.count
+        if tensor.shape != (probed.shape[0] * count, *probed.shape[1:]):
+            raise BatchLayoutError(
+                f"layer {site}: {count} nodes give the shape {tuple(tensor.shape)}, one node gives {probed.shape}."
+            )
+        watched = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+        if not tensor.requires_grad:
+            self.constants.append(watched)
+        self.held[site] = (tensor.detach(), tensor._version)
+        watched.register_hook(lambda gradient: self.fold(site, gradient))
+        if self.chunk.first == 0:
+            self.edges[site] = get_gradient_edge(watched)
+            _refuse_other_rows(probed, tensor, count)
+        return watched.clone() if probed.overwritten else watched
+
+    def fold(self, site: Site, gradient: Tensor | None) -> None:
+        """Feed the sums with a layer's output and gradient, which is None where a backward function returns none."""
+        output, version = self.held.pop(site)
+        if output._version != version:
+            raise ValueError(
+                f"layer {site}: its output is overwritten in place in some forward passes only. Switch off in-place "
+                "operations that depend on the input."
+            )
+        slope = torch.zeros_like(output) if gradient is None else gradient.detach()
+        for layer_sum in self.sums:
+            layer_sum.update(site, output, slope, self.chunk.first, self.chunk.count)
+
+    def fold_rest(self) -> None:
+        """Layers that no gradient reached have a gradient of zero."""
+        for site in list(self.held):
+            self.fold(site, None)
+
+
+def _refuse_other_rows(probed: ProbedTensor, tensor: Tensor, count: int) -> None:
+    """Raise if the first node differs from the survey, where it was alone."""
+    if (change := probed.difference(tensor)) is not None:
+        reason = "does not keep the batch first" if count > 1 else "is not deterministic"
+        raise BatchLayoutError(
+            f"layer {probed.site} {reason}: its output at the first node changes by {change[0]:.2g} (values up to "
+            f"{change[1]:.2g}) from one forward pass to the next."
+        )
 
 
 @dataclass
@@ -192,7 +280,7 @@ class _GradientWatch:
     broken: list[Hashable] = field(default_factory=list)
 
     def update(self, key: Hashable, outputs: Tensor, gradients: Tensor, first: int, count: int) -> None:
-        """Look at a layer's gradients."""
+        """Note a layer whose gradients are not finite."""
         if not bool(gradients.isfinite().all()):
             self.broken.append(key)
 
@@ -210,154 +298,166 @@ class _GradientWatch:
 
 @dataclass
 class _Sweep:
-    """One walk over the nodes for a group of sites; several walks share it."""
+    """Walks over the nodes of a path, one for each group of layers."""
 
-    model: Callable[..., Any]
-    layers: Mapping[str, nn.Module]
-    path: Path
+    forward: Forward
     partition: Partition
     objective: Objective
-    forward_args: tuple[Any, ...]
-    at_input: bool
-    grad_kwargs: dict[str, Any]
-    looked: Survey
-    values: list[Tensor] = field(default_factory=list)
+    survey: Survey
+    grad_kwargs: Mapping[str, Any]
+    nodes_per_batch: int
+    frugal: bool
+    advance: Callable[[int], object]
     cuts: set[Site] = field(default_factory=set)
     input_count: int = 0
+    objective_start: Tensor = field(default_factory=lambda: torch.empty(0))
+    objective_end: Tensor = field(default_factory=lambda: torch.empty(0))
+    reference: tuple[_Chunk, Tensor] | None = None
 
-    def run(
-        self,
-        sites: list[Seen],
-        sums: Sequence[LayerSum],
-        input_sums: Sequence[LayerSum],
-        per_batch: int,
-        advance: Callable[[float], object],
-        frugal: bool = False,
-    ) -> int:
-        """Walk over all nodes; returns how many shared a forward pass. ``frugal`` gives freed memory back."""
-        nodes = self.partition.nodes
-        first = 0
-        with undisturbed(self.model):
-            while first < len(nodes):
-                alpha = nodes[first : first + per_batch]
-                try:
-                    self._step(alpha, first, sites, sums, input_sums)
-                except BatchLayoutError as error:
-                    if per_batch == 1:
-                        raise ValueError(str(error)) from None
-                    warnings.warn(f"{error} Nodes are evaluated one at a time.", stacklevel=4)
-                    per_batch = 1
-                    continue
-                if frugal:
-                    return_free_memory()
-                advance(len(alpha))
-                first += len(alpha)
-        return per_batch
+    def run(self, group: Sequence[ProbedTensor], sums: Sequence[LayerSum], input_sums: Sequence[LayerSum]) -> None:
+        """Walk over all nodes with a group of layers; afterwards the sums need nothing else of them."""
+        nodes, first = self.partition.nodes, 0
+        while first < len(nodes):
+            chunk = _Chunk(nodes[first : first + self.nodes_per_batch], first)
+            try:
+                inputs, gradients = self._pass(chunk, group, sums)
+            except BatchLayoutError as error:
+                self._separate_nodes(error)
+                continue
+            self._fold_inputs(chunk, inputs, gradients, input_sums)
+            if self.frugal:
+                return_free_memory()
+            self.advance(chunk.count)
+            first += chunk.count
+        for layer_sum in sums:
+            for tensor in group:
+                layer_sum.release(tensor.site)
 
-    def _step(
+    def _separate_nodes(self, error: BatchLayoutError) -> None:
+        """Go on with one node at a time, if that was not the case already."""
+        if self.nodes_per_batch == 1:
+            raise ValueError(str(error)) from None
+        warnings.warn(f"{error} Nodes are evaluated one at a time.", stacklevel=5)
+        self.nodes_per_batch = 1
+
+    def _pass(
+        self, chunk: _Chunk, tensors: Sequence[ProbedTensor], sums: Sequence[LayerSum]
+    ) -> tuple[tuple[Tensor, ...], Sequence[Tensor | None]]:
+        """Forward and backward at some nodes, folding into the sums on the way; inputs and their gradients."""
+        probe = _Probe(tensors, sums, chunk)
+        inputs = leaves_at(self.forward.path, chunk.alpha)
+        output = self.forward(inputs, chunk.count, probe.visit, probe.names)
+        values = evaluate(self.objective, output, self.survey.batch, chunk.count, check=chunk.first == 0)
+        if not bool(values.isfinite().all()):
+            self._blame_output(chunk, values.detach())
+        if chunk.first == 0:
+            self._begin(chunk, inputs, output.detach(), values, probe)
+        self.objective_end = values[-1].detach()
+        gradients = self._gradients(values, [*inputs, *probe.constants])
+        probe.fold_rest()
+        return inputs, gradients[: len(inputs)]
+
+    def _begin(self, chunk: _Chunk, inputs: tuple[Tensor, ...], output: Tensor, values: Tensor, probe: _Probe) -> None:
+        """Note what the first nodes alone show, and refuse a model whose output depends on its other rows."""
+        if self.survey.output is not None:
+            self._refuse_change(output[: self.survey.batch], self.survey.output, chunk.alpha[:1])
+        if self.reference is None:
+            self.reference = chunk, output[-1:].clone()
+        self.cuts |= find_cuts(values.sum(), inputs, probe.edges)
+        self.objective_start = values[0].detach()
+
+    def _gradients(self, values: Tensor, leaves: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """Gradients of the objective at all nodes."""
+        try:
+            return torch.autograd.grad(values.sum(), leaves, **self.grad_kwargs)
+        except NotImplementedError as error:
+            raise ValueError(f"the network holds an operation without a derivative: {error}") from error
+
+    def _fold_inputs(
         self,
-        alpha: Tensor,
-        first: int,
-        sites: list[Seen],
-        sums: Sequence[LayerSum],
+        chunk: _Chunk,
+        inputs: tuple[Tensor, ...],
+        gradients: Sequence[Tensor | None],
         input_sums: Sequence[LayerSum],
     ) -> None:
-        """Forward and backward at some nodes, folding into the sums on the way."""
-        count = len(alpha)
-        wanted = {seen.site: seen for seen in sites}
-        held: dict[Site, tuple[Tensor, int]] = {}
-        edges: dict[Site, GradientEdge] = {}
-        constants: list[Tensor] = []
+        """Feed the sums of the model's inputs."""
+        self.input_count = len(inputs)
+        for index, (tensor, gradient) in enumerate(zip(inputs, gradients, strict=True)):
+            slope = torch.zeros_like(tensor) if gradient is None else gradient.detach()
+            if input_sums and not bool(slope.isfinite().all()):
+                self._blame_gradient(chunk)
+            for layer_sum in input_sums:
+                layer_sum.update(index, tensor.detach(), slope, chunk.first, chunk.count)
+
+    def check_function(self) -> None:
+        """Raise unless the model is a function of one row of its inputs, now as at the beginning.
+
+        The last sample at the last node of the first chunk runs once more, without other nodes, and with copies of
+        itself in place of the other samples.
+        """
+        if self.reference is None:
+            return
+        chunk, before = self.reference
+        inputs = tuple(leaf[-1:].expand_as(leaf) for leaf in leaves_at(self.forward.path, chunk.alpha[-1:]))
+        now = self.forward.output(inputs, 1)
+        if isinstance(now, Tensor):
+            self._refuse_change(now[-1:], before, chunk.alpha[-1:])
+
+    def _refuse_change(self, now: Tensor, before: Tensor, alpha: Tensor) -> None:
+        """Raise if the output at a node differs between two forward passes, with the reason."""
+        if (change := self.survey.difference(now, before)) is None:
+            return
+        again = self.forward.output(leaves_at(self.forward.path, self.partition.nodes[:1]), 1)
+        where = f"its output at alpha = {float(alpha):.4g} changes by {change[0]:.2g} (values up to {change[1]:.2g})"
+        if self.survey.output is not None and self.survey.difference(again, self.survey.output) is not None:
+            raise ValueError(
+                f"the model is not a function of its inputs: {where} from one forward pass to the next. Switch off "
+                "noise, counters and caches, or keep them in attributes of the modules."
+            )
+        alone = "pass `internal_batch_size=1`, so that every node is evaluated alone"
+        raise ValueError(
+            f"the model mixes the batch: {where} with the other rows of the forward pass. Each row must depend on "
+            f"its own inputs; {alone if self.survey.batch == 1 else f'pass one sample at a time and {alone}'}."
+        )
+
+    def _blame_output(self, chunk: _Chunk, values: Tensor) -> None:
+        """Raise with the first layer that is not finite, found by a pass at the first node that has one."""
+        node = int((~values.isfinite()).any(1).nonzero()[0])
+        where = f"alpha = {float(chunk.alpha[node]):.4g}"
+        inputs = leaves_at(self.forward.path, chunk.alpha[node : node + 1])
+        if not all(bool(leaf.isfinite().all()) for leaf in inputs):
+            raise ValueError(
+                f"the model's input is not finite at {where}: `inputs`, `baselines` or the path's own settings hold "
+                "NaN or infinity."
+            )
+        broken: list[Site] = []
 
         def visit(site: Site, tensor: Tensor) -> Tensor:
-            seen = wanted.get(site)
-            if seen is None:
-                return tensor
-            if tensor.shape != (seen.shape[0] * count, *seen.shape[1:]):
-                raise BatchLayoutError(
-                    f"layer {site}: {count} nodes give the shape {tuple(tensor.shape)}, one node gives {seen.shape}."
-                )
-            watched = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
-            if not tensor.requires_grad:
-                constants.append(watched)
-            held[site] = (tensor.detach(), tensor._version)
-            watched.register_hook(lambda gradient: fold(site, gradient))
-            if first == 0:
-                edges[site] = get_gradient_edge(watched)
-                self._compare(seen, tensor, count)
-            return watched.clone() if seen.overwritten else watched
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                broken.append(site)
+            return tensor
 
-        def fold(site: Site, gradient: Tensor) -> None:
-            output, version = held.pop(site)
-            if output._version != version:
-                raise RuntimeError(f"layer {site}: its output was overwritten in place in some forward passes only.")
-            for layer_sum in sums:
-                layer_sum.update(site, output, gradient.detach(), first, count)
-
-        inputs = leaves_at(self.path, alpha)
-        arguments = [repeat_argument(argument, self.looked.batch, count) for argument in self.forward_args]
-        with probing({name: self.layers[name] for name in {site.layer for site in wanted}}, visit, self.at_input):
-            output = self.model(*(leaf.clone() for leaf in inputs), *arguments)
-        values = evaluate(self.objective, output, self.looked.batch, count, check=first == 0)
-        if not bool(values.isfinite().all()):
-            if len(sites) < len(self.looked.distinct):
-                self._step(alpha, first, self.looked.distinct, [], [])
-            self._blame_output(values, alpha, held)
-        if first == 0:
-            self.cuts |= find_cuts(values.sum(), inputs, edges)
-            self.values[:1] = [values[0].detach()]
-        gradients = torch.autograd.grad(
-            values.sum(), [*inputs, *constants], **({"allow_unused": True} | self.grad_kwargs)
-        )
-        self.values[1:] = [values[-1].detach()]
-        for site in list(held):
-            fold(site, torch.zeros_like(held[site][0]))
-        self.input_count = len(inputs)
-        for index, (tensor, gradient) in enumerate(zip(inputs, gradients, strict=False)):
-            known = torch.zeros_like(tensor) if gradient is None else gradient.detach()
-            if input_sums and not bool(known.isfinite().all()):
-                self._blame_gradient(alpha, first)
-            for layer_sum in input_sums:
-                layer_sum.update(index, tensor.detach(), known, first, count)
-
-    def _compare(self, seen: Seen, tensor: Tensor, count: int) -> None:
-        """Raise if the first node looks different from what the survey saw alone."""
-        now = fingerprint_of(tensor[: seen.shape[0]])
-        if not all(map(math.isfinite, now)):
-            return
-        tolerance = 0.1 if seen.low_precision else 1e-2 if tensor.is_cuda else 1e-4  # CUDA may round to TF32
-        difference = max((abs(a - b) for a, b in zip(now, seen.fingerprint, strict=True)), default=0.0)
-        largest = max(map(abs, seen.fingerprint), default=0.0)
-        if difference > tolerance * largest + 1e-12:
-            reason = "does not keep the batch first" if count > 1 else "is not deterministic"
-            raise BatchLayoutError(
-                f"layer {seen.site} {reason}: its output at the first node changes by {difference:.2g} (values up to "
-                f"{largest:.2g}) from one forward pass to the next."
+        with torch.no_grad():
+            self.forward(inputs, 1, visit)
+        if broken:
+            raise ValueError(
+                f"the output of layer {broken[0]} is not finite at {where}: its weights or its input hold NaN or "
+                "infinity."
             )
+        raise ValueError(f"the objective is {values[node].tolist()} at {where}.")
 
-    def _blame_output(self, values: Tensor, alpha: Tensor, held: dict[Site, tuple[Tensor, int]]) -> None:
-        """Raise with the first layer that is not finite."""
-        node = int((~values.isfinite()).any(1).nonzero()[0])
-        for site, (output, _) in held.items():
-            part = output.chunk(len(alpha))[node]
-            if not bool(part.isfinite().all()):
-                raise ValueError(
-                    f"the output of layer {site} is not finite at alpha = {float(alpha[node]):.4g}: its weights or its "
-                    "input hold NaN or infinity."
-                )
-        raise ValueError(f"the objective is {values[node].tolist()} at alpha = {float(alpha[node]):.4g}.")
-
-    def _blame_gradient(self, alpha: Tensor, first: int) -> None:
-        """Raise with the layer nearest to the objective whose gradient is not finite, found by a second look."""
+    def _blame_gradient(self, chunk: _Chunk) -> None:
+        """Raise with the layer nearest to the objective whose gradient is not finite, found by another pass."""
         watch = _GradientWatch()
-        self._step(alpha, first, self.looked.distinct, [watch], [])
+        self._pass(chunk, self.survey.distinct, [watch])
         where = f"layer {watch.broken[0]}" if watch.broken else "the input"
-        nodes = f"alpha = {float(alpha[0]):.4g} ... {float(alpha[-1]):.4g}"
+        nodes = f"alpha = {float(chunk.alpha[0]):.4g} ... {float(chunk.alpha[-1]):.4g}"
+        is_sharp = isinstance(self.objective, GradientMagnitude) and self.objective.eps == 0
         raise ValueError(
             f"the objective's gradient is not finite at {where}, {nodes}"
             + (
                 ": a gradient magnitude with eps = 0 has none on flat patches; pass `objective=GradientMagnitude()`."
-                if isinstance(self.objective, GradientMagnitude) and self.objective.eps == 0
+                if is_sharp
                 else ": there, the network or the objective has no derivative."
             )
         )

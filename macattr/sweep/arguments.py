@@ -1,0 +1,88 @@
+"""Checks of numbers that callers pass in: whole counts, positive numbers, seeds and budgets of memory."""
+
+__all__ = ["checked_budget", "checked_seed", "positive_number", "whole_number"]
+
+import math
+
+import numpy as np
+
+
+def whole_number(name: str, value: object, least: int = 1, most: int | None = None) -> int:
+    """The value as an integer; 30.0 and NumPy's integers are meant as such.
+
+    Args:
+        name: Argument that the value was given for.
+        value: Number.
+        least: Smallest allowed value.
+        most: Largest allowed value; None for no limit.
+
+    Raises:
+        ValueError: If it is not a whole number in that range.
+
+    Example:
+        >>> whole_number("n_steps", 30.0)
+        30
+    """
+    number = _number(value)
+    if number is None or not math.isfinite(number) or number != int(number):
+        raise ValueError(f"`{name}` must be a whole number, got {value!r}.")
+    whole = int(number)
+    if whole < least:
+        raise ValueError(f"`{name}` must be at least {least}, got {whole}.")
+    if most is not None and whole > most:
+        raise ValueError(f"`{name}` must be at most {most}, got {whole}.")
+    return whole
+
+
+def positive_number(name: str, value: object) -> float:
+    """The value as a float.
+
+    Args:
+        name: Argument that the value was given for.
+        value: Number.
+
+    Raises:
+        ValueError: If it is not a positive, finite number.
+    """
+    number = _number(value)
+    if number is None or not 0 < number < math.inf:
+        raise ValueError(f"`{name}` must be positive and finite, got {value!r}.")
+    return float(number)
+
+
+def checked_seed(seed: object) -> int:
+    """The seed as an integer that every generator takes, and every file format.
+
+    Args:
+        seed: Whole number from 0 to 2**63 - 1.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    return whole_number("seed", seed, least=0, most=2**63 - 1)
+
+
+def checked_budget(memory_budget: object) -> float | None:
+    """Bytes that may be taken; None for no limit, which infinity means as well.
+
+    Args:
+        memory_budget: Number of bytes, or None.
+
+    Raises:
+        ValueError: If it is not a positive number.
+    """
+    if memory_budget is None:
+        return None
+    number = _number(memory_budget)
+    if number is None or not number > 0:
+        raise ValueError(f"`memory_budget` must be a positive number of bytes, got {memory_budget!r}.")
+    return None if number == math.inf else float(number)
+
+
+def _number(value: object) -> int | float | None:
+    """A number of Python or NumPy; None for everything else, truth values included."""
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, np.floating):
+        return float(value)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
