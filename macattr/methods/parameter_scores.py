@@ -24,6 +24,8 @@ from macattr.layers import own_parameters as parameters_of
 from macattr.methods.samples import Sample
 from macattr.methods.task import Task
 from macattr.methods.weight_paths import adam_states, allocate_loss_change, by_layer, straight_weights
+from macattr.sweep.guard import undisturbed
+from macattr.sweep.nodes import single_output
 
 LCA_STEPS = 20
 """Optimiser steps of the fine-tuning along which the loss change is allocated."""
@@ -95,8 +97,9 @@ def loss_change_allocation(task: Task, samples: Sequence[Sample]) -> list[float]
         losses = [_call_loss(task, sample, call, "the method 'lca'") for sample in samples]
         return torch.stack(losses).mean()
 
-    states = adam_states(task.model, loss, LCA_STEPS, LCA_RATE)
-    (change,) = allocate_loss_change(task.model, states, [loss], by_layer)
+    with undisturbed(task.model):
+        states = adam_states(task.model, loss, LCA_STEPS, LCA_RATE)
+        (change,) = allocate_loss_change(task.model, states, [loss], by_layer)
     return [-float(change.parts.get(name, 0.0)) for name in task.layers]
 
 
@@ -121,9 +124,10 @@ def weight_line(task: Task, sample: Sample) -> list[float]:
         name: tensor.to(own[name]) if name in own else tensor for name, tensor in task.options.start_weights.items()
     }
     states = straight_weights(start, own, task.preset.n_steps)
-    (change,) = allocate_loss_change(
-        task.model, states, [lambda call: _call_loss(task, sample, call, "the method 'faig'")], by_layer
-    )
+    with undisturbed(task.model):
+        (change,) = allocate_loss_change(
+            task.model, states, [lambda call: _call_loss(task, sample, call, "the method 'faig'")], by_layer
+        )
     return [abs(float(change.parts.get(name, 0.0))) for name in task.layers]
 
 
@@ -139,23 +143,25 @@ def loss_gradients(task: Task, sample: Sample, user: str) -> list[Tensor]:
     Raises:
         ValueError: If the loss cannot be computed or is not finite.
     """
-    weights = {name: p.detach().requires_grad_() for name, p in task.model.named_parameters() if p.is_floating_point()}
-    by_identity = {id(p): name for name, p in task.model.named_parameters()}
-    with torch.enable_grad():
+    with undisturbed(task.model):
+        weights = {
+            name: p.detach().requires_grad_() for name, p in task.model.named_parameters() if p.is_floating_point()
+        }
+        by_identity = {id(p): name for name, p in task.model.named_parameters()}
         loss = _call_loss(task, sample, lambda *inputs: functional_call(task.model, weights, inputs), user)
         if not bool(loss.isfinite()):
             raise ValueError(f"the loss of {sample.name!r} is {float(loss)}: image or weights hold NaN or infinity.")
         known = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-    gradients = dict(zip(weights, known, strict=True))
-    return [
-        _flat([_or_zeros(gradients[by_identity[id(p)]], p) for p in parameters_of(module).values()])
-        for module in task.layers.values()
-    ]
+        gradients = dict(zip(weights, known, strict=True))
+        return [
+            _flat([_or_zeros(gradients[by_identity[id(p)]], p) for p in parameters_of(module).values()])
+            for module in task.layers.values()
+        ]
 
 
 def _call_loss(task: Task, sample: Sample, call: Callable[..., Any], user: str) -> Tensor:
     """Loss of one image, with a function to call in the network's place."""
-    output = call(sample.image, *task.arguments(sample))
+    output = single_output(call(sample.image, *task.arguments(sample)))
     return task.sample_loss(sample, user)(output.float() if output.element_size() < 4 else output).sum()
 
 
