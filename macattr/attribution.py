@@ -266,7 +266,7 @@ class MaskAttributeConductance(_ConductanceMethod):
             groups=None if groups is None else whole_number("groups", groups, least=0),
             tag=_tag(method),
             include_end=include_end,
-            objective=objective if target is None else _objective(target, objective),
+            objective=None if target is None and objective is None else _objective(target, objective),
         )
         if baselines is None:
             baselines = getattr(self.forward_func, "reference_input", 0.0)

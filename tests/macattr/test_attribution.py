@@ -1,5 +1,6 @@
 """What the classes promise: formats, defaults, refusals. tests/laws and tests/reference have the numbers."""
 
+import numpy as np
 import pytest
 import torch
 from captum.attr import LayerAttribution, NoiseTunnel
@@ -143,7 +144,7 @@ def test_a_preset_is_its_options_spelled_out(smooth_net, images, preset):
     attribution = MaskAttributeConductance(smooth_net, "0")
     got = attribution.attribute(images, preset=preset, n_steps=6)
     spelled = attribution.attribute(
-        images, n_steps=6, r=0.5, gate=preset.gate, delta=1e4, method=preset.method, include_end=preset.include_end,
+        images, n_steps=6, r=0.5, gate=preset.gate, delta=1e4, method=f"riemann_{preset.tag}", include_end=preset.include_end,
         objective=preset.objective,
     )  # fmt: skip
     torch.testing.assert_close(got, spelled, **ROUNDING)
@@ -251,7 +252,7 @@ def test_gradient_x_activation_is_their_product_at_the_input(images):
         ({"order": random_order(47, 0)}, r"`order` must be a permutation of the 48 pixels .* got shape \(47,\)"),
         ({"baselines": torch.zeros(5, 5)}, r"reference input of shape \(5, 5\) does not broadcast"),
         ({"internal_batch_size": 0}, "`internal_batch_size` must be at least 1, got 0"),
-        ({"gate": "hard"}, "`gate` must be 'fade', 'sigmoid' or 'one_sided', got 'hard'"),
+        ({"gate": "hard"}, "`gate` must be one of fade, sigmoid, one_sided, got 'hard'"),
         ({"method": "left"}, "`method` must be one of riemann_left, .* got 'left'"),
         ({"objective": lambda output: output.mean()}, r"one number per sample, shape \(2,\), got \(\)"),
         ({"objective": lambda output: (output - output.mean()).flatten(1).sum(1)}, "the objective mixes the batch"),
@@ -268,6 +269,46 @@ def test_gradient_x_activation_is_their_product_at_the_input(images):
 def test_mac_refuses(smooth_net, images, options, message):
     with pytest.raises(ValueError, match=message):
         MaskAttributeConductance(smooth_net, "0").attribute(images, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_steps": 2.5}, "`n_steps` must be a whole number, got 2.5"),
+        ({"n_steps": True}, "`n_steps` must be a whole number, got True"),
+        ({"internal_batch_size": 1.5}, "`internal_batch_size` must be a whole number, got 1.5"),
+        ({"seed": -1}, "`seed` must be at least 0, got -1"),
+        ({"seed": 2**70}, "`seed` must be at most 9223372036854775807"),
+        ({"r": "0.5"}, r"`r` must lie in \(0, 1\], got '0.5'"),
+        ({"preset": "paper"}, "`preset` must be a Preset such as macattr.PAPER or macattr.OFFICIAL, got 'paper'"),
+        ({"order": "random"}, "`order` must be a tensor of pixel indices, .* got str"),
+        ({"order": [[1, 2], [3]]}, "`order` must hold pixel indices"),
+        ({"gate": "sigmoid", "delta": float("nan")}, "`delta` must be positive and finite, got nan"),
+        ({"baselines": float("nan")}, "the model's input is not finite at alpha = 0.5: `inputs`, `baselines` or the"),
+        ({"objective": "psnr"}, "`objective` must be a function|'str' object is not callable"),
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("as_users_run_it")
+def test_values_of_the_wrong_kind_are_named(smooth_net, images, options, message):
+    with pytest.raises(ValueError, match=message):
+        MaskAttributeConductance(smooth_net, "0").attribute(images, **({"n_steps": 4} | options))
+
+
+@pytest.mark.parametrize("kind", [list, np.array, tuple], ids=["list", "numpy", "tuple"])
+@pytest.mark.usefixtures("as_users_run_it")
+def test_an_order_may_be_any_sequence(smooth_net, images, kind):
+    order = random_order(48, 1)
+    attribution = MaskAttributeConductance(smooth_net, "0")
+    got = attribution.attribute(images, n_steps=4.0, order=kind(order.tolist()))
+    torch.testing.assert_close(got, attribution.attribute(images, n_steps=4, order=order), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("cls", [MaskAttributeConductance, *ALONG_A_PATH, LayerGradientXActivation])
+@pytest.mark.usefixtures("as_users_run_it")
+def test_a_batch_of_none_is_refused(smooth_net, images, cls):
+    with pytest.raises(ValueError, match=r"at least one sample, got \(0, 1, 6, 8\)"):
+        cls(smooth_net, "0").attribute(images[:0], objective=OutputSum())
 
 
 @pytest.mark.parametrize(
