@@ -144,9 +144,15 @@ def test_a_preset_is_its_options_spelled_out(smooth_net, images, preset):
     attribution = MaskAttributeConductance(smooth_net, "0")
     got = attribution.attribute(images, preset=preset, n_steps=6)
     spelled = attribution.attribute(
-        images, n_steps=6, r=0.5, gate=preset.gate, delta=1e4, method=f"riemann_{preset.tag}", include_end=preset.include_end,
+        images,
+        n_steps=6,
+        r=0.5,
+        gate=preset.gate,
+        delta=1e4,
+        method=f"riemann_{preset.tag}",
+        include_end=preset.include_end,
         objective=preset.objective,
-    )  # fmt: skip
+    )
     torch.testing.assert_close(got, spelled, **ROUNDING)
 
 
