@@ -39,7 +39,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "ram degrade PHOTOS NOISY --task noise",
         ),
         "reproduce": Command(
-            "ram_models.recipes.reproduce",
+            "ram_models.experiments.reproduce",
             "measure a table or figure of the paper",
             "ram reproduce table5 --config tiny --data DATA",
         ),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ram_models.data.crops import clean_photographs
 from ram_models.degradations import add_gaussian_noise, darken, gaussian_blur
-from ram_models.experiments.study import Study
+from ram_models.experiments.study.config import Study
 from ram_models.networks.checkpoints import BUNDLED, build
 from ram_models.networks.masking import random_mask, restore_with_twins
 from ram_models.seeds import seeded

@@ -10,10 +10,10 @@ import pandas as pd
 from macattr.ranking.importance import LayerImportance
 from macattr.statistics.agreement import overlap_at, spearman
 from macattr.statistics.certainty import top_count
-from ram_models.experiments.blocks import prepare
-from ram_models.experiments.networks import rank_all
-from ram_models.experiments.parallel import in_parallel
-from ram_models.experiments.study import Study
+from ram_models.experiments.study.blocks import prepare
+from ram_models.experiments.study.config import Study
+from ram_models.experiments.study.networks import rank_all
+from ram_models.experiments.study.parallel import in_parallel
 
 TOP = 0.1
 """Share of the layers whose agreement is told."""

@@ -9,11 +9,11 @@ import pandas as pd
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
-from ram_models.experiments.blocks import prepare
-from ram_models.experiments.judge import Judge
-from ram_models.experiments.networks import load
-from ram_models.experiments.parallel import in_parallel
-from ram_models.experiments.study import Pretrained, Study
+from ram_models.experiments.study.blocks import prepare
+from ram_models.experiments.study.config import Pretrained, Study
+from ram_models.experiments.study.judge import Judge
+from ram_models.experiments.study.networks import load
+from ram_models.experiments.study.parallel import in_parallel
 
 LEVELS = np.linspace(0.0, 1.0, 33)
 """Borders of the bins of colour histograms."""

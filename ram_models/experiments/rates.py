@@ -6,10 +6,10 @@ from functools import partial
 
 import pandas as pd
 
-from ram_models.experiments.blocks import plan_arms, prepare
-from ram_models.experiments.parallel import in_parallel
-from ram_models.experiments.study import Block, Study
-from ram_models.experiments.tuning import FULL, Job, validate
+from ram_models.experiments.study.blocks import plan_arms, prepare
+from ram_models.experiments.study.config import Block, Study
+from ram_models.experiments.study.parallel import in_parallel
+from ram_models.experiments.study.runs import FULL, Job, validate
 
 ARMS = ("ends", "MAC", FULL)
 """One arm of every class of budgets."""

@@ -4,11 +4,11 @@ __all__ = ["ARMS", "CLAIMS", "FLOORS", "main", "write"]
 
 import pandas as pd
 
-from ram_models.experiments.blocks import Plan, plan_arms, prepare, run_blocks
-from ram_models.experiments.store import Store
-from ram_models.experiments.study import Study
-from ram_models.experiments.summary import ID, Claim, by_arm, by_network, check_claims
-from ram_models.experiments.tuning import FULL
+from ram_models.experiments.study.blocks import Plan, plan_arms, prepare, run_blocks
+from ram_models.experiments.study.config import Study
+from ram_models.experiments.study.runs import FULL
+from ram_models.experiments.study.store import Store
+from ram_models.experiments.verdicts.claims import ID, Claim, by_arm, by_network, check_claims
 
 FLOORS = ("input", "whole", "colours", "twins", "ends", FULL)
 """Between what the arms lie: the degraded input, the network before fine-tuning (alone, after one map of colours, with

@@ -4,10 +4,11 @@ __all__ = ["ARMS", "CLAIMS", "RATIOS", "main", "write"]
 
 import pandas as pd
 
-from ram_models.experiments.blocks import Plan, plan_arms, prepare, run_blocks
-from ram_models.experiments.store import Store
-from ram_models.experiments.study import Pretrained, Study
-from ram_models.experiments.summary import (
+from ram_models.experiments.study.blocks import Plan, plan_arms, prepare, run_blocks
+from ram_models.experiments.study.config import Pretrained, Study
+from ram_models.experiments.study.runs import FULL, LONGER, LONGER_MAC, MASKED
+from ram_models.experiments.study.store import Store
+from ram_models.experiments.verdicts.claims import (
     ID,
     NOISE,
     Claim,
@@ -17,7 +18,6 @@ from ram_models.experiments.summary import (
     check_claims,
     describe_difference,
 )
-from ram_models.experiments.tuning import FULL, LONGER, LONGER_MAC, MASKED
 
 RATIOS = ("MAC", "MAC 20 %", "MAC 50 %", FULL)
 """10, 20, 50 and 100 % of the layers."""

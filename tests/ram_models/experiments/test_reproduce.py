@@ -13,14 +13,14 @@ from PIL import Image
 
 from macattr.ranking.rank import rank_layers
 from ram_models.cli import main
-from ram_models.experiments import blocks, networks
-from ram_models.experiments.page import write_page
-from ram_models.experiments.pretrainings import BEFORE
-from ram_models.experiments.study import What
-from ram_models.experiments.tuning import FULL, LONGER, LONGER_MAC
+from ram_models.experiments.page.page import write_page
+from ram_models.experiments.reproduce import EXPERIMENTS
+from ram_models.experiments.study import blocks, networks
+from ram_models.experiments.study.config import What
+from ram_models.experiments.study.runs import FULL, LONGER, LONGER_MAC
+from ram_models.experiments.variants import BEFORE
 from ram_models.networks import checkpoints
 from ram_models.networks.rgb import RGBSwinIR
-from ram_models.recipes.reproduce import EXPERIMENTS
 
 pytestmark = pytest.mark.slow  # one small study from end to end, 20 s
 

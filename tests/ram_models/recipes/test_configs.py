@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from jsonargparse import ArgumentParser, auto_cli
 
-from ram_models.experiments.study import Study
+from ram_models.experiments.study.config import Study
 from ram_models.recipes import finetune, pretrain
 from ram_models.training.loop import _learning_rate
 

@@ -5,11 +5,11 @@ import pytest
 from torch import nn
 
 from macattr.layers import LayerTable
-from ram_models.experiments import blocks
-from ram_models.experiments.blocks import Plan, run_blocks
-from ram_models.experiments.store import RUN_COLUMNS, Store, keyed
-from ram_models.experiments.study import Block, Pretrained, Study
-from ram_models.experiments.tuning import FULL, LONGER, MASKED
+from ram_models.experiments.study import blocks
+from ram_models.experiments.study.blocks import Plan, run_blocks
+from ram_models.experiments.study.config import Block, Pretrained, Study
+from ram_models.experiments.study.runs import FULL, LONGER, MASKED
+from ram_models.experiments.study.store import RUN_COLUMNS, Store, keyed
 
 LAYERS = {"MAC": ("a", "b"), "convolutions": ("b", "a"), "IG": ("a", "c"), FULL: ("a", "b", "c")}
 LAYERS |= dict.fromkeys((LONGER, MASKED), LAYERS[FULL])

@@ -19,9 +19,9 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from ram_models.experiments.statistics import contrast, holm, verdict_of
-from ram_models.experiments.store import KEY, UNTUNED
-from ram_models.experiments.tuning import WHOLE
+from ram_models.experiments.study.runs import WHOLE
+from ram_models.experiments.study.store import KEY, UNTUNED
+from ram_models.experiments.verdicts.statistics import contrast, holm, verdict_of
 
 Key = tuple[str, int]
 """Pre-training and seed of a block."""
@@ -67,11 +67,11 @@ def by_network(scores: pd.DataFrame) -> pd.DataFrame:
     The mean over tasks is one of means over images, so that a task counts the same however many images test it.
 
     Args:
-        scores: Of a :class:`ram_models.experiments.store.Store`.
+        scores: Of a :class:`ram_models.experiments.study.store.Store`.
 
     Returns:
         Index: the store's key. Columns: every task, every noise, ``in distribution``, ``poisson and speckle``,
-        ``unseen``, ``ssim``, ``kept`` (see :data:`ram_models.experiments.judge.SCORES`).
+        ``unseen``, ``ssim``, ``kept`` (see :data:`ram_models.experiments.study.judge.SCORES`).
     """
     key = list(KEY)
     means = scores.groupby([*key, "kind", "task"], sort=False)[["psnr_db", "ssim", "kept_db"]].mean()

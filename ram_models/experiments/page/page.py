@@ -12,12 +12,12 @@ import pandas as pd
 
 from macattr.atomic_files import write_atomically
 from ram_models.evaluation.tables import grid
-from ram_models.experiments.figures import draw
-from ram_models.experiments.pretrainings import BEFORE
-from ram_models.experiments.store import UNTUNED, Store
-from ram_models.experiments.study import Study
-from ram_models.experiments.summary import ID, NOISE, by_network
-from ram_models.experiments.tuning import LONGER
+from ram_models.experiments.page.figures import draw
+from ram_models.experiments.study.config import Study
+from ram_models.experiments.study.runs import LONGER
+from ram_models.experiments.study.store import UNTUNED, Store
+from ram_models.experiments.variants import BEFORE
+from ram_models.experiments.verdicts.claims import ID, NOISE, by_network
 
 
 @dataclass(frozen=True)

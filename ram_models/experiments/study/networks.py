@@ -23,10 +23,10 @@ from macattr.methods.provenance import hash_parameters
 from macattr.paths.presets import OFFICIAL
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.rank import rank_layers
-from ram_models.experiments.arms import Rankings
-from ram_models.experiments.judge import Judge, fit_affine
-from ram_models.experiments.store import UNTUNED, keyed
-from ram_models.experiments.study import Pretrained, Study
+from ram_models.experiments.study.arms import Rankings
+from ram_models.experiments.study.config import Pretrained, Study
+from ram_models.experiments.study.judge import Judge, fit_affine
+from ram_models.experiments.study.store import UNTUNED, keyed
 from ram_models.networks.checkpoints import BUNDLED, build
 from ram_models.recipes import pretrain as recipe
 from ram_models.training.config import Log

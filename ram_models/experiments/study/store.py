@@ -34,7 +34,7 @@ class Store:
     folder: Path
 
     def scores(self) -> pd.DataFrame:
-        """Columns :data:`KEY`, those of :data:`ram_models.experiments.judge.SCORES`, and ``made_with``."""
+        """Columns :data:`KEY`, those of :data:`ram_models.experiments.study.judge.SCORES`, and ``made_with``."""
         return self._read("scores.csv", (*KEY, "made_with"))
 
     def runs(self) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ram_models.experiments.statistics import block_interval, contrast, holm, sign_flip_p, verdict_of
+from ram_models.experiments.verdicts.statistics import block_interval, contrast, holm, sign_flip_p, verdict_of
 
 DIFFERENCES = np.array([0.31, 0.12, 0.25, 0.40, -0.05, 0.22])
 

@@ -1,7 +1,7 @@
 """Runs of the fine-tuning experiments: what their scores depend on."""
 
-from ram_models.experiments.study import Block, Pretrained, Study
-from ram_models.experiments.tuning import Job, made_with
+from ram_models.experiments.study.config import Block, Pretrained, Study
+from ram_models.experiments.study.runs import Job, made_with
 
 
 def test_runs_of_other_lengths_or_layers_are_other_runs():

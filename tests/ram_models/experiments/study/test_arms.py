@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from macattr.layers import LayerTable
-from ram_models.experiments.arms import MERGED, merge, overlap
+from ram_models.experiments.study.arms import MERGED, merge, overlap
 
 TABLE = LayerTable.of(nn.Sequential(nn.Linear(9, 10), nn.Linear(9, 1), nn.Linear(9, 10)))  # 100, 10, 100 parameters
 

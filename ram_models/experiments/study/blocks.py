@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from macattr.layers import LayerTable
-from ram_models.experiments.arms import MERGED, Layers, arms, merge, overlap
-from ram_models.experiments.judge import Judge
-from ram_models.experiments.networks import load, pretrain, rank_all, score_untuned, weights_hash
-from ram_models.experiments.parallel import in_parallel
-from ram_models.experiments.store import UNTUNED, Store
-from ram_models.experiments.study import Block, Pretrained, Study
-from ram_models.experiments.tuning import AGAIN, FULL, LENGTHS, MASKED, Job, made_with, tune
+from ram_models.experiments.study.arms import MERGED, Layers, arms, merge, overlap
+from ram_models.experiments.study.config import Block, Pretrained, Study
+from ram_models.experiments.study.judge import Judge
+from ram_models.experiments.study.networks import load, pretrain, rank_all, score_untuned, weights_hash
+from ram_models.experiments.study.parallel import in_parallel
+from ram_models.experiments.study.runs import AGAIN, FULL, LENGTHS, MASKED, Job, made_with, tune
+from ram_models.experiments.study.store import UNTUNED, Store
 from ram_models.seeds import seeded
 
 
@@ -26,7 +26,7 @@ class Plan:
 
     Args:
         layers: By block and arm, the layers that are trained.
-        stands: For every arm the one that is run for it, see :func:`ram_models.experiments.arms.merge`.
+        stands: For every arm the one that is run for it, see :func:`ram_models.experiments.study.arms.merge`.
         table: Layers of the network.
     """
 

@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from macattr.plots import plot_heatmap
-from ram_models.experiments.pretrainings import STORE
-from ram_models.experiments.store import UNTUNED, Store
-from ram_models.experiments.summary import ID, NOISE, by_network
+from ram_models.experiments.study.runs import AGAIN, FULL, LONGER, LONGER_MAC, WHOLE
+from ram_models.experiments.study.store import UNTUNED, Store
 from ram_models.experiments.table6 import RATIOS
-from ram_models.experiments.tuning import AGAIN, FULL, LONGER, LONGER_MAC, WHOLE
+from ram_models.experiments.variants import STORE
+from ram_models.experiments.verdicts.claims import ID, NOISE, by_network
 
 VIEWS = ("input", "whole", "twins")
 LABELS = {"input": "degraded input", "whole": "answer to the whole input", "twins": "answer with twin masks"}

@@ -13,7 +13,7 @@ from ram_models.data.recognition import read_sets
 from ram_models.data.sets import Pair
 from ram_models.evaluation.metrics import psnr, ssim
 from ram_models.evaluation.protocols import PROTOCOLS, Evaluation
-from ram_models.experiments.study import Judged, Study
+from ram_models.experiments.study.config import Judged, Study
 from ram_models.networks.inference import Restorer, restore_any_size, restorer
 from ram_models.seeds import seeded
 from ram_models.training.batches import Crops

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ram_models.experiments.store import UNTUNED
-from ram_models.experiments.summary import ID, NOISE, Claim, above_frontier, by_arm, by_network, check_claims
-from ram_models.experiments.tuning import LONGER
+from ram_models.experiments.study.runs import LONGER
+from ram_models.experiments.study.store import UNTUNED
+from ram_models.experiments.verdicts.claims import ID, NOISE, Claim, above_frontier, by_arm, by_network, check_claims
 
 MARGINS = {ID: 0.05, "pepper": 0.2}
 BLOCKS = [(f"masked-{number}", 10) for number in range(3)]

@@ -5,8 +5,8 @@ from itertools import product
 import pandas as pd
 import pytest
 
-from ram_models.experiments.figures import FIGURES
-from ram_models.experiments.store import UNTUNED
+from ram_models.experiments.page.figures import FIGURES
+from ram_models.experiments.study.store import UNTUNED
 
 BEFORE = {"input": 0.0, "whole": 1.0, "twins": 2.0}
 PSNR = {"short-0": 10.0, "short-1": 12.0, "short-2": 40.0, "short-patch8-0": 20.0, "short-patch8-1": 23.0}

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from ram_models.experiments.store import Store, keyed
+from ram_models.experiments.study.store import Store, keyed
 
 SCORES = pd.DataFrame({"kind": ["trained"], "task": ["noise"], "psnr_db": [20.123456789]})
 

@@ -1,6 +1,6 @@
-"""Tables 3 and 4 and Fig. 3: pre-trainings that differ in one thing, each followed by the same fine-tuning."""
+"""Pre-trainings that differ in one thing, each followed by the same fine-tuning: Tables 3 and 4 and Fig. 3."""
 
-__all__ = ["BEFORE", "STORE", "compare", "fig3", "table3", "table4"]
+__all__ = ["BEFORE", "STORE", "compare"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,13 +10,13 @@ import pandas as pd
 import yaml
 
 from macattr.layers import LayerTable
-from ram_models.experiments.arms import top
-from ram_models.experiments.blocks import Plan, prepare, run_blocks
-from ram_models.experiments.networks import load, rank, weights_file
-from ram_models.experiments.parallel import in_parallel
-from ram_models.experiments.store import UNTUNED
-from ram_models.experiments.study import SEED_STEP, Block, Pretrained, Study
-from ram_models.experiments.summary import ID, Claim, by_arm, by_network, check_claims
+from ram_models.experiments.study.arms import top
+from ram_models.experiments.study.blocks import Plan, prepare, run_blocks
+from ram_models.experiments.study.config import SEED_STEP, Block, Pretrained, Study
+from ram_models.experiments.study.networks import load, rank, weights_file
+from ram_models.experiments.study.parallel import in_parallel
+from ram_models.experiments.study.store import UNTUNED
+from ram_models.experiments.verdicts.claims import ID, Claim, by_arm, by_network, check_claims
 from ram_models.networks.checkpoints import create, load_weights
 
 ARM = "MAC"
@@ -28,38 +28,6 @@ STORE = "short"
 
 BEFORE = {"whole": "whole, before", "twins": "twin masks, before"}
 """Columns in distribution before the fine-tuning, by how the network was asked; twin masks hide half for all."""
-
-RATIOS = (0.2, 0.4, 0.5, 0.6, 0.8)
-PATCHES = (1, 4, 8)
-
-
-def table3(study: Study) -> None:
-    """Write table3.csv and table3-claims.csv: the share of hidden pixels."""
-    variants = {f"{ratio:.0%} hidden": Pretrained(0, ratio, short=True) for ratio in RATIOS}
-    claims = [
-        Claim("50 % hidden is better than 80 %", "50% hidden", "80% hidden", ID, 0.20),
-        Claim("50 % hidden is better than 20 %", "50% hidden", "20% hidden", ID, 0.0),
-        Claim("50 % hidden is better than 40 %", "50% hidden", "40% hidden", ID, 0.07),
-        Claim("50 % hidden is better than 60 %", "50% hidden", "60% hidden", ID, 0.02),
-    ]
-    compare(study, variants, claims)
-
-
-def table4(study: Study) -> None:
-    """Write table4.csv and table4-claims.csv: degraded and clean pairs, or clean images alone."""
-    variants = {
-        "paired": Pretrained(0, short=True),
-        "ground truth only": Pretrained(0, target="ground_truth", short=True),
-    }
-    claim = Claim("pairs are better than clean images alone", "paired", "ground truth only", ID, 0.66)
-    compare(study, variants, [claim])
-
-
-def fig3(study: Study) -> None:
-    """Write fig3.csv and fig3-claims.csv: the side of the hidden blocks."""
-    variants = {f"{side}x{side}": Pretrained(0, patch_size=side, short=True) for side in PATCHES}
-    claims = [Claim(f"1x1 is better than {side}", "1x1", side, ID) for side in ("4x4", "8x8")]
-    compare(study, variants, claims)
 
 
 def compare(study: Study, variants: Mapping[str, Pretrained], claims: Sequence[Claim]) -> None:

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from ram_models.experiments.judge import Judge, fit_affine
-from ram_models.experiments.study import Judged, Study
+from ram_models.experiments.study.config import Judged, Study
+from ram_models.experiments.study.judge import Judge, fit_affine
 
 
 @pytest.fixture

@@ -9,19 +9,20 @@ __all__ = ["Config", "main"]
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from ram_models.experiments import card, fig4, fig14, page, pretrainings, rates, table5, table6
-from ram_models.experiments.study import Study as Config
+from ram_models.experiments import card, fig3, fig4, fig14, rates, table3, table4, table5, table6
+from ram_models.experiments.page import page
+from ram_models.experiments.study.config import Study as Config
 
 EXPERIMENTS: Mapping[str, Callable[[Config], None]] = MappingProxyType(
     {
         "card": card.main,
-        "fig3": pretrainings.fig3,
+        "fig3": fig3.main,
         "fig4": fig4.main,
         "fig14": fig14.main,
         "page": page.main,
         "rates": rates.main,
-        "table3": pretrainings.table3,
-        "table4": pretrainings.table4,
+        "table3": table3.main,
+        "table4": table4.main,
         "table5": table5.main,
         "table6": table6.main,
     }

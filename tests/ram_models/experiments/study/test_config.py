@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ram_models.experiments.study import Study
+from ram_models.experiments.study.config import Study
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Pre-trained networks of a study: which file is whose, and how large the crops are."""
 
-from ram_models.experiments import networks
-from ram_models.experiments.study import Pretrained, Study
+from ram_models.experiments.study import networks
+from ram_models.experiments.study.config import Pretrained, Study
 from ram_models.networks.checkpoints import BUNDLED
 from ram_models.training.config import Data
 

@@ -28,10 +28,10 @@ import torch
 from torch import nn
 
 from macattr.selection.trainable import TrainableMask
-from ram_models.experiments.judge import Judge
-from ram_models.experiments.networks import load, weights_file, weights_hash
-from ram_models.experiments.store import RUN_COLUMNS, keyed
-from ram_models.experiments.study import Block, Study
+from ram_models.experiments.study.config import Block, Study
+from ram_models.experiments.study.judge import Judge
+from ram_models.experiments.study.networks import load, weights_file, weights_hash
+from ram_models.experiments.study.store import RUN_COLUMNS, keyed
 from ram_models.networks.checkpoints import build, create, load_weights
 from ram_models.recipes import finetune
 from ram_models.recipes.pretrain import masked_loss, masked_views

@@ -1,0 +1,1 @@
+"""How the paper's experiments are run: settings, networks, arms, runs, and what is finished."""

@@ -1,0 +1,1 @@
+"""What the runs say: statistics of paired differences, and verdicts on claims."""
