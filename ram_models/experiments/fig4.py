@@ -41,17 +41,18 @@ def colours(study: Study, pretrained: Pretrained) -> tuple[pd.DataFrame, pd.Data
     """
     judge, network = Judge(study), load(study, pretrained).to(study.device)
     rows, histograms = [], []
-    both = zip(judge.restorations(network), judge.restorations(network, twins=True), strict=True)
-    for (kind, task, setting, name, degraded, clean, whole), (*_, twins) in both:
-        if kind != "trained":
+    for answer, twins in zip(judge.restorations(network), judge.restorations(network, twins=True), strict=True):
+        item = answer.item
+        if item.kind != "trained":
             continue
-        views = {"input": degraded, "whole": whole, "twins": twins, "clean": clean}
+        views = {"input": item.degraded, "whole": answer.restored, "twins": twins.restored, "clean": item.clean}
         for view, image in views.items():
-            rows.append((pretrained.name, task, setting, name, view, _distance(image, clean)))
+            distance = _distance(image, item.clean)
+            rows.append((pretrained.name, item.task, item.setting, item.image, view, distance))
             for channel, values in zip("rgb", image, strict=True):
                 shares = np.histogram(values.numpy(), LEVELS)[0] / values.numel()
                 histograms += [
-                    (task, view, channel, level, share) for level, share in zip(LEVELS, shares, strict=False)
+                    (item.task, view, channel, level, share) for level, share in zip(LEVELS, shares, strict=False)
                 ]
     columns = ["pretrained", "task", "setting", "image", "view", "distance_255"]
     return (

@@ -1,42 +1,87 @@
-"""Which learning rate suits which budget: half of the steps, on a block that is not used otherwise."""
+"""Which learning rate suits which arm: runs of full length, judged on held-out training images."""
 
-__all__ = ["ARMS", "FACTORS", "main"]
+__all__ = ["BLOCKS", "EXTENSIONS", "SEED", "compare", "main"]
 
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import pandas as pd
 
-from ram_models.experiments.study.blocks import plan_arms, prepare
-from ram_models.experiments.study.config import Block, Study
+from ram_models.experiments.study.arms import ARMS, Arm
+from ram_models.experiments.study.blocks import Plan, plan_arms
+from ram_models.experiments.study.config import SEED_STEP, Block, Study
+from ram_models.experiments.study.networks import pretrain
 from ram_models.experiments.study.parallel import in_parallel
-from ram_models.experiments.study.runs import FULL, Job, validate
+from ram_models.experiments.study.runs import Job, validate
 
-ARMS = ("ends", "MAC", FULL)
-"""One arm of every class of budgets."""
+BLOCKS = 2
+"""Number of blocks, of as many pre-trainings."""
 
-FACTORS = (1 / 3, 1.0, 3.0)
-"""What the learning rate of the class is multiplied with; as many values for every class."""
+SEED = 97
+"""Seed of the blocks' crops, which no other block has."""
 
-LENGTH = 0.5
-"""Factor of the steps and of the warm-up."""
+EXTENSIONS = 2
+"""Steps that the ladder of rates is extended by on either side, as long as its edge is the best."""
 
-SEED = 99
-"""Seed of the block's crops."""
+Means = Mapping[float, Sequence[float]]
+"""PSNR in dB on held-out crops, by learning rate, one value a block."""
 
 
 def main(study: Study) -> None:
-    """Write rates.csv: by arm and learning rate the PSNR on held-out training images; nothing of the tests is seen."""
-    block = Block(study.masked()[0], SEED)
-    prepare(study, [block.pretrained], study.results)
-    layers = plan_arms(study, [block]).layers[block]
-    jobs = [Job(block, arm, layers[arm], factor, LENGTH) for arm in ARMS for factor in FACTORS]
-    found = [(job.arm, *values) for job, values in in_parallel(partial(validate, study), jobs, study.processes, "run")]
-    table = pd.DataFrame(found, columns=["arm", "lr", "psnr_db"]).sort_values(["arm", "lr"], ignore_index=True)
-    by_rate = table.groupby("arm")
-    table["best"] = table["psnr_db"] == by_rate["psnr_db"].transform("max")
-    table["edge"] = table["lr"].isin(by_rate["lr"].transform("min")) | table["lr"].isin(by_rate["lr"].transform("max"))
+    """Write rates.csv: by arm and rate the PSNR on held-out training images; nothing of the tests is seen."""
+    blocks = [Block(network, SEED + SEED_STEP * network.seed) for network in study.masked()[:BLOCKS]]
+    for _ in in_parallel(partial(pretrain, study), [block.pretrained for block in blocks], study.processes, "network"):
+        pass
+    plan = plan_arms(study, blocks)
+    arms = [arm for name, arm in ARMS.items() if not arm.masked and (not study.compared or name in study.compared)]
+    shown = [arm for arm in arms if all(arm.name in of for of in plan.layers.values())]
+    table = pd.concat([_rows(arm, plan, compare(study, plan, arm)) for arm in shown], ignore_index=True)
     study.results.mkdir(parents=True, exist_ok=True)
     table.to_csv(study.results / "rates.csv", index=False, float_format="%.6g")
     print(table.to_string(index=False))
     if edges := table.loc[table["best"] & table["edge"], "arm"].tolist():
-        print(f"the best rate of {', '.join(edges)} is at an edge: move `rates` there and compare again")
+        print(f"the best rate of {', '.join(edges)} is still at an edge: move `ladder` there and compare again")
+
+
+def compare(study: Study, plan: Plan, arm: Arm) -> Means:
+    """An arm at every rate of the ladder, and of its extensions while the best is at an edge.
+
+    Args:
+        study: How.
+        plan: The blocks.
+        arm: What is trained.
+    """
+    found: dict[float, list[float]] = {}
+    wanted = list(study.ladder)
+    while wanted:
+        jobs = [Job(block, arm, of[arm.name], lr) for lr in wanted for block, of in plan.layers.items()]
+        measured = dict(in_parallel(partial(validate, study), jobs, study.processes, "run"))
+        found |= {lr: [measured[job] for job in jobs if job.lr == lr] for lr in wanted}
+        wanted = list(_beyond(found, study.ladder))
+    return dict(sorted(found.items()))
+
+
+def _beyond(found: Means, ladder: Sequence[float]) -> Iterator[float]:
+    """The next rate beyond the best one, if that is at an edge; none if the ladder was extended often enough."""
+    best = _best(found)
+    factor = ladder[1] / ladder[0]
+    if best == min(found) and best > ladder[0] / factor**EXTENSIONS * 1.01:
+        yield float(f"{best / factor:.6g}")
+    if best == max(found) and best < ladder[-1] * factor**EXTENSIONS / 1.01:
+        yield float(f"{best * factor:.6g}")
+
+
+def _best(found: Means) -> float:
+    """The rate with the highest mean over blocks."""
+    return max(found, key=lambda lr: sum(found[lr]))
+
+
+def _rows(arm: Arm, plan: Plan, found: Means) -> pd.DataFrame:
+    """One row a rate: every block's value, their mean, whether it is the best, and whether it is at an edge."""
+    blocks = [f"{key.pretrained}/{key.seed}" for key in plan.keys]
+    return pd.DataFrame(
+        {"arm": arm.name, "lr": lr}
+        | dict(zip(blocks, values, strict=True))
+        | {"psnr_db": sum(values) / len(values), "best": lr == _best(found), "edge": lr in (min(found), max(found))}
+        for lr, values in found.items()
+    )

@@ -4,7 +4,8 @@ __all__ = ["CLAIMS", "VARIANTS", "main"]
 
 from ram_models.experiments.study.config import Pretrained, Study
 from ram_models.experiments.variants import compare
-from ram_models.experiments.verdicts.claims import ID, Claim
+from ram_models.experiments.verdicts.claims import Claim
+from ram_models.experiments.verdicts.means import ID
 
 VARIANTS = {
     "paired": Pretrained(0, short=True),

@@ -1,6 +1,6 @@
 """Pre-trainings that differ in one thing, each followed by the same fine-tuning: Tables 3 and 4 and Fig. 3."""
 
-__all__ = ["BEFORE", "STORE", "compare"]
+__all__ = ["BEFORE", "STORE", "by_variant", "compare", "plan_variants", "write"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,18 +10,19 @@ import pandas as pd
 import yaml
 
 from macattr.layers import LayerTable
-from ram_models.experiments.study.arms import top
+from ram_models.experiments.study.arms import FRACTION, MAC, top
 from ram_models.experiments.study.blocks import Plan, prepare, run_blocks
 from ram_models.experiments.study.config import SEED_STEP, Block, Pretrained, Study
 from ram_models.experiments.study.networks import load, rank, weights_file
 from ram_models.experiments.study.parallel import in_parallel
-from ram_models.experiments.study.store import UNTUNED
-from ram_models.experiments.verdicts.claims import ID, Claim, by_arm, by_network, check_claims
+from ram_models.experiments.study.runs import Job
+from ram_models.experiments.study.store import UNTUNED_SEED, BlockKey
+from ram_models.experiments.verdicts.claims import Claim, Evidence, check_claims
+from ram_models.experiments.verdicts.means import ID, by_arm, by_network
 from ram_models.networks.checkpoints import create, load_weights
 
-ARM = "MAC"
-FRACTION = 0.1
-"""What is fine-tuned: the top tenth of the layers of each network's own ranking by MAC."""
+ARM = MAC
+"""What is fine-tuned: the layers at the top of each network's own ranking."""
 
 STORE = "short"
 """Folder in the results, of the scores and runs of all short pre-trainings."""
@@ -48,18 +49,44 @@ def compare(study: Study, variants: Mapping[str, Pretrained], claims: Sequence[C
     store = prepare(study, list(networks), study.results / STORE)
     made = pd.DataFrame([_made(study, network, label) for network, label in networks.items()])
     made.to_csv(study.results / f"{study.what}-pretrainings.csv", index=False)
+    jobs = plan_variants(study, list(networks))
+    run_blocks(study, store, jobs)
+    scores = by_variant(store.scores_of([job.key for job in jobs]), networks)
+    write(study, scores, list(variants), claims)
+
+
+def plan_variants(study: Study, networks: Sequence[Pretrained]) -> list[Job]:
+    """The fine-tuning of every network, in a block of its own.
+
+    Args:
+        study: How.
+        networks: What is fine-tuned.
+    """
     blocks = [Block(network, study.finetune_seeds[0] + SEED_STEP * network.seed) for network in networks]
-    ranked = in_parallel(partial(rank, study, name="mac"), list(networks), study.processes, "ranking")
-    tops = {network: top(of, FRACTION, load(study, network)).layers for network, of in ranked}
-    layers = LayerTable.of(load(study, blocks[0].pretrained))
-    run_blocks(study, store, Plan({block: {ARM: tops[block.pretrained]} for block in blocks}, {}, layers), [ARM])
-    scores = _by_variant(store.scores(), networks)
-    stages = {stage: by_network(of.drop(columns="stage")) for stage, of in scores.groupby("stage")}
-    keys = [(f"seed {seed}", 0) for seed in seeds]
-    table = _table(stages, list(variants), keys)
+    ranked = dict(in_parallel(partial(rank, study, name="mac"), networks, study.processes, "ranking"))
+    tops = {network: top(ranking, FRACTION, load(study, network)).layers for network, ranking in ranked.items()}
+    network = load(study, networks[0])
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    layers = {block: {ARM.name: tops[block.pretrained]} for block in blocks}
+    return Plan(layers, {}, LayerTable.of(network), parameters).jobs(study, [ARM], {})
+
+
+def write(study: Study, scores: pd.DataFrame, labels: Sequence[str], claims: Sequence[Claim]) -> None:
+    """Write the tables of what is finished.
+
+    Args:
+        study: Where, and which difference would not matter.
+        scores: Of every network before and after its fine-tuning, with its label as the arm.
+        labels: Of all variants, also of those that were not trained.
+        claims: About the labels.
+    """
+    stages = {stage: by_network(part.drop(columns="stage")) for stage, part in scores.groupby("stage")}
+    keys = [BlockKey(f"seed {seed}", 0) for seed in study.seeds[: study.blocks]]
+    table = _table(stages, labels, keys)
     table.to_csv(study.results / f"{study.what}.csv", index=False, float_format="%.4f")
-    checked = check_claims(stages["fine-tuned"], claims, {}, {ID: study.margin}, keys)
-    checked.to_csv(study.results / f"{study.what}-claims.csv", index=False, float_format="%.4f")
+    evidence = Evidence(stages["fine-tuned"], keys, untuned=labels)
+    checked = check_claims(evidence, claims, {ID: study.margin})
+    checked.to_csv(study.results / f"{study.what}-claims.csv", index=False, float_format="%.12g")
     print(table[["arm", "blocks", ID, *BEFORE.values()]].round(3).to_string(index=False))
     print(checked[["claim", "blocks", "mean_db", "low_db", "high_db", "verdict"]].round(3).to_string(index=False))
 
@@ -79,9 +106,7 @@ def _trained(study: Study, networks: Mapping[Pretrained, str]) -> dict[Pretraine
     return trained
 
 
-def _table(
-    stages: Mapping[str, pd.DataFrame], variants: Sequence[str], keys: Sequence[tuple[str, int]]
-) -> pd.DataFrame:
+def _table(stages: Mapping[str, pd.DataFrame], variants: Sequence[str], keys: Sequence[BlockKey]) -> pd.DataFrame:
     """The degraded input, and every variant after fine-tuning, with its quality before in columns of their own."""
     table = by_arm(stages["fine-tuned"], variants, {}, keys)
     for stage, column in BEFORE.items():
@@ -106,11 +131,16 @@ def _made(study: Study, pretrained: Pretrained, variant: str) -> dict[str, objec
     }
 
 
-def _by_variant(scores: pd.DataFrame, networks: Mapping[Pretrained, str]) -> pd.DataFrame:
-    """Scores with the variant as the arm, and the seed alone as what was pre-trained."""
+def by_variant(scores: pd.DataFrame, networks: Mapping[Pretrained, str]) -> pd.DataFrame:
+    """Scores with the variant as the arm, and the seed alone as what was pre-trained.
+
+    Args:
+        scores: Of every network before and after its fine-tuning.
+        networks: With the label of each.
+    """
     labels = {network.name: label for network, label in networks.items()}
     seeds = {network.name: f"seed {network.seed}" for network in networks}
     known = scores[scores["pretrained"].isin(labels)]
-    stage = known["arm"].where(known["seed"] == UNTUNED, "fine-tuned")
+    stage = known["arm"].where(known["seed"] == UNTUNED_SEED, "fine-tuned")
     arm, pretrained = (known["pretrained"].map(names) for names in (labels, seeds))
     return known.assign(stage=stage, arm=arm, pretrained=pretrained, seed=0, progress=1.0)

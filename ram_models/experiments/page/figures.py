@@ -13,11 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from macattr.plots import plot_heatmap
-from ram_models.experiments.study.runs import AGAIN, FULL, LONGER, LONGER_MAC, WHOLE
-from ram_models.experiments.study.store import UNTUNED, Store
-from ram_models.experiments.table6 import RATIOS
+from ram_models.experiments.study.arms import ALL, ENDS, LONGER, LONGER_MAC, MAC, MAC_20, MAC_50, RANDOM, label_of
+from ram_models.experiments.study.store import UNTUNED_SEED, Store
 from ram_models.experiments.variants import STORE
-from ram_models.experiments.verdicts.claims import ID, NOISE, by_network
+from ram_models.experiments.verdicts.means import ID, NOISE, TRAINED_NOISE, by_network
 
 VIEWS = ("input", "whole", "twins")
 LABELS = {"input": "degraded input", "whole": "answer to the whole input", "twins": "answer with twin masks"}
@@ -32,15 +31,16 @@ STAGES = {
 """Labels and colours of a network before and after fine-tuning."""
 
 
-def _points(results: Path) -> pd.DataFrame:
-    """Every scored network, a row each."""
-    return by_network(Store(results).scores()).reset_index()
+def _untuned(results: Path) -> pd.DataFrame:
+    """Every network before fine-tuning, a row each."""
+    scores = Store(results).scores()
+    return by_network(scores[scores["seed"] == UNTUNED_SEED]).reset_index()
 
 
 def integrity_gap(results: Path) -> Figure:
     """PSNR and colours of whole input and twin masks, by task; Fig. 4."""
-    points = _points(results)
-    views = points[(points["seed"] == UNTUNED) & points["arm"].isin(VIEWS)]
+    points = _untuned(results)
+    views = points[points["arm"].isin(VIEWS)]
     tasks = [name for name in pd.read_csv(results / "fig4.csv")["task"].unique()]
     figure = Figure(figsize=(11, 6.4), layout="constrained")
     grid = figure.add_gridspec(2, 1, height_ratios=(1.1, 1))
@@ -86,17 +86,20 @@ def heat_map(results: Path, method: str) -> Figure:
 
 def arms(results: Path) -> Figure:
     """Quality in distribution of every arm, block by block; Table 5."""
-    points, table = _points(results), pd.read_csv(results / "table5.csv")
+    points, table = pd.read_csv(results / "table5-blocks.csv"), pd.read_csv(results / "table5.csv")
     table = table[table[ID].notna()].drop_duplicates("run_as")
     table = table[~table["arm"].isin(["whole", "input"])].sort_values(ID, ignore_index=True)
     figure = Figure(figsize=(8.5, 1.6 + 0.36 * len(table)), layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(table.itertuples()):
         of = points[(points["arm"] == row.run_as) & points["progress"].isin([0.0, 1.0])]
-        floor = (of["seed"] == UNTUNED).all() or row.arm in ("ends", FULL)
+        floor = (of["seed"] == UNTUNED_SEED).all() or row.arm in (ENDS.name, ALL.name)
         axes.plot(of[ID], np.full(len(of), place), "o", color="0.65" if floor else "#0072b2", markersize=5, alpha=0.6)
         axes.plot(of[ID].mean(), place, "|", color="black", markersize=16, markeredgewidth=2)
-    names = [_label(row.arm, row.parameters) for row in table.itertuples()]
+    names = [
+        label_of(row.arm) + (f"  ({row.parameters / 1000:,.0f} k)" if pd.notna(row.parameters) else "")
+        for row in table.itertuples()
+    ]
     axes.set_yticks(range(len(table)), names, fontsize=9)
     axes.set(xlabel="PSNR in distribution, dB (mean over seven tasks)", ylim=(-0.6, len(table) - 0.4))
     axes.tick_params(axis="y", length=0)
@@ -107,52 +110,46 @@ def arms(results: Path) -> Figure:
     return figure
 
 
-def _label(arm: str, parameters: float) -> str:
-    """An arm with the number of parameters that it trains."""
-    known = {"colours": "none; one map of colours", "twins": "none; twin masks", FULL: "all layers"}
-    return f"{known.get(arm, arm)}  ({parameters / 1000:,.0f} k)" if parameters == parameters else known.get(arm, arm)
-
-
 def trade_off(results: Path) -> Figure:
-    """Quality on unseen noise against quality in distribution; Table 6."""
-    points = _points(results)
+    """Quality on unseen noise against quality on the noise that is trained with; Table 6."""
+    points = pd.read_csv(results / "table6-blocks.csv")
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     for axes, column in zip(figure.subplots(1, 2), (NOISE, "pepper"), strict=True):
-        _draw_trade_off(axes, points, column)
+        _draw_ways(axes, points, column)
+        _draw_ends(axes, points, column)
+        degraded = points[points["arm"] == "input"][column].mean()
+        axes.axhline(degraded, color="0.4", linestyle=":", linewidth=1, label="degraded input")
+        axes.set(xlabel="PSNR on trained noise, dB", ylabel=f"PSNR on {column}, dB", title=column)
+        sns.despine(ax=axes)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return figure
 
 
-def _draw_trade_off(axes: Axes, points: pd.DataFrame, column: str) -> None:
-    """Means over blocks with their standard errors; the way of full fine-tuning, and the straight one, as lines."""
-    ends = points[(points["progress"] == 1.0) & (points["seed"] != UNTUNED)]
-    start = points[(points["arm"] == "whole")][[ID, column]].mean()
-    for full, colour, steps in zip(WHOLE, ("0.65", "0.35"), ("", " for 4 times the steps"), strict=True):
-        last = ends[ends["arm"] == full][[ID, column]].mean()
-        for way, style in ((full, "-"), (f"{full}, interpolated", "--")):
-            of = points[(points["arm"] == way)].groupby("progress")[[ID, column]].mean()
-            line = np.vstack([start.to_numpy(), of.to_numpy(), *([] if way == full else [last.to_numpy()])])
-            label = f"full fine-tuning{steps}, {'on its way' if way == full else 'drawn back'}"
-            axes.plot(line[:, 0], line[:, 1], style, color=colour, label=label, zorder=1)
-    names = {arm: arm.replace("MAC 20", "20").replace("MAC 50", "50") for arm in ("ends", *RATIOS)}
-    names |= {"random": "random 10 %", "MAC": "MAC 10 %", FULL: "100 %"}
-    colours = dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
-    for arm, marker in (*dict.fromkeys(names, "o").items(), (LONGER_MAC, "s"), (LONGER, "s")):
-        of = ends[ends["arm"] == arm][[ID, column]]
+def _draw_ways(axes: Axes, points: pd.DataFrame, column: str) -> None:
+    """The way of full fine-tuning, and the straight one, as lines of means over blocks."""
+    start = points[points["arm"] == "whole"][[TRAINED_NOISE, column]].mean()
+    for full, colour in ((ALL, "0.65"), (LONGER, "0.35")):
+        end = points[(points["arm"] == full.name) & (points["progress"] == 1.0)][[TRAINED_NOISE, column]].mean()
+        for way, how, style in ((full.name, "on its way", "-"), (full.interpolated, "drawn back", "--")):
+            of = points[points["arm"] == way].groupby("progress")[[TRAINED_NOISE, column]].mean()
+            line = np.vstack([start, of, *([] if way == full.name else [end])])
+            axes.plot(line[:, 0], line[:, 1], style, color=colour, label=f"{label_of(full.name)}, {how}", zorder=1)
+
+
+def _draw_ends(axes: Axes, points: pd.DataFrame, column: str) -> None:
+    """Means over blocks with their standard errors; longer runs are squares in the colour of the shorter ones."""
+    shown = {ENDS: ENDS, RANDOM: RANDOM, MAC: MAC, MAC_20: MAC_20, MAC_50: MAC_50, ALL: ALL,
+             LONGER_MAC: MAC, LONGER: ALL}  # fmt: skip
+    colours = dict(zip(dict.fromkeys(shown.values()), sns.color_palette("colorblind"), strict=False))
+    for arm, like in shown.items():
+        of = points[(points["arm"] == arm.name) & (points["progress"] == 1.0)][[TRAINED_NOISE, column]]
         if len(of):
-            (x, y), errors, trained_as = of.mean(), of.sem().fillna(0.0), AGAIN.get(arm, arm)
-            label = names[trained_as] + (", 4 times the steps" if arm in AGAIN else "")
-            bars = {"yerr": errors[column], "xerr": errors[ID], "color": colours[trained_as]}
-            axes.errorbar(x, y, fmt=marker, label=label, zorder=2, **bars)
-    degraded = points[points["arm"] == "input"][column].mean()
-    axes.axhline(degraded, color="0.4", linestyle=":", linewidth=1, label="degraded input")
-    low = ends[ID].min()
-    axes.set(xlabel="PSNR in distribution, dB", ylabel=f"PSNR on {column}, dB", title=column)
-    axes.set_xlim(low - 1.5, ends[ID].max() + 0.4)
-    heights = [*ends.loc[ends["arm"].isin([*names, *AGAIN]), column], degraded]
-    axes.set_ylim(min(heights) - 0.6, max(heights) + 0.6)
-    sns.despine(ax=axes)
+            (x, y), errors = of.mean(), of.sem().fillna(0.0)
+            axes.errorbar(
+                x, y, xerr=errors[TRAINED_NOISE], yerr=errors[column], fmt="o" if arm == like else "s",
+                color=colours[like], label=label_of(arm.name), zorder=2,
+            )  # fmt: skip
 
 
 def variants(results: Path, name: str) -> Figure:
@@ -164,8 +161,12 @@ def variants(results: Path, name: str) -> Figure:
     """
     made = pd.read_csv(results / f"{name}-pretrainings.csv")
     made["common"] = made.groupby("seed")["variant"].transform("nunique") == made["variant"].nunique()
-    points = _points(results / STORE).merge(made[["pretrained", "variant", "common"]], on="pretrained")
-    points["stage"] = points["arm"].where(points["seed"] == UNTUNED, "fine-tuned")
+    points = (
+        by_network(Store(results / STORE).scores())
+        .reset_index()
+        .merge(made[["pretrained", "variant", "common"]], on="pretrained")
+    )
+    points["stage"] = points["arm"].where(points["seed"] == UNTUNED_SEED, "fine-tuned")
     shown = pd.read_csv(results / f"{name}.csv")["arm"]
     places = {variant: place for place, variant in enumerate(shown[shown != "input"])}
     figure = Figure(figsize=(7.5, 3.6), layout="constrained")

@@ -2,7 +2,7 @@
 
 __all__ = ["Plan", "plan_arms", "prepare", "run_blocks"]
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from macattr.layers import LayerTable
-from ram_models.experiments.study.arms import MERGED, Layers, arms, merge, overlap
+from ram_models.experiments.study.arms import ARMS, ENDS, Arm, Choice, Layers, layers_of_arms, merge, overlap
 from ram_models.experiments.study.config import Block, Pretrained, Study
 from ram_models.experiments.study.judge import Judge
 from ram_models.experiments.study.networks import load, pretrain, rank_all, score_untuned, weights_hash
 from ram_models.experiments.study.parallel import in_parallel
-from ram_models.experiments.study.runs import AGAIN, FULL, LENGTHS, MASKED, Job, made_with, tune
-from ram_models.experiments.study.store import UNTUNED, Store
+from ram_models.experiments.study.runs import Job, made_with, tune
+from ram_models.experiments.study.store import UNTUNED_SEED, BlockKey, Store
 from ram_models.seeds import seeded
 
 
@@ -28,33 +28,46 @@ class Plan:
         layers: By block and arm, the layers that are trained.
         stands: For every arm the one that is run for it, see :func:`ram_models.experiments.study.arms.merge`.
         table: Layers of the network.
+        parameters: Number of the network's parameters, those outside of all layers too.
     """
 
     layers: Mapping[Block, Mapping[str, Layers]]
     stands: Mapping[str, str]
     table: LayerTable
+    parameters: int
 
     @property
-    def keys(self) -> list[tuple[str, int]]:
-        """Pre-training and seed of every block."""
-        return [(block.pretrained.name, block.seed) for block in self.layers]
+    def keys(self) -> list[BlockKey]:
+        """All blocks."""
+        return [BlockKey(block.pretrained.name, block.seed) for block in self.layers]
 
-    def same_blocks(self, a: str, b: str) -> set[tuple[str, int]]:
-        """Blocks in which two arms train nearly the same parameters, so that no difference could be seen."""
-        return {
-            key
-            for key, of in zip(self.keys, self.layers.values(), strict=True)
-            if a in of and b in of and overlap(of[a], of[b], self.table) >= MERGED
-        }
+    def overlaps(self, a: str, b: str) -> dict[BlockKey, float]:
+        """Overlap of the parameters that two arms train, in every block that has both.
 
-    def jobs(self, wanted: Sequence[str]) -> list[Job]:
-        """All runs: block after block, arms in random order within each."""
+        Args:
+            a: Name of one arm.
+            b: Name of the other.
+        """
+        both = {key: of for key, of in zip(self.keys, self.layers.values(), strict=True) if a in of and b in of}
+        return {key: overlap(of[a], of[b], self.table) for key, of in both.items()}
+
+    def jobs(self, study: Study, wanted: Iterable[Arm], tuned: Mapping[str, float]) -> list[Job]:
+        """All runs: block after block, arms in random order within each.
+
+        Args:
+            study: Its rates by budget are those of arms without one of their own.
+            wanted: Arms.
+            tuned: Learning rates by arm.
+        """
+        stand = dict.fromkeys(self.stands.get(arm.name, arm.name) for arm in wanted)
         jobs = []
         for block, of in self.layers.items():
-            run = [arm for arm in dict.fromkeys(self.stands.get(arm, arm) for arm in wanted) if arm in of]
+            run = [ARMS[name] for name in stand if name in of]
             generator = seeded(f"order of {block.pretrained.name} {block.seed}")
-            order = [run[place] for place in torch.randperm(len(run), generator=generator)]
-            jobs += [Job(block, arm, of[arm], length=LENGTHS.get(arm, 1.0)) for arm in order]
+            for arm in (run[place] for place in torch.randperm(len(run), generator=generator)):
+                share = self.table.count(of[arm.name]) / self.parameters
+                lr = tuned[arm.name] if arm.name in tuned else study.lr(share)
+                jobs.append(Job(block, arm, of[arm.name], float(f"{lr:.6g}")))  # six digits, as the store keeps them
         return jobs
 
 
@@ -74,9 +87,11 @@ def prepare(study: Study, networks: Sequence[Pretrained], folder: Path) -> Store
         pass
     store = Store(folder)
     wanted = {network.name: study.made_with(weights_hash(study, network)) for network in networks}
-    known = {key: hashed for key, hashed in store.finished().items() if key[1] == UNTUNED and key[0] in wanted}
-    store.refuse_others({key: wanted[key[0]] for key in known})
-    unscored = [network for network in networks if network.name not in {key[0] for key in known}]
+    known = {
+        key: hashed for key, hashed in store.finished().items() if key.seed == UNTUNED_SEED and key.pretrained in wanted
+    }
+    store.refuse_others({key: wanted[key.pretrained] for key in known})
+    unscored = [network for network in networks if network.name not in {key.pretrained for key in known}]
     for _, scores in in_parallel(partial(score_untuned, study), unscored, study.processes, "network"):
         store.add(scores)
     return store
@@ -86,29 +101,28 @@ def plan_arms(study: Study, blocks: Sequence[Block]) -> Plan:
     """The layers of every arm of every block, from rankings that are made where they are missing."""
     networks = list(dict.fromkeys(block.pretrained for block in blocks))
     rankings = dict(in_parallel(partial(rank_all, study), networks, study.processes, "ranking"))
-    found = {}
+    layers = {}
     for block in blocks:
         network = load(study, block.pretrained)
-        found[block] = arms(rankings[block.pretrained], network, f"{block.pretrained.name}-{block.seed}")
+        choice = Choice(rankings[block.pretrained], network, f"{block.pretrained.name}-{block.seed}")
+        layers[block] = layers_of_arms(choice)
     table = LayerTable.of(network)
-    stands = merge(found.values(), table, keep=(FULL, "ends"))
-    layers = {block: of | {arm: of[other] for arm, other in AGAIN.items()} for block, of in found.items()}
-    return Plan(layers, stands, table)
+    own = [name for name, arm in ARMS.items() if arm.every or arm.length != 1 or arm == ENDS]
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return Plan(layers, merge(layers.values(), table, keep=own), table, parameters)
 
 
-def run_blocks(study: Study, store: Store, plan: Plan, wanted: Sequence[str]) -> None:
-    """Run the arms of every block that are not finished.
+def run_blocks(study: Study, store: Store, jobs: Sequence[Job]) -> None:
+    """Run the jobs that are not finished.
 
     Args:
         study: How.
         store: What is finished; what is run is added.
-        plan: Layers of every arm.
-        wanted: Names of the arms.
+        jobs: Of a plan.
 
     Raises:
         ValueError: If what stands in the store was made otherwise.
     """
-    jobs = plan.jobs(wanted)
     finished = store.finished()
     store.refuse_others({job.key: made_with(study, job) for job in jobs if job.key in finished})
     same = _of_the_same_parameters(jobs)
@@ -121,12 +135,13 @@ def run_blocks(study: Study, store: Store, plan: Plan, wanted: Sequence[str]) ->
         done = next(job for job in alike if job.key in finished)
         for job in alike:
             if job.key not in finished:
-                store.repeat(done.key, job.arm)
+                store.repeat(done.key, job.arm.name)
 
 
 def _of_the_same_parameters(jobs: Sequence[Job]) -> list[list[Job]]:
-    """The jobs, those together that would do the same: block, layers, steps, and masks or none."""
+    """The jobs, those together that would do the same: block, layers, rate, steps, and masks or none."""
     alike: dict[object, list[Job]] = {}
     for job in jobs:
-        alike.setdefault((job.block, frozenset(job.layers), job.length, job.arm == MASKED), []).append(job)
+        what = (job.block, frozenset(job.layers), job.lr, job.arm.length, job.arm.masked)
+        alike.setdefault(what, []).append(job)
     return list(alike.values())

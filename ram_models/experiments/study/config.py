@@ -117,8 +117,9 @@ class Study:
     """One table or figure of the paper, measured again.
 
     Args:
-        what: Which one; rates compares learning rates on one block, at half of the steps; page draws the figures
-            and writes reproduction.md from the results that are there; card draws that of the bundled networks' card.
+        what: Which one; rates compares learning rates of every arm on blocks of their own, at full length; page draws
+            the figures and writes reproduction.md from the results that are there; card draws that of the bundled
+            networks' card.
         data: Folder with the data sets, in train/ and test/.
         out: Folder for runs; what is in it is continued.
         results: Folder for tables; runs that stand there are never measured twice.
@@ -136,8 +137,12 @@ class Study:
         pretrain: Optimiser of the pre-training.
         short_pretrain: Optimiser of the pre-trainings of table3, table4 and fig3.
         finetune: Optimiser of the fine-tuning, but for its learning rate.
-        rates: Learning rates by budget, the smallest budget first, as [{share: 0.1, lr: 0.002}, {share: 1, lr: 0.001}];
-            between them they are interpolated, on logarithmic scales, and beyond them constant.
+        tuned: Learning rate of every arm that has one of its own, by the arm's name: the best of ``rates``.
+        compared: Names of the arms whose rates ``rates`` compares; empty for all.
+        ladder: Learning rates that ``rates`` compares, ascending, by about the same factor.
+        rates: Learning rates by budget for arms without one of their own and for table3, table4 and fig3, the smallest
+            budget first, as [{share: 0.1, lr: 0.002}, {share: 1, lr: 0.001}]; between them they are interpolated, on
+            logarithmic scales, and beyond them constant.
         ranked: What layers are ranked on.
         judged: What networks are judged by.
         margin: Largest difference in dB in distribution that would not matter.
@@ -162,6 +167,9 @@ class Study:
     pretrain: Optim = field(default_factory=Optim)
     short_pretrain: Optim = field(default_factory=Optim)
     finetune: Optim = field(default_factory=Optim)
+    tuned: dict[str, float] = field(default_factory=dict)
+    compared: list[str] = field(default_factory=list)
+    ladder: list[float] = field(default_factory=lambda: [8e-5, 2e-4, 5e-4, 1.25e-3])
     rates: list[Rate] = field(default_factory=lambda: [Rate(1.0, 2e-4)])
     ranked: Ranked = field(default_factory=Ranked)
     judged: Judged = field(default_factory=Judged)
@@ -174,6 +182,8 @@ class Study:
         shares = [rate.share for rate in self.rates]
         if not shares or shares != sorted(set(shares)) or not 0 < shares[0] <= shares[-1] <= 1:
             raise ValueError(f"`rates` must have ascending shares in (0, 1], got {shares}.")
+        if len(self.ladder) < 3 or self.ladder != sorted(set(self.ladder)) or not self.ladder[0] > 0:
+            raise ValueError(f"`ladder` must be three or more ascending rates above 0, got {self.ladder}.")
         if self.processes < 1:
             raise ValueError(f"`processes` must be at least 1, got {self.processes}.")
         if set(self.seeds) & set(self.finetune_seeds):
@@ -208,7 +218,7 @@ class Study:
         return pairs[: self.blocks]
 
     def lr(self, share: float) -> float:
-        """Learning rate for a share of trained parameters."""
+        """Learning rate for a share of trained parameters, without one of an arm's own."""
         shares, lrs = ([getattr(rate, name) for rate in self.rates] for name in ("share", "lr"))
         return float(np.exp(np.interp(np.log(share), np.log(shares), np.log(lrs))))
 

@@ -1,8 +1,10 @@
 """How networks are judged in a study: PSNR and SSIM on fixed crops of every task and every unseen noise."""
 
-__all__ = ["SCORES", "Affine", "Judge", "fit_affine"]
+__all__ = ["SCORES", "Affine", "Item", "Judge", "Restoration", "fit_affine"]
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -21,6 +23,39 @@ from ram_models.training.batches import Crops
 SCORES = ("kind", "task", "setting", "image", "psnr_db", "ssim", "kept_db")
 """Columns of the scores of a network: ``kind`` is "trained" or "unseen"; ``kept_db`` is the PSNR of the output against
 the degraded input, which is high where a network does little."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A test image.
+
+    Args:
+        kind: "trained" or "unseen".
+        task: Task or noise that it tests.
+        setting: Name of the test setting.
+        image: Name of the image.
+        degraded: Degraded crop, in [0, 1].
+        clean: Clean crop, in [0, 1].
+    """
+
+    kind: str
+    task: str
+    setting: str
+    image: str
+    degraded: Float[Tensor, "3 h w"]
+    clean: Float[Tensor, "3 h w"]
+
+
+class Restoration(NamedTuple):
+    """What a network makes of a test image.
+
+    Args:
+        item: The image.
+        restored: Answer of the network, in [0, 1].
+    """
+
+    item: Item
+    restored: Float[Tensor, "3 h w"]
 
 
 class Judge:
@@ -49,11 +84,12 @@ class Judge:
                         raise ValueError(f"no images to test {name!r} on; there are {', '.join(found)}.")
                     self.tests.append((kind, task, found[name]))
 
-    def items(self) -> Iterator[tuple[str, str, str, str, Tensor, Tensor]]:
-        """Kind, task, setting, name, degraded and clean crop of every image."""
+    def items(self) -> Iterator[Item]:
+        """Every image, cropped and degraded."""
         for kind, task, test in self.tests:
             for pair in _spread(test.pairs, self.judged.images):
-                yield kind, task, test.setting.name, pair.name, *test.read(pair, self.judged.seed, self.judged.crop)
+                degraded, clean = test.read(pair, self.judged.seed, self.judged.crop)
+                yield Item(kind, task, test.setting.name, pair.name, degraded, clean)
 
     def score(self, network: nn.Module, twins: bool = False) -> pd.DataFrame:
         """One row an image, columns :data:`SCORES`.
@@ -62,22 +98,32 @@ class Judge:
             network: In eval mode.
             twins: Whether every pixel is predicted while it is hidden.
         """
-        rows = []
-        for kind, task, setting, name, degraded, clean, restored in self.restorations(network, twins):
-            rows.append(
-                (kind, task, setting, name, psnr(restored, clean), ssim(restored, clean), psnr(restored, degraded))
-            )
+        rows = [
+            {
+                "kind": item.kind,
+                "task": item.task,
+                "setting": item.setting,
+                "image": item.image,
+                "psnr_db": psnr(restored, item.clean),
+                "ssim": ssim(restored, item.clean),
+                "kept_db": psnr(restored, item.degraded),
+            }
+            for item, restored in self.restorations(network, twins)
+        ]
         return pd.DataFrame(rows, columns=list(SCORES))
 
-    def restorations(
-        self, network: nn.Module, twins: bool = False
-    ) -> Iterator[tuple[str, str, str, str, Tensor, Tensor, Tensor]]:
-        """Every item, followed by its restoration, clipped to [0, 1]."""
+    def restorations(self, network: nn.Module, twins: bool = False) -> Iterator[Restoration]:
+        """Every image with its restoration, clipped to [0, 1].
+
+        Args:
+            network: In eval mode.
+            twins: Whether every pixel is predicted while it is hidden.
+        """
         device = next(network.parameters(), torch.empty(0)).device
-        for kind, task, setting, name, degraded, clean in self.items():
-            masks = seeded(f"twin masks of {setting}/{name}", self.judged.seed)
+        for item in self.items():
+            masks = seeded(f"twin masks of {item.setting}/{item.image}", self.judged.seed)
             restore: Restorer = restorer(network, twins, masks, device)
-            yield kind, task, setting, name, degraded, clean, restore_any_size(restore, degraded)
+            yield Restoration(item, restore_any_size(restore, item.degraded))
 
 
 def _spread(pairs: tuple[Pair, ...], count: int | None) -> list[Pair]:

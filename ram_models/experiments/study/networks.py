@@ -26,7 +26,7 @@ from macattr.ranking.rank import rank_layers
 from ram_models.experiments.study.arms import Rankings
 from ram_models.experiments.study.config import Pretrained, Study
 from ram_models.experiments.study.judge import Judge, fit_affine
-from ram_models.experiments.study.store import UNTUNED, keyed
+from ram_models.experiments.study.store import UNTUNED_SEED, RunKey, keyed
 from ram_models.networks.checkpoints import BUNDLED, build
 from ram_models.recipes import pretrain as recipe
 from ram_models.training.config import Log
@@ -147,5 +147,5 @@ def score_untuned(study: Study, pretrained: Pretrained) -> pd.DataFrame:
             "colours": judge.score(fit_affine(network, crops, study.ranked.crops)),
             "twins": judge.score(network, twins=True),
         }
-    rows = pd.concat([keyed(of, pretrained.name, UNTUNED, arm, 0.0) for arm, of in scores.items()])
+    rows = pd.concat([keyed(of, RunKey(pretrained.name, UNTUNED_SEED, arm), 0.0) for arm, of in scores.items()])
     return rows.assign(made_with=study.made_with(weights_hash(study, pretrained)))

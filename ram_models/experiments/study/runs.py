@@ -1,37 +1,22 @@
 """One run of the fine-tuning experiments: an arm of a block, trained and scored."""
 
-__all__ = [
-    "AGAIN",
-    "FULL",
-    "LENGTHS",
-    "LONGER",
-    "LONGER_MAC",
-    "MASKED",
-    "WHOLE",
-    "Job",
-    "Trained",
-    "interpolate",
-    "made_with",
-    "train",
-    "tune",
-    "validate",
-]
+__all__ = ["Job", "Trained", "interpolate", "made_with", "train", "tune", "validate"]
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 
 import pandas as pd
 import torch
 from torch import nn
 
 from macattr.selection.trainable import TrainableMask
+from ram_models.experiments.study.arms import Arm
 from ram_models.experiments.study.config import Block, Study
 from ram_models.experiments.study.judge import Judge
 from ram_models.experiments.study.networks import load, weights_file, weights_hash
-from ram_models.experiments.study.store import RUN_COLUMNS, keyed
+from ram_models.experiments.study.store import RUN_COLUMNS, RunKey, keyed
 from ram_models.networks.checkpoints import build, create, load_weights
 from ram_models.recipes import finetune
 from ram_models.recipes.pretrain import masked_loss, masked_views
@@ -39,29 +24,6 @@ from ram_models.training.config import Log
 from ram_models.training.crops import MaskedCrops, fingerprint, training_crops
 from ram_models.training.loop import fit, start
 from ram_models.training.validation import Validation
-
-FULL = "all"
-"""The arm that trains every layer."""
-
-MASKED = "masked, all"
-"""The arm that goes on with the pre-training, pixels hidden, for as many steps; scored with twin masks. It tells what
-more training does from what closing the gap does."""
-
-LONGER = "all, 4 times the steps"
-"""The arm that trains every layer for longer, at the same learning rate: on its way it passes the quality in
-distribution that few layers have, so that both can be compared there."""
-
-LONGER_MAC = "MAC, 4 times the steps"
-"""The arm that trains the layers of "MAC" for as long."""
-
-AGAIN: Mapping[str, str] = MappingProxyType({LONGER: FULL, LONGER_MAC: "MAC", MASKED: FULL})
-"""Arms that train the layers of another one."""
-
-LENGTHS: Mapping[str, float] = MappingProxyType({LONGER: 4.0, LONGER_MAC: 4.0})
-"""Factor of the steps and of the warm-up, of the arms where it is not 1."""
-
-WHOLE = (FULL, LONGER)
-"""Arms that train every layer on whole images; they are scored on their way too, and on the straight line to it."""
 
 ON_THE_WAY = 10
 """Checkpoints that are kept of a run."""
@@ -79,22 +41,20 @@ class Job:
 
     Args:
         block: What is fine-tuned, and with which crops.
-        arm: Name of the arm.
-        layers: What it trains.
-        factor: Factor of the learning rate of its class.
-        length: Factor of the steps and of the warm-up.
+        arm: What is trained, and for how long.
+        layers: Names of the layers that it trains.
+        lr: Peak learning rate.
     """
 
     block: Block
-    arm: str
+    arm: Arm
     layers: tuple[str, ...]
-    factor: float = 1.0
-    length: float = 1.0
+    lr: float
 
     @property
-    def key(self) -> tuple[str, int, str]:
-        """Pre-training, seed and arm."""
-        return self.block.pretrained.name, self.block.seed, self.arm
+    def key(self) -> RunKey:
+        """What tells it from other runs."""
+        return RunKey(self.block.pretrained.name, self.block.seed, self.arm.name, self.lr)
 
 
 @dataclass(frozen=True)
@@ -123,9 +83,8 @@ class Trained:
 
 def made_with(study: Study, job: Job) -> str:
     """What a run's scores depend on, as a hash: if it changes, they are those of another run."""
-    length = [] if job.length == 1 else [job.length]
     weights = weights_hash(study, job.block.pretrained)
-    return study.made_with(study.finetune, study.rates, weights, job.layers, *length)
+    return study.made_with(study.finetune, weights, job.layers, job.lr, job.arm.length)
 
 
 def train(study: Study, job: Job) -> Trained:
@@ -139,29 +98,26 @@ def train(study: Study, job: Job) -> Trained:
     network, mask = create(study.network), TrainableMask(job.layers)
     sha256 = load_weights(network, start_file).sha256[:16]
     counted = mask.apply(network)
-    share = counted.trained / counted.total
-    steps = round(study.finetune.steps * job.length)
+    steps = round(study.finetune.steps * job.arm.length)
     often = max(1, steps // ON_THE_WAY)
-    pretrained, seed, arm = job.key
-    lr = study.lr(share) * job.factor
+    block, arm = f"{job.block.pretrained.name}-{job.block.seed}", job.arm.name.replace("/", " ")
     config = finetune.Config(
         data=study.training_data(),
-        out=study.out / f"finetune-{steps}" / f"{pretrained}-{seed}" / f"{arm.replace('/', ' ')} lr {lr:.3g}",
+        out=study.out / f"finetune-{steps}" / block / f"{arm} lr {job.lr:.3g}",
         network=finetune.Start(study.network, str(start_file)),
-        optim=replace(study.finetune, steps=steps, lr=lr, warmup=round(study.finetune.warmup * job.length)),
+        optim=replace(study.finetune, steps=steps, lr=job.lr, warmup=round(study.finetune.warmup * job.arm.length)),
         compute=study.compute,
-        log=Log(often, steps, often, keep=ON_THE_WAY + 1, tensorboard=False),
-        seed=seed,
+        log=Log(often, steps, often, keep=ON_THE_WAY + 1 if job.arm.whole else 1, tensorboard=False),
+        seed=job.block.seed,
     )
-    (continue_masked if arm == MASKED else finetune.tune)(config, mask)
-    return Trained(config, counted.trained, share, sha256, time.monotonic() - began)
+    (continue_masked if job.arm.masked else finetune.tune)(config, mask)
+    return Trained(config, counted.trained, counted.trained / counted.total, sha256, time.monotonic() - began)
 
 
-def validate(study: Study, job: Job) -> tuple[float, float]:
-    """Learning rate of a run, and its PSNR in dB on held-out training images."""
-    trained = train(study, job)
-    metrics = pd.read_csv(trained.config.out / "metrics.csv")
-    return trained.config.optim.lr, float(metrics["psnr_whole"].iloc[-1])
+def validate(study: Study, job: Job) -> float:
+    """PSNR of a run in dB on held-out training images."""
+    metrics = pd.read_csv(train(study, job).config.out / "metrics.csv")
+    return float(metrics["psnr_whole"].iloc[-1])
 
 
 def tune(study: Study, job: Job) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -171,22 +127,21 @@ def tune(study: Study, job: Job) -> tuple[pd.DataFrame, pd.DataFrame]:
         Its scores, and the row that says how it was made.
     """
     trained, judge = train(study, job), Judge(study)
-    optim = trained.config.optim
-    layers = "every" if job.arm in (*WHOLE, MASKED) else " ".join(job.layers)
-    run = pd.DataFrame(
-        [
-            (
-                *job.key, trained.parameters, trained.share, optim.lr, optim.steps, round(trained.seconds),
-                study.device, trained.sha256, layers,
-            )
-        ],
-        columns=list(RUN_COLUMNS),
-    )  # fmt: skip
+    run = {
+        **job.key._asdict(),
+        "parameters": trained.parameters,
+        "share": trained.share,
+        "steps": trained.config.optim.steps,
+        "seconds": round(trained.seconds),
+        "device": study.device,
+        "weights_sha256": trained.sha256,
+        "layers": "every" if job.arm.every else " ".join(job.layers),
+    }
     network = build(study.network, trained.weights).to(study.device)
-    scores = [keyed(judge.score(network, twins=job.arm == MASKED), *job.key, 1.0)]
-    if job.arm in WHOLE:
+    scores = [keyed(judge.score(network, twins=job.arm.masked), job.key, 1.0)]
+    if job.arm.whole:
         scores += _frontier(study, job, trained, judge)
-    return pd.concat(scores).assign(made_with=made_with(study, job)), run
+    return pd.concat(scores).assign(made_with=made_with(study, job)), pd.DataFrame([run], columns=list(RUN_COLUMNS))
 
 
 def continue_masked(config: finetune.Config, mask: TrainableMask) -> None:
@@ -211,15 +166,15 @@ def continue_masked(config: finetune.Config, mask: TrainableMask) -> None:
 
 def _frontier(study: Study, job: Job, trained: Trained, judge: Judge) -> Iterator[pd.DataFrame]:
     """Scores of full fine-tuning on its way, and of points on the straight line from its start to its end."""
-    pretrained, seed, arm = job.key
     often = trained.config.log.save_every
     for progress in PROGRESS:
         step = round(progress * ON_THE_WAY) * often
         (file,) = (trained.config.out / "checkpoints").glob(f"step-{step:08d}-*.pt")
-        yield keyed(judge.score(build(study.network, file).to(study.device)), pretrained, seed, arm, progress)
+        yield keyed(judge.score(build(study.network, file).to(study.device)), job.key, progress)
+    line = job.key._replace(arm=job.arm.interpolated)
     for weight in INTERPOLATED:
         mixed = interpolate(load(study, job.block.pretrained), trained.weights, weight).to(study.device)
-        yield keyed(judge.score(mixed), pretrained, seed, f"{arm}, interpolated", weight)
+        yield keyed(judge.score(mixed), line, weight)
 
 
 def interpolate(network: nn.Module, end: Path, weight: float) -> nn.Module:

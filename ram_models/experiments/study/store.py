@@ -1,26 +1,55 @@
 """Finished runs of the fine-tuning experiments, in tables that are only ever added to."""
 
-__all__ = ["KEY", "RUN_COLUMNS", "UNTUNED", "Store", "keyed"]
+__all__ = ["KEY", "RUN_COLUMNS", "UNTUNED_SEED", "BlockKey", "RunKey", "Store", "keyed"]
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
-KEY = ("pretrained", "seed", "arm", "progress")
-"""What tells one scored network from another: pre-training, seed of the fine-tuning, arm, and the share of the
-fine-tuning's steps that it has behind it."""
+UNTUNED_SEED = -1
+"""Seed of networks that were not fine-tuned; their learning rate is 0."""
 
-UNTUNED = -1
-"""Seed of networks that were not fine-tuned."""
+
+class BlockKey(NamedTuple):
+    """What tells one block from another.
+
+    Args:
+        pretrained: Name of the pre-trained network.
+        seed: Of the fine-tuning.
+    """
+
+    pretrained: str
+    seed: int
+
+
+class RunKey(NamedTuple):
+    """What tells one run of fine-tuning from another; a network that was not fine-tuned has one too.
+
+    Args:
+        pretrained: Name of the pre-trained network.
+        seed: Of the fine-tuning, or :data:`UNTUNED_SEED`.
+        arm: What was trained, or how the network was asked.
+        lr: Peak learning rate; 0 without fine-tuning.
+    """
+
+    pretrained: str
+    seed: int
+    arm: str
+    lr: float = 0.0
+
+
+KEY = (*RunKey._fields, "progress")
+"""What tells one scored network from another: its run, and the share of the run's steps that it has behind it."""
 
 RUN_COLUMNS = (
-    *KEY[:3], "parameters", "share", "lr", "steps", "seconds", "device", "weights_sha256", "layers"
+    *RunKey._fields, "parameters", "share", "steps", "seconds", "device", "weights_sha256", "layers"
 )  # fmt: skip
 """How a run of fine-tuning was made; ``device`` is "cpu" or "cuda", ``weights_sha256`` is that of the pre-trained
-network, ``layers`` are names with blanks between. Arms of a block that train the same parameters share one run, which
-has a row for each of them."""
+network, ``layers`` are names with blanks between. Arms of a block that train the same parameters at the same rate share
+one run, which has a row for each of them."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +70,41 @@ class Store:
         """Columns :data:`RUN_COLUMNS`."""
         return self._read("runs.csv", RUN_COLUMNS)
 
-    def finished(self) -> dict[tuple[str, int, str], str]:
-        """By pre-training, seed and arm of everything scored, the hash of what it was made with."""
-        rows = self.scores()[[*KEY[:3], "made_with"]].drop_duplicates()
-        return {(row.pretrained, row.seed, row.arm): row.made_with for row in rows.itertuples()}
+    def finished(self) -> dict[RunKey, str]:
+        """Of everything scored, the hash of what it was made with."""
+        rows = self.scores()[[*RunKey._fields, "made_with"]].drop_duplicates()
+        return {RunKey(*values): made_with for *values, made_with in rows.itertuples(index=False)}
 
-    def refuse_others(self, made_with: Mapping[tuple[str, int, str], str]) -> None:
+    def scores_of(self, runs: Collection[RunKey]) -> pd.DataFrame:
+        """Scores of these runs, on their way and on the straight line too, and of all networks before fine-tuning.
+
+        Every arm must have one learning rate in a block, which is then no longer needed to tell runs apart.
+
+        Args:
+            runs: Which.
+
+        Returns:
+            The columns of :meth:`scores` but ``lr``.
+        """
+        scores = self.scores()
+        arm = scores["arm"].str.removesuffix(", interpolated")
+        keys = pd.MultiIndex.from_frame(scores[list(RunKey._fields)].assign(arm=arm))
+        return scores[keys.isin(list(runs)) | (scores["seed"] == UNTUNED_SEED)].drop(columns="lr")
+
+    def runs_of(self, runs: Collection[RunKey]) -> pd.DataFrame:
+        """How these runs were made.
+
+        Args:
+            runs: Which.
+        """
+        made = self.runs()
+        return made[pd.MultiIndex.from_frame(made[list(RunKey._fields)]).isin(list(runs))]
+
+    def refuse_others(self, made_with: Mapping[RunKey, str]) -> None:
         """Raise if something that is wanted stands here, but made otherwise.
 
         Args:
-            made_with: By pre-training, seed and arm, the hash of what it would be made with now.
+            made_with: By run, the hash of what it would be made with now.
 
         Raises:
             ValueError: If a hash differs.
@@ -69,14 +123,14 @@ class Store:
             self._append("runs.csv", run)
         self._append("scores.csv", scores)
 
-    def repeat(self, key: tuple[str, int, str], arm: str) -> None:
+    def repeat(self, key: RunKey, arm: str) -> None:
         """Add a finished run once more, as that of another arm which trains the same parameters.
 
         Args:
-            key: Pre-training, seed and arm of the run.
+            key: Of the run.
             arm: Name of the other arm.
         """
-        index = list(KEY[:3])
+        index = list(RunKey._fields)
         scores, runs = (table[table[index].apply(tuple, axis=1) == key] for table in (self.scores(), self.runs()))
         self.add(scores.assign(arm=arm), runs.assign(arm=arm))
 
@@ -96,15 +150,13 @@ class Store:
             opened.write(text)
 
 
-def keyed(scores: pd.DataFrame, pretrained: str, seed: int, arm: str, progress: float) -> pd.DataFrame:
+def keyed(scores: pd.DataFrame, run: RunKey, progress: float) -> pd.DataFrame:
     """Scores with what they are of in front.
 
     Args:
         scores: One row an image.
-        pretrained: Name of the pre-trained network.
-        seed: Of the fine-tuning, or :data:`UNTUNED`.
-        arm: What was trained, or how the network was asked.
-        progress: Share of the fine-tuning's steps.
+        run: Which.
+        progress: Share of the run's steps.
     """
-    key = pd.DataFrame({"pretrained": pretrained, "seed": seed, "arm": arm, "progress": progress}, scores.index)
+    key = pd.DataFrame(run._asdict() | {"progress": progress}, scores.index)
     return pd.concat([key, scores], axis=1)

@@ -1,42 +1,20 @@
-"""From scores to statements: means of every arm, differences between arms over blocks, and what they say of a claim."""
+"""From means to verdicts: what the blocks say of every claim."""
 
-__all__ = [
-    "CLAIM_COLUMNS",
-    "ID",
-    "NOISE",
-    "Claim",
-    "above_frontier",
-    "by_arm",
-    "by_network",
-    "check_claims",
-    "describe_difference",
-]
+__all__ = ["CLAIM_COLUMNS", "Claim", "Evidence", "Measured", "check_claims", "gather", "measure"]
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from ram_models.experiments.study.runs import WHOLE
-from ram_models.experiments.study.store import KEY, UNTUNED
-from ram_models.experiments.verdicts.statistics import contrast, holm, verdict_of
-
-Key = tuple[str, int]
-"""Pre-training and seed of a block."""
-
-CLAIM_COLUMNS = (
-    "claim", "a", "b", "column", "paper_db", "family", "blocks", "same_blocks", "mean_db", "low_db", "high_db",
-    "pretrainings", "positive_pretrainings", "p_t", "p_holm", "p_sign_flip", "equivalent", "verdict",
-)  # fmt: skip
-"""Columns of the tables of claims."""
-
-ID = "in distribution"
-"""Column of the mean over the trained tasks."""
-
-NOISE = "poisson and speckle"
-"""The primary unseen noise: not like the masks of the pre-training, as pepper is."""
+from ram_models.experiments.study.arms import MERGED
+from ram_models.experiments.study.blocks import Plan
+from ram_models.experiments.study.runs import Job
+from ram_models.experiments.study.store import BlockKey, Store
+from ram_models.experiments.verdicts.frontier import above_frontier
+from ram_models.experiments.verdicts.means import ID, UNLIT, blocks_of, by_network
+from ram_models.experiments.verdicts.statistics import Contrast, contrast, holm, verdict_of
 
 
 @dataclass(frozen=True)
@@ -45,12 +23,12 @@ class Claim:
 
     Args:
         text: In words.
-        a: Arm.
-        b: Arm that it is better than.
-        column: Where, see :func:`by_network`.
+        a: Name of an arm, or of what is scored without fine-tuning.
+        b: Likewise; what ``a`` is better than.
+        column: Where, see :func:`ram_models.experiments.verdicts.means.by_network`.
         paper: Difference in dB that the paper reports; None if it does not say.
-        family: Whether it is one of those that were chosen beforehand and are corrected for their number; the others
-            describe.
+        matched: Column in which ``b``, full fine-tuning, is as good as ``a`` where it is read on its way; None compares
+            the ends of both.
     """
 
     text: str
@@ -58,183 +36,151 @@ class Claim:
     b: str
     column: str = ID
     paper: float | None = None
-    family: bool = False
+    matched: str | None = None
 
 
-def by_network(scores: pd.DataFrame) -> pd.DataFrame:
-    """PSNR in dB of every scored network: by task and noise, and their means; SSIM in distribution.
-
-    The mean over tasks is one of means over images, so that a task counts the same however many images test it.
+@dataclass(frozen=True)
+class Evidence:
+    """What claims are checked against.
 
     Args:
-        scores: Of a :class:`ram_models.experiments.study.store.Store`.
+        networks: Of :func:`ram_models.experiments.verdicts.means.by_network`.
+        blocks: All blocks of the study.
+        stands: By arm, the one that was run for it, where that is another.
+        overlaps: For two arms, by block, the overlap of the parameters that they train.
+        untuned: Names of arms that have no learning rate of their own.
+    """
+
+    networks: pd.DataFrame
+    blocks: Sequence[BlockKey]
+    stands: Mapping[str, str] = field(default_factory=dict)
+    overlaps: Callable[[str, str], Mapping[BlockKey, float]] = lambda a, b: {}
+    untuned: Collection[str] = ()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a claim.
+
+    Args:
+        found: The contrast; None if there is none.
+        unlit: The same without low light, of a claim in distribution.
+        same_blocks: Number of blocks that were left out, because both arms train nearly the same parameters there.
+        overlaps: Overlap of the parameters that both arms train, in the other blocks.
+    """
+
+    found: Contrast | None = None
+    unlit: Contrast | None = None
+    same_blocks: int = 0
+    overlaps: Sequence[float] = ()
+
+
+CLAIM_COLUMNS = (
+    "claim", "a", "b", "column", "matched", "paper_db", "blocks", "same_blocks", "mean_db", "low_db", "high_db",
+    "pretrainings", "low_pretrainings_db", "high_pretrainings_db", "unlit_db", "low_unlit_db", "high_unlit_db",
+    "p", "p_holm", "p_sign_flip", "equivalent", "least_overlap", "most_overlap", "tuned", "verdict",
+)  # fmt: skip
+"""Columns of the tables of claims, see :func:`check_claims`."""
+
+
+def gather(store: Store, plan: Plan, jobs: Sequence[Job], tuned: Collection[str]) -> Evidence:
+    """What the finished runs of a plan say.
+
+    Args:
+        store: Finished runs.
+        plan: Blocks and arms.
+        jobs: The runs that count, one for every block and arm.
+        tuned: Names of the arms that have a learning rate of their own.
+    """
+    networks = by_network(store.scores_of([job.key for job in jobs]))
+    untuned = {job.arm.name for job in jobs} - set(tuned)
+    return Evidence(networks, plan.keys, plan.stands, plan.overlaps, untuned)
+
+
+def check_claims(evidence: Evidence, claims: Sequence[Claim], margins: Mapping[str, float]) -> pd.DataFrame:
+    """What the blocks say of every claim of a table.
+
+    Args:
+        evidence: What was measured.
+        claims: What is claimed; p is corrected for their number.
+        margins: Largest difference in dB that would not matter, by column.
 
     Returns:
-        Index: the store's key. Columns: every task, every noise, ``in distribution``, ``poisson and speckle``,
-        ``unseen``, ``ssim``, ``kept`` (see :data:`ram_models.experiments.study.judge.SCORES`).
+        One row a claim, with the columns :data:`CLAIM_COLUMNS`: the mean difference with its 95 % intervals over blocks
+        and over the means of pre-trainings, the same over blocks without low light, p-values, how much of what they
+        train both arms have in common, whether all arms had learning rates of their own, and the verdict.
     """
-    key = list(KEY)
-    means = scores.groupby([*key, "kind", "task"], sort=False)[["psnr_db", "ssim", "kept_db"]].mean()
-    wide = means["psnr_db"].unstack(["kind", "task"])
-    table = wide.droplevel("kind", axis=1)
-    table[ID] = wide["trained"].mean(axis=1)
-    if "unseen" in wide:
-        table["unseen"] = wide["unseen"].mean(axis=1)
-        table[NOISE] = wide["unseen"].reindex(columns=["poisson", "speckle"]).mean(axis=1, skipna=False)
-    trained = means.xs("trained", level="kind").groupby(level=key, sort=False).mean()
-    return table.assign(ssim=trained["ssim"], kept=trained["kept_db"])
-
-
-def blocks_of(table: pd.DataFrame, arm: str, blocks: Sequence[Key]) -> pd.DataFrame:
-    """Rows of an arm at its end, for the blocks where it was run.
-
-    A network without fine-tuning stands once for every block of that network.
-    """
-    of = table[(table.index.get_level_values("arm") == arm) & table.index.get_level_values("progress").isin([0.0, 1.0])]
-    rows = of.droplevel(["arm", "progress"])
-    untuned = set(rows.index.get_level_values("seed")) == {UNTUNED}
-    keys = {key: (key[0], UNTUNED) if untuned else key for key in blocks}
-    found = {key: rows.loc[stored] for key, stored in keys.items() if stored in rows.index}
-    index = pd.MultiIndex.from_tuples(list(found), names=["pretrained", "seed"]) if found else rows.index[:0]
-    return pd.DataFrame(list(found.values()), index=index, columns=rows.columns)
-
-
-def by_arm(table: pd.DataFrame, arms: Sequence[str], stands: Mapping[str, str], blocks: Sequence[Key]) -> pd.DataFrame:
-    """Mean of every arm, and the standard deviation in distribution.
-
-    Fine-tuned arms are averaged over the blocks that all of them have, so that they can be compared; networks without
-    fine-tuning over the networks, and their number of blocks is missing.
-
-    Args:
-        table: Of :func:`by_network`.
-        arms: Names, in the order of the result.
-        stands: For every arm the one that was run for it.
-        blocks: Pre-training and seed of every block of the study.
-    """
-    ends = table[table.index.get_level_values("progress").isin([0.0, 1.0])]
-    own = {arm: ends[ends.index.get_level_values("arm") == stands.get(arm, arm)] for arm in arms}
-    tuned = {arm: blocks_of(table, stands.get(arm, arm), blocks) for arm, of in own.items() if _is_tuned(of)}
-    common = [key for key in blocks if all(key in of.index for of in tuned.values() if len(of))]
-    rows = {}
-    for arm, of in own.items():
-        shown = tuned[arm].loc[tuned[arm].index.isin(common)] if arm in tuned else of
-        rows[arm] = shown.mean() if len(shown) else pd.Series(np.nan, table.columns)
-        rows[arm]["blocks"] = len(shown) if arm in tuned else np.nan
-        rows[arm]["sd"] = shown[ID].std() if len(shown) > 1 else np.nan
-    result = pd.DataFrame(rows).T.rename_axis("arm").reset_index()
-    return result.assign(run_as=[stands.get(arm, arm) for arm in arms])
-
-
-def _is_tuned(of: pd.DataFrame) -> bool:
-    """Whether these rows are of fine-tuned networks; an arm that was never run counts as one."""
-    return set(of.index.get_level_values("seed")) != {UNTUNED}
-
-
-def check_claims(
-    table: pd.DataFrame,
-    claims: Sequence[Claim],
-    stands: Mapping[str, str],
-    margins: Mapping[str, float],
-    blocks: Sequence[Key],
-    same: Callable[[str, str], Collection[Key]] = lambda a, b: (),
-) -> pd.DataFrame:
-    """What the blocks say of every claim.
-
-    Args:
-        table: Of :func:`by_network`.
-        claims: What is claimed; Holm's correction goes over those of the family.
-        stands: For every arm the one that was run for it.
-        margins: Difference in dB that would not matter, by column.
-        blocks: Pre-training and seed of every block of the study.
-        same: For two arms, the blocks in which both train nearly the same parameters; these are left out.
-
-    Returns:
-        One row a claim: ``claim, a, b, column, paper_db, blocks, same_blocks, mean_db, low_db, high_db`` (95 %, over
-        blocks), ``pretrainings, positive_pretrainings`` (how many there are, and how many have a positive mean),
-        ``p_t, p_holm, p_sign_flip, equivalent, verdict``.
-    """
+    measured = [measure(evidence, claim, margins[claim.column]) for claim in claims]
+    tested = [of.found.p for of in measured if of.found is not None and np.isfinite(of.found.p)]
+    corrected = iter(holm(tested))
     rows = []
-    for claim in claims:
-        a, b = stands.get(claim.a, claim.a), stands.get(claim.b, claim.b)
-        row: dict[str, object] = {"claim": claim.text, "a": claim.a, "b": claim.b, "column": claim.column}
-        left_out = blocks if a == b else same(a, b)
-        row |= {"paper_db": claim.paper, "family": claim.family, "same_blocks": len(left_out)}
-        rows.append(row | _measured(table, claim.column, a, b, [key for key in blocks if key not in left_out], margins))
-    checked = pd.DataFrame(rows).reindex(columns=list(CLAIM_COLUMNS))
-    tested = checked["family"] & checked["p_t"].notna()
-    checked.loc[tested, "p_holm"] = holm(checked.loc[tested, "p_t"].tolist())
-    return checked.drop(columns="family")
+    for claim, of in zip(claims, measured, strict=True):
+        p_holm = next(corrected) if of.found is not None and np.isfinite(of.found.p) else float("nan")
+        verdict = verdict_of(of.found, margins[claim.column], p_holm)
+        row = _described(claim) | _numbers(of) | {"p_holm": p_holm, "verdict": verdict}
+        row["tuned"] = not {claim.a, claim.b} & set(evidence.untuned)
+        rows.append(row | ({"verdict": "the same layers"} if of.found is None and of.same_blocks else {}))
+    return pd.DataFrame(rows).reindex(columns=list(CLAIM_COLUMNS))
 
 
-def _measured(
-    table: pd.DataFrame, column: str, a: str, b: str, blocks: Sequence[Key], margins: Mapping[str, float]
-) -> dict[str, object]:
-    """The difference between two arms over these blocks, and its verdict."""
-    if not blocks:
-        return {"verdict": "the same layers"}
-    if column not in table:
-        return {"verdict": "not tested"}
-    difference = (blocks_of(table, a, blocks)[column] - blocks_of(table, b, blocks)[column]).dropna()
-    return describe_difference(difference, margins[column])
-
-
-def describe_difference(difference: pd.Series, margin: float) -> dict[str, object]:
-    """The columns of :func:`check_claims` that follow from a difference.
+def measure(evidence: Evidence, claim: Claim, margin: float) -> Measured:
+    """The difference that a claim is about, over the blocks in which it can be seen.
 
     Args:
-        difference: In dB, by pre-training and seed.
-        margin: What would not matter, in dB.
+        evidence: What was measured.
+        claim: Of which arms, and where.
+        margin: Largest difference in dB that would not matter.
     """
-    if not len(difference):
-        return {"verdict": "not tested"}
-    found = contrast(difference.to_numpy(dtype=float), margin)
-    means = difference.groupby(level="pretrained").mean()
-    verdict = verdict_of(found, margin)
-    if verdict == "holds" and not (means > 0).all():
-        verdict = "undecided"
+    a, b = (evidence.stands.get(name, name) for name in (claim.a, claim.b))
+    overlaps = {} if claim.matched else evidence.overlaps(a, b)
+    same = [key for key in evidence.blocks if a == b or overlaps.get(key, 0.0) >= MERGED]
+    seen = [key for key in evidence.blocks if key not in same]
+    found = _contrast(evidence.networks, claim, a, b, claim.column, seen, margin)
+    unlit = _contrast(evidence.networks, claim, a, b, UNLIT, seen, margin) if claim.column == ID else None
+    return Measured(found, unlit, len(same), [overlaps[key] for key in seen if key in overlaps])
+
+
+def _contrast(
+    networks: pd.DataFrame, claim: Claim, a: str, b: str, column: str, blocks: Sequence[BlockKey], margin: float
+) -> Contrast | None:
+    """The contrast of two arms over these blocks; None if no block has both."""
+    if column not in networks or not blocks:
+        return None
+    if claim.matched:
+        differences = above_frontier(networks, a, column, claim.matched, blocks).dropna()
+    else:
+        differences = (blocks_of(networks, a, blocks)[column] - blocks_of(networks, b, blocks)[column]).dropna()
+    if not len(differences):
+        return None
+    return contrast(differences.to_numpy(float), differences.index.get_level_values(0).to_numpy(str), margin)
+
+
+def _described(claim: Claim) -> dict[str, object]:
+    """The columns that say what is claimed."""
     return {
-        "blocks": found.blocks, "mean_db": found.mean, "low_db": found.low, "high_db": found.high,
-        "pretrainings": len(means), "positive_pretrainings": int((means > 0).sum()), "p_t": found.p_t,
-        "p_sign_flip": found.p_sign_flip, "equivalent": found.equivalent, "verdict": verdict,
+        "claim": claim.text, "a": claim.a, "b": claim.b, "column": claim.column, "matched": claim.matched or "",
+        "paper_db": claim.paper,
     }  # fmt: skip
 
 
-def above_frontier(table: pd.DataFrame, arm: str, column: str, blocks: Sequence[Key]) -> pd.Series:
-    """How far an arm lies above full fine-tuning at equal quality in distribution, for every block.
-
-    The frontier is the best of all lines from the pre-trained to a fully fine-tuned network, at the arm's quality in
-    distribution: the ways that the trainings took, and the straight lines between the weights.
-
-    Args:
-        table: Of :func:`by_network`.
-        arm: What is compared.
-        column: Where, e.g. ``poisson and speckle``.
-        blocks: Pre-training and seed of every block of the study.
-
-    Returns:
-        Difference in dB by (pretrained, seed); NaN where no line reaches the arm's quality in distribution.
-    """
-    found = {}
-    for (pretrained, seed), own in blocks_of(table, arm, blocks).iterrows():
-        start = table.loc[(pretrained, UNTUNED, "whole", 0.0)]
-        block = table.xs((pretrained, seed), level=("pretrained", "seed"))
-        lines = []
-        for full in WHOLE:
-            for way in (full, f"{full}, interpolated"):
-                if way in block.index.get_level_values("arm"):
-                    points = block.xs(way, level="arm").sort_index()
-                    end = block.loc[(full, 1.0)].to_frame().T if way != full else points.iloc[:0]
-                    lines.append(pd.concat([start.to_frame().T, points, end])[[ID, column]].to_numpy(float))
-        heights = [_highest(line, float(own[ID])) for line in lines]
-        found[pretrained, seed] = own[column] - np.nanmax(heights) if np.isfinite(heights).any() else np.nan
-    index = pd.MultiIndex.from_tuples(list(found), names=["pretrained", "seed"]) if found else None
-    return pd.Series(list(found.values()), index, dtype=float)
-
-
-def _highest(line: np.ndarray, at: float) -> float:
-    """Largest second coordinate of a broken line where its first one is ``at``; NaN if it never is."""
-    heights = []
-    for (x0, y0), (x1, y1) in pairwise(line):
-        if min(x0, x1) <= at <= max(x0, x1):
-            heights.append(y0 + (y1 - y0) * ((at - x0) / (x1 - x0) if x1 != x0 else 1.0))
-    return max(heights, default=float("nan"))
+def _numbers(measured: Measured) -> dict[str, object]:
+    """The columns that hold what was measured."""
+    row: dict[str, object] = {"same_blocks": measured.same_blocks}
+    if measured.overlaps:
+        row |= {"least_overlap": min(measured.overlaps), "most_overlap": max(measured.overlaps)}
+    if (found := measured.found) is not None:
+        row |= {
+            "blocks": found.blocks,
+            "mean_db": found.mean,
+            "low_db": found.over_blocks.low,
+            "high_db": found.over_blocks.high,
+            "pretrainings": found.pretrainings,
+            "low_pretrainings_db": found.over_pretrainings.low,
+            "high_pretrainings_db": found.over_pretrainings.high,
+            "p": found.p,
+            "p_sign_flip": found.p_sign_flip,
+            "equivalent": found.equivalent,
+        }
+    if (unlit := measured.unlit) is not None:
+        row |= {"unlit_db": unlit.mean, "low_unlit_db": unlit.over_blocks.low, "high_unlit_db": unlit.over_blocks.high}
+    return row

@@ -1,57 +1,102 @@
-"""Statistics of paired runs: what a difference between two arms over blocks says."""
+"""Statistics of paired runs: what a difference between two arms says, over blocks and over pre-trainings."""
 
-__all__ = ["Contrast", "Verdict", "block_interval", "contrast", "holm", "sign_flip_p", "verdict_of"]
+__all__ = ["DECISIVE", "Contrast", "Interval", "Verdict", "contrast", "holm", "interval", "p_value", "sign_flip_p",
+           "verdict_of"]  # fmt: skip
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from scipy import stats
 
 Array = np.ndarray
-Verdict = Literal["holds", "falsified", "undecided", "not tested"]
+Verdict = Literal["holds", "equivalent", "falsified", "undecided", "not tested"]
 """What is said of a claim, see :func:`verdict_of`."""
+
+DECISIVE = 6
+"""Blocks from which on anything is decided: with fewer the exact test of signs cannot go below 5 %."""
+
+LEVEL = 0.05
+"""Error rate of a verdict."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval.
+
+    Args:
+        low: Lower end.
+        high: Upper end.
+    """
+
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """A difference between two arms, one value a block.
+    """A difference between two arms.
 
     Args:
         blocks: Number of blocks.
-        mean: Mean difference.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-        p_t: Two-sided p-value of Student's test; NaN for one block.
-        p_sign_flip: Exact two-sided p-value of the sign-flip test.
-        equivalent: Whether the mean lies within the margin, by two one-sided t tests at 5 %.
+        pretrainings: Number of pre-trainings that the blocks share.
+        mean: Mean difference over the blocks.
+        over_blocks: 95 % interval over blocks.
+        over_pretrainings: 95 % interval over the means of the pre-trainings.
+        p: Two-sided p-value of Student's test over blocks, of a difference as large as the margin; NaN for one block.
+        p_sign_flip: Exact two-sided p-value of the sign-flip test over blocks, of no difference.
+        equivalent: Whether the difference lies within the margin, by two one-sided tests at 5 % over blocks, and over
+            pre-trainings.
     """
 
     blocks: int
+    pretrainings: int
     mean: float
-    low: float
-    high: float
-    p_t: float
+    over_blocks: Interval
+    over_pretrainings: Interval
+    p: float
     p_sign_flip: float
     equivalent: bool
 
 
-def block_interval(differences: Float[Array, " blocks"], confidence: float = 0.95) -> tuple[float, float]:
-    """Student's interval of the mean difference over blocks; (-inf, inf) for a single block.
+def interval(values: Float[Array, " n"], confidence: float = 0.95) -> Interval:
+    """Student's interval of the mean; (-inf, inf) for a single value.
+
+    Args:
+        values: One a block, or one a pre-training.
+        confidence: Coverage, in (0, 1).
 
     Example:
-        >>> low, high = block_interval(np.array([1.0, 2.0, 3.0]))
-        >>> round(low, 2), round(high, 2)
+        >>> found = interval(np.array([1.0, 2.0, 3.0]))
+        >>> round(found.low, 2), round(found.high, 2)
         (-0.48, 4.48)
     """
-    if len(differences) < 2:
-        return float("-inf"), float("inf")
-    if np.ptp(differences) == 0:
-        return float(differences[0]), float(differences[0])
-    interval = stats.ttest_1samp(differences, 0.0).confidence_interval(confidence)
-    return float(interval.low), float(interval.high)
+    if len(values) < 2:
+        return Interval(float("-inf"), float("inf"))
+    if np.ptp(values) == 0:
+        return Interval(float(values[0]), float(values[0]))
+    found = stats.ttest_1samp(values, 0.0).confidence_interval(confidence)
+    return Interval(float(found.low), float(found.high))
+
+
+def p_value(values: Float[Array, " n"], expected: float) -> float:
+    """Two-sided p-value of Student's test that the mean is ``expected``; NaN for a single value.
+
+    Args:
+        values: One a block.
+        expected: Mean under the hypothesis.
+
+    Example:
+        >>> round(p_value(np.array([1.0, 2.0, 3.0]), 0.0), 4)
+        0.0742
+    """
+    if len(values) < 2:
+        return float("nan")
+    if np.ptp(values) == 0:
+        return float(values[0] == expected)
+    return float(stats.ttest_1samp(values, expected).pvalue)
 
 
 def sign_flip_p(differences: Float[Array, " blocks"]) -> float:
@@ -69,13 +114,16 @@ def sign_flip_p(differences: Float[Array, " blocks"]) -> float:
     return float(result.pvalue)
 
 
-def contrast(differences: Float[Array, " blocks"], margin: float, confidence: float = 0.95) -> Contrast:
+def contrast(differences: Float[Array, " blocks"], pretrainings: Shaped[Array, " blocks"], margin: float) -> Contrast:
     """Everything that is reported of a paired difference.
+
+    Blocks that share a pre-training are not independent, so that an interval over them alone is too narrow. The means
+    of the pre-trainings are; with three of them their interval is wide, and stands beside the other.
 
     Args:
         differences: One value a block, in dB.
-        margin: Half the width of the band around 0 that counts as no difference, in dB.
-        confidence: Coverage of the interval, in (0, 1).
+        pretrainings: Name of the pre-training of every block.
+        margin: Largest difference that would not matter, in dB.
 
     Raises:
         ValueError: If there is no block or a value is not finite.
@@ -86,13 +134,18 @@ def contrast(differences: Float[Array, " blocks"], margin: float, confidence: fl
     differences = np.asarray(differences, dtype=float)
     if not len(differences) or not np.isfinite(differences).all():
         raise ValueError(f"`differences` must be finite and at least one, got {differences.tolist()}.")
-    low, high = block_interval(differences, confidence)
-    inner_low, inner_high = block_interval(differences, 0.90)  # two one-sided tests at 5 %
-    p_t = float(stats.ttest_1samp(differences, 0.0).pvalue) if np.ptp(differences) > 0 else float("nan")
+    means = np.array([differences[pretrainings == name].mean() for name in np.unique(pretrainings)])
+    inner = [interval(values, 1 - 2 * LEVEL) for values in (differences, means)]
     return Contrast(
-        len(differences), float(differences.mean()), low, high, p_t, sign_flip_p(differences),
-        -margin < inner_low and inner_high < margin,
-    )  # fmt: skip
+        blocks=len(differences),
+        pretrainings=len(means),
+        mean=float(differences.mean()),
+        over_blocks=interval(differences, 1 - LEVEL),
+        over_pretrainings=interval(means, 1 - LEVEL),
+        p=p_value(differences, margin),
+        p_sign_flip=sign_flip_p(differences),
+        equivalent=all(-margin < of.low and of.high < margin for of in inner),
+    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -110,17 +163,28 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def verdict_of(found: Contrast | None, margin: float) -> Verdict:
-    """Whether a claim "the difference is positive" holds: its interval lies above 0, or below the margin, or neither.
+def verdict_of(found: Contrast | None, margin: float, p_adjusted: float) -> Verdict:
+    """What is said of a claim "the difference is positive, and large enough to matter".
 
-    A difference that is surely positive and surely below the margin holds: it is small, and the interval says so.
+    It holds if the intervals over blocks and over pre-trainings both lie above the margin, and is falsified if both lie
+    below it, where p stays below 5 % when it is corrected for the number of claims in the table. A difference that is
+    surely within the margin, on both sides, makes the arms equivalent. Fewer than :data:`DECISIVE` blocks decide
+    nothing.
 
     Args:
         found: The contrast; None if it was not or could not be measured.
         margin: Largest difference that would not matter, in dB.
+        p_adjusted: The contrast's p-value, corrected.
     """
     if found is None:
         return "not tested"
-    if found.low > 0:
+    if found.blocks < DECISIVE:
+        return "undecided"
+    if found.equivalent:
+        return "equivalent"
+    intervals = (found.over_blocks, found.over_pretrainings)
+    if p_adjusted < LEVEL and all(of.low > margin for of in intervals):
         return "holds"
-    return "falsified" if found.high < margin else "undecided"
+    if p_adjusted < LEVEL and all(of.high < margin for of in intervals):
+        return "falsified"
+    return "undecided"

@@ -13,11 +13,12 @@ from PIL import Image
 
 from macattr.ranking.rank import rank_layers
 from ram_models.cli import main
+from ram_models.experiments import rates
 from ram_models.experiments.page.page import write_page
 from ram_models.experiments.reproduce import EXPERIMENTS
 from ram_models.experiments.study import blocks, networks
+from ram_models.experiments.study.arms import ALL, LONGER, LONGER_MAC
 from ram_models.experiments.study.config import What
-from ram_models.experiments.study.runs import FULL, LONGER, LONGER_MAC
 from ram_models.experiments.variants import BEFORE
 from ram_models.networks import checkpoints
 from ram_models.networks.rgb import RGBSwinIR
@@ -32,6 +33,7 @@ crops: {crop: 16, tasks: [lowlight, noise], held_out: 1}
 pretrain: {steps: 2, batch_size: 2, warmup: 0}
 short_pretrain: {steps: 2, batch_size: 2, warmup: 0}
 finetune: {steps: 10, batch_size: 2, warmup: 0}
+tuned: {MAC: 3.0e-4}
 ranked: {crops: 2, size: 16, official_crops: 2}
 judged:
   tasks: {lowlight: [LOL], noise: [CBSD68 sigma=25]}
@@ -88,7 +90,8 @@ def test_every_arm_of_table_5_has_its_row(measured):
     table = pd.read_csv(measured / "results/table5.csv").set_index("arm")
     untuned = ["input", "whole", "colours", "twins"]
     assert table.loc[untuned, "blocks"].isna().all()
-    assert (table["blocks"].drop([*untuned, "MAC shuffled"]) == 1).all()  # three layers, none of them in a block
+    shuffled = ["MAC shuffled", "MAC shuffled over stages"]  # three layers, none of them in a block
+    assert (table["blocks"].drop([*untuned, *shuffled]) == 1).all()
     assert table.loc["MAC", "parameters"] < table.loc["all", "parameters"]
     assert table.loc["random, equal parameters", "parameters"] == pytest.approx(
         table.loc["MAC", "parameters"], rel=0.05
@@ -105,14 +108,14 @@ def test_one_block_decides_nothing(measured):
 def test_full_fine_tuning_is_scored_on_its_way(measured):
     scores = pd.read_csv(measured / "results/scores.csv")
     points = scores.groupby("arm")["progress"].unique()
-    for arm in (FULL, LONGER):
-        assert sorted(points[arm]) == [0.1, 0.3, 0.6, 1.0]
-        assert sorted(points[f"{arm}, interpolated"]) == [0.4, 0.6, 0.8]
+    for arm in (ALL, LONGER):
+        assert sorted(points[arm.name]) == [0.1, 0.3, 0.6, 1.0]
+        assert sorted(points[arm.interpolated]) == [0.4, 0.6, 0.8]
 
 
 def test_longer_arms_take_four_times_the_steps(measured):
     steps = pd.read_csv(measured / "results/runs.csv").set_index("arm")["steps"]
-    assert steps[LONGER] == steps[LONGER_MAC] == 4 * steps[FULL]
+    assert steps[LONGER.name] == steps[LONGER_MAC.name] == 4 * steps[ALL.name]
 
 
 def test_the_pairwise_baseline_has_as_many_supervised_pixels(measured):
@@ -202,12 +205,26 @@ def test_every_study_is_an_experiment():
 
 
 def test_learning_rates_are_compared_on_held_out_training_images(folder, measured):
-    assert reproduce("rates", folder, "--finetune.steps=5") == 0
+    ladder = ["--ladder=[0.001,0.002,0.004]", "--compared=[MAC,ends]"]
+    assert reproduce("rates", folder, *ladder) == 0
     table = pd.read_csv(folder / "results/rates.csv")
-    assert table.groupby("arm")["lr"].nunique().eq(3).all()
+    assert table["arm"].unique().tolist() == ["MAC", "ends"]
     assert table.groupby("arm")["best"].sum().eq(1).all()
+    for _, of in table.groupby("arm"):
+        inside = not (of["best"] & of["edge"]).any()
+        assert inside or len(of) == 3 + rates.EXTENSIONS  # an edge that is the best is moved
+        assert of["lr"].is_monotonic_increasing
     page = write_page(folder / "results", [])
-    assert page.count("| yes |") == table["arm"].nunique()
+    assert page.count("| **") >= 2
+    assert "Not tuned for themselves" in page
+
+
+def test_the_tables_say_which_rates_their_arms_had(measured):
+    lr = pd.read_csv(measured / "results/table5.csv").set_index("arm")["lr"]
+    assert lr["MAC"] == 3e-4
+    assert lr["all"] == 2e-4
+    claims = pd.read_csv(measured / "results/table5-claims.csv")
+    assert not claims["tuned"][claims["mean_db"].notna()].any()  # one arm of each has the rate of its parameters
 
 
 @pytest.mark.parametrize(
@@ -215,9 +232,10 @@ def test_learning_rates_are_compared_on_held_out_training_images(folder, measure
     [
         (["--seeds=[10]"], r"`seeds` \[10\] and `finetune_seeds` \[10\] must differ"),
         (["--rates=[{share: 0.5, lr: 0.1}, {share: 0.1, lr: 0.1}]"], "`rates` must have ascending shares"),
+        (["--ladder=[0.1,0.2]"], "`ladder` must be three or more ascending rates"),
         (["--processes=0"], "`processes` must be at least 1, got 0"),
     ],
-    ids=["seeds", "rates", "processes"],
+    ids=["seeds", "rates", "ladder", "processes"],
 )
 def test_a_study_that_cannot_be_meant_is_refused(folder, capsys, options, message):
     assert reproduce("table5", folder, *options) == 2

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from ram_models.experiments.page.figures import FIGURES
-from ram_models.experiments.study.store import UNTUNED
+from ram_models.experiments.study.store import UNTUNED_SEED
 
 BEFORE = {"input": 0.0, "whole": 1.0, "twins": 2.0}
 PSNR = {"short-0": 10.0, "short-1": 12.0, "short-2": 40.0, "short-patch8-0": 20.0, "short-patch8-1": 23.0}
@@ -21,9 +21,17 @@ def results(tmp_path):
     made["seed"] = made["pretrained"].str[-1].astype(int)
     made.to_csv(tmp_path / "fig3-pretrainings.csv", index=False)
     pd.DataFrame({"arm": ["input", "1x1", "8x8"]}).to_csv(tmp_path / "fig3.csv", index=False)
-    key = {"kind": "trained", "task": "haze", "ssim": 0.5, "kept_db": 30.0}
+    key = {"kind": "trained", "task": "haze", "ssim": 0.5, "kept_db": 30.0, "lr": 0.001}
     rows = [
-        {"pretrained": name, "seed": UNTUNED, "arm": arm, "progress": 0.0, "psnr_db": psnr + gain - 5, **key}
+        {
+            "pretrained": name,
+            "seed": UNTUNED_SEED,
+            "arm": arm,
+            "lr": 0.0,
+            "progress": 0.0,
+            "psnr_db": psnr + gain - 5,
+            **key,
+        }
         for (name, psnr), (arm, gain) in product(PSNR.items(), BEFORE.items())
     ]
     rows += [

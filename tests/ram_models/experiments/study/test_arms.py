@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from macattr.layers import LayerTable
-from ram_models.experiments.study.arms import MERGED, merge, overlap
+from ram_models.experiments.study.arms import ARMS, MERGED, first_convolutions, label_of, merge, overlap
 
 TABLE = LayerTable.of(nn.Sequential(nn.Linear(9, 10), nn.Linear(9, 1), nn.Linear(9, 10)))  # 100, 10, 100 parameters
 
@@ -31,3 +31,23 @@ def test_an_arm_that_some_blocks_do_not_have_stands_for_itself():
 
 def test_an_arm_can_be_kept_whatever_it_trains():
     assert merge([{"a": ("0",), "b": ("0",)}], TABLE, keep=("b",)) == {"a": "a", "b": "b"}
+
+
+def test_every_arm_is_known_by_its_own_name_and_title():
+    assert all(ARMS[name].name == name for name in ARMS)
+    assert len({label_of(name) for name in ARMS}) == len(ARMS)
+
+
+class Stages(nn.Module):
+    """Three stages with a large convolution each, between a thin one and a large one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 2, 3)
+        stage = [nn.ModuleDict({"norm": nn.LayerNorm(8), "conv": nn.Conv2d(8, 8, 3)}) for _ in range(3)]
+        self.layers = nn.ModuleList(stage)
+        self.body = nn.Conv2d(8, 8, 3)
+
+
+def test_the_first_convolutions_come_with_the_thin_ends_alone():
+    assert first_convolutions(Stages()) == ("first", "layers.0.conv", "layers.1.conv")

@@ -1,0 +1,147 @@
+"""From scores to means: quality of every network by task, and of every arm over blocks."""
+
+__all__ = [
+    "BASELINE",
+    "ID",
+    "NOISE",
+    "PEPPER_EXTRA",
+    "TRAINED_NOISE",
+    "UNLIT",
+    "UNSEEN",
+    "UNSEEN_EXTRA",
+    "blocks_of",
+    "by_arm",
+    "by_network",
+    "with_runs",
+]
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from ram_models.experiments.study.store import UNTUNED_SEED, BlockKey
+
+ID = "in distribution"
+"""Column of the mean over the trained tasks."""
+
+UNLIT = "in distribution, no low light"
+"""Column of the mean over the trained tasks but low light, whose brightness moves by decibels between runs."""
+
+NOISE = "poisson and speckle"
+"""The primary unseen noise: not like the masks of the pre-training, as pepper is."""
+
+TRAINED_NOISE = "noise"
+"""Column of the Gaussian noise that is trained with."""
+
+UNSEEN = "unseen"
+"""Column of the mean over all unseen noises, the paper's "OOD average"."""
+
+UNSEEN_EXTRA = "poisson and speckle, above trained noise"
+"""Unseen less trained noise: what an arm gains there beyond denoising better."""
+
+PEPPER_EXTRA = "pepper, above trained noise"
+"""The same for pepper noise."""
+
+BASELINE = "pairwise"
+"""The network that was trained from scratch without masks; that of a seed belongs to the blocks of that seed."""
+
+
+def by_network(scores: pd.DataFrame) -> pd.DataFrame:
+    """PSNR in dB of every scored network: by task and noise, their means and differences; SSIM in distribution.
+
+    The mean over tasks is one of means over images, so that a task counts the same however many images test it.
+
+    Args:
+        scores: Of :meth:`ram_models.experiments.study.store.Store.scores_of`.
+
+    Returns:
+        Index: pre-training, seed, arm and progress. Columns: every task, every noise, the columns that are named above,
+        ``ssim``, ``kept`` (see :data:`ram_models.experiments.study.judge.SCORES`).
+    """
+    key = ["pretrained", "seed", "arm", "progress"]
+    means = scores.groupby([*key, "kind", "task"], sort=False)[["psnr_db", "ssim", "kept_db"]].mean()
+    wide = means["psnr_db"].unstack(["kind", "task"])
+    table = wide.droplevel("kind", axis=1)
+    table[ID] = wide["trained"].mean(axis=1)
+    table[UNLIT] = wide["trained"].drop(columns="lowlight", errors="ignore").mean(axis=1)
+    if "unseen" in wide:
+        table[UNSEEN] = wide["unseen"].mean(axis=1)
+        table[NOISE] = wide["unseen"].reindex(columns=["poisson", "speckle"]).mean(axis=1, skipna=False)
+        for column, of in ((UNSEEN_EXTRA, NOISE), (PEPPER_EXTRA, "pepper")):
+            table[column] = table[of] - table[TRAINED_NOISE] if {of, TRAINED_NOISE} <= set(table) else np.nan
+    trained = means.xs("trained", level="kind").groupby(level=key, sort=False).mean()
+    return table.assign(ssim=trained["ssim"], kept=trained["kept_db"])
+
+
+def blocks_of(table: pd.DataFrame, arm: str, blocks: Sequence[BlockKey]) -> pd.DataFrame:
+    """Rows of an arm at its end, for the blocks where it was run.
+
+    A network without fine-tuning stands once for every block of that network, the baseline for those of its seed.
+    """
+    of = table[(table.index.get_level_values("arm") == arm) & table.index.get_level_values("progress").isin([0.0, 1.0])]
+    rows = of.droplevel(["arm", "progress"])
+    if set(rows.index.get_level_values("seed")) == {UNTUNED_SEED}:
+        names = {key: key.pretrained if arm != BASELINE else _baseline_of(key) for key in blocks}
+        keys = {key: BlockKey(name, UNTUNED_SEED) for key, name in names.items()}
+    else:
+        keys = {key: key for key in blocks}
+    found = {key: rows.loc[stored] for key, stored in keys.items() if stored in rows.index}
+    index = pd.MultiIndex.from_tuples(list(found), names=["pretrained", "seed"]) if found else rows.index[:0]
+    return pd.DataFrame(list(found.values()), index=index, columns=rows.columns)
+
+
+def _baseline_of(block: BlockKey) -> str:
+    """Name of the baseline that has the seed of a block's pre-training."""
+    return f"{BASELINE}-{block.pretrained.rpartition('-')[2]}"
+
+
+def by_arm(
+    table: pd.DataFrame, arms: Sequence[str], stands: Mapping[str, str], blocks: Sequence[BlockKey]
+) -> pd.DataFrame:
+    """Mean of every arm, and the standard deviation in distribution.
+
+    Fine-tuned arms are averaged over the blocks that all of them have, so that they can be compared; networks without
+    fine-tuning over the networks, and their number of blocks is missing.
+
+    Args:
+        table: Of :func:`by_network`.
+        arms: Names, in the order of the result.
+        stands: For every arm the one that was run for it.
+        blocks: All blocks of the study.
+    """
+    ends = table[table.index.get_level_values("progress").isin([0.0, 1.0])]
+    own = {arm: ends[ends.index.get_level_values("arm") == stands.get(arm, arm)] for arm in arms}
+    tuned = {arm: blocks_of(table, stands.get(arm, arm), blocks) for arm, of in own.items() if _is_tuned(of)}
+    common = [key for key in blocks if all(key in of.index for of in tuned.values() if len(of))]
+    rows = {}
+    for arm, of in own.items():
+        shown = tuned[arm].loc[tuned[arm].index.isin(common)] if arm in tuned else of
+        rows[arm] = shown.mean() if len(shown) else pd.Series(np.nan, table.columns)
+        rows[arm]["blocks"] = len(shown) if arm in tuned else np.nan
+        rows[arm]["sd"] = shown[ID].std() if len(shown) > 1 else np.nan
+    result = pd.DataFrame(rows).T.rename_axis("arm").reset_index()
+    return result.assign(run_as=[stands.get(arm, arm) for arm in arms])
+
+
+def _is_tuned(of: pd.DataFrame) -> bool:
+    """Whether these rows are of fine-tuned networks; an arm that was never run counts as one."""
+    return set(of.index.get_level_values("seed")) != {UNTUNED_SEED}
+
+
+def with_runs(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The quality of every network beside how its run was made.
+
+    Args:
+        table: Of :func:`by_network`.
+        runs: Of :meth:`ram_models.experiments.study.store.Store.runs_of`.
+
+    Returns:
+        The index of the table as columns, ``lr, steps, parameters, device``, and the columns of the table; points on a
+        straight line have those of the run at its end.
+    """
+    flat = table.reset_index()
+    run = ["pretrained", "seed", "arm"]
+    made = flat[run].assign(arm=flat["arm"].str.removesuffix(", interpolated"))
+    made = made.merge(runs[[*run, "lr", "steps", "parameters", "device"]], how="left", on=run)
+    return pd.concat([flat[[*run, "progress"]], made.drop(columns=run), flat.drop(columns=[*run, "progress"])], axis=1)
