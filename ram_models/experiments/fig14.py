@@ -10,6 +10,7 @@ import pandas as pd
 from macattr.ranking.importance import LayerImportance
 from macattr.statistics.agreement import overlap_at, spearman
 from macattr.statistics.certainty import top_count
+from ram_models.experiments.study.arms import Rankings
 from ram_models.experiments.study.blocks import prepare
 from ram_models.experiments.study.config import Study
 from ram_models.experiments.study.networks import rank_all
@@ -22,17 +23,22 @@ TOP = 0.1
 def main(study: Study) -> None:
     """Write fig14.csv, a row a layer of every ranking, and fig14-agreement.csv, a row a pair of rankings."""
     prepare(study, study.masked(), study.results)
-    found = dict(in_parallel(partial(rank_all, study), study.masked(), study.processes, "ranking"))
+    results = dict(in_parallel(partial(rank_all, study), study.masked(), study.processes, "ranking"))
     rankings = {
-        (network.name, method): of
-        for network, ranked in ((network, found[network]) for network in study.masked())
-        for method, of in {"MAC": ranked.mac, "IG": ranked.influence, "MAC (authors' script)": ranked.official}.items()
+        (network.name, method): ranking
+        for network in study.masked()
+        for method, ranking in _by_method(results[network]).items()
     }
-    tables = [described(of).assign(pretrained=name, method=method) for (name, method), of in rankings.items()]
+    tables = [described(ranking).assign(pretrained=name, method=method) for (name, method), ranking in rankings.items()]
     pd.concat(tables).to_csv(study.results / "fig14.csv", index=False, float_format="%.6g")
     agreement = pd.DataFrame([agree(a, b, rankings[a], rankings[b]) for a, b in combinations(rankings, 2)])
     agreement.to_csv(study.results / "fig14-agreement.csv", index=False, float_format="%.4f")
     print(agreement.round(3).to_string(index=False))
+
+
+def _by_method(rankings: Rankings) -> dict[str, LayerImportance]:
+    """Rankings of one network by the names that they have in the figure."""
+    return {"MAC": rankings.mac, "IG": rankings.influence, "MAC (authors' script)": rankings.official}
 
 
 def described(importance: LayerImportance) -> pd.DataFrame:
@@ -51,6 +57,10 @@ def agree(
     scores = first.scores().values, second.scores().values
     k = top_count(TOP, len(scores[0]))
     return {
-        "pretrained_a": a[0], "method_a": a[1], "pretrained_b": b[0], "method_b": b[1],
-        "spearman": spearman(*scores), "overlap": overlap_at(*scores, k),
-    }  # fmt: skip
+        "pretrained_a": a[0],
+        "method_a": a[1],
+        "pretrained_b": b[0],
+        "method_b": b[1],
+        "spearman": spearman(*scores),
+        "overlap": overlap_at(*scores, k),
+    }

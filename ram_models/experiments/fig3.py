@@ -2,12 +2,12 @@
 
 __all__ = ["CLAIMS", "VARIANTS", "main"]
 
-from ram_models.experiments.study.config import Pretrained, Study
+from ram_models.experiments.study.config import Pretraining, Study
 from ram_models.experiments.variants import compare
 from ram_models.experiments.verdicts.claims import Claim
 from ram_models.experiments.verdicts.means import ID
 
-VARIANTS = {f"{side}x{side}": Pretrained(0, patch_size=side, short=True) for side in (1, 4, 8)}
+VARIANTS = {f"{side}x{side}": Pretraining(0, patch_size=side, short=True) for side in (1, 4, 8)}
 
 CLAIMS = tuple(Claim(f"1x1 is better than {side}", "1x1", side, ID) for side in ("4x4", "8x8"))
 

@@ -10,7 +10,7 @@ from scipy.stats import wasserstein_distance
 from torch import Tensor
 
 from ram_models.experiments.study.blocks import prepare
-from ram_models.experiments.study.config import Pretrained, Study
+from ram_models.experiments.study.config import Pretraining, Study
 from ram_models.experiments.study.judge import Judge
 from ram_models.experiments.study.networks import load
 from ram_models.experiments.study.parallel import in_parallel
@@ -22,10 +22,10 @@ LEVELS = np.linspace(0.0, 1.0, 33)
 def main(study: Study) -> None:
     """Write fig4.csv, a row an image and view, and fig4-colours.csv, the mean histogram of every task and view."""
     prepare(study, study.masked(), study.results)
-    found = dict(in_parallel(partial(colours, study), study.masked(), study.processes, "network"))
-    rows = pd.concat([found[network][0] for network in study.masked()])
+    measured = dict(in_parallel(partial(colours, study), study.masked(), study.processes, "network"))
+    rows = pd.concat([measured[network][0] for network in study.masked()])
     rows.to_csv(study.results / "fig4.csv", index=False, float_format="%.5f")
-    histograms = pd.concat([found[network][1] for network in study.masked()])
+    histograms = pd.concat([measured[network][1] for network in study.masked()])
     keys = ["task", "view", "channel", "level"]
     histograms.groupby(keys, sort=False)["share"].mean().reset_index().to_csv(
         study.results / "fig4-colours.csv", index=False, float_format="%.5f"
@@ -33,7 +33,7 @@ def main(study: Study) -> None:
     print(rows.groupby(["task", "view"], sort=False)["distance_255"].mean().unstack().round(2).to_string())
 
 
-def colours(study: Study, pretrained: Pretrained) -> tuple[pd.DataFrame, pd.DataFrame]:
+def colours(study: Study, pretrained: Pretraining) -> tuple[pd.DataFrame, pd.DataFrame]:
     """How far the colours of every view of every image are from the clean ones, and histograms of them by task.
 
     The distance is Wasserstein's between the values of a channel, on the scale of 0 to 255, mean over channels: how far

@@ -34,7 +34,7 @@ def main(study: Study) -> None:
         pass
     plan = plan_arms(study, blocks)
     arms = [arm for name, arm in ARMS.items() if not arm.masked and (not study.compared or name in study.compared)]
-    shown = [arm for arm in arms if all(arm.name in of for of in plan.layers.values())]
+    shown = [arm for arm in arms if all(arm.name in layers for layers in plan.layers.values())]
     table = pd.concat([_rows(arm, plan, compare(study, plan, arm)) for arm in shown], ignore_index=True)
     study.results.mkdir(parents=True, exist_ok=True)
     table.to_csv(study.results / "rates.csv", index=False, float_format="%.6g")
@@ -51,37 +51,38 @@ def compare(study: Study, plan: Plan, arm: Arm) -> Means:
         plan: The blocks.
         arm: What is trained.
     """
-    found: dict[float, list[float]] = {}
+    results: dict[float, list[float]] = {}
     wanted = list(study.ladder)
     while wanted:
-        jobs = [Job(block, arm, of[arm.name], lr) for lr in wanted for block, of in plan.layers.items()]
+        jobs = [Job(block, arm, layers[arm.name], lr) for lr in wanted for block, layers in plan.layers.items()]
         measured = dict(in_parallel(partial(validate, study), jobs, study.processes, "run"))
-        found |= {lr: [measured[job] for job in jobs if job.lr == lr] for lr in wanted}
-        wanted = list(_beyond(found, study.ladder))
-    return dict(sorted(found.items()))
+        results |= {lr: [measured[job] for job in jobs if job.lr == lr] for lr in wanted}
+        wanted = list(_beyond(results, study.ladder))
+    return dict(sorted(results.items()))
 
 
-def _beyond(found: Means, ladder: Sequence[float]) -> Iterator[float]:
+def _beyond(results: Means, ladder: Sequence[float]) -> Iterator[float]:
     """The next rate beyond the best one, if that is at an edge; none if the ladder was extended often enough."""
-    best = _best(found)
+    best = _best(results)
     factor = ladder[1] / ladder[0]
-    if best == min(found) and best > ladder[0] / factor**EXTENSIONS * 1.01:
+    if best == min(results) and best > ladder[0] / factor**EXTENSIONS * 1.01:
         yield float(f"{best / factor:.6g}")
-    if best == max(found) and best < ladder[-1] * factor**EXTENSIONS / 1.01:
+    if best == max(results) and best < ladder[-1] * factor**EXTENSIONS / 1.01:
         yield float(f"{best * factor:.6g}")
 
 
-def _best(found: Means) -> float:
+def _best(results: Means) -> float:
     """The rate with the highest mean over blocks."""
-    return max(found, key=lambda lr: sum(found[lr]))
+    return max(results, key=lambda lr: sum(results[lr]))
 
 
-def _rows(arm: Arm, plan: Plan, found: Means) -> pd.DataFrame:
+def _rows(arm: Arm, plan: Plan, results: Means) -> pd.DataFrame:
     """One row a rate: every block's value, their mean, whether it is the best, and whether it is at an edge."""
     blocks = [f"{key.pretrained}/{key.seed}" for key in plan.keys]
-    return pd.DataFrame(
-        {"arm": arm.name, "lr": lr}
-        | dict(zip(blocks, values, strict=True))
-        | {"psnr_db": sum(values) / len(values), "best": lr == _best(found), "edge": lr in (min(found), max(found))}
-        for lr, values in found.items()
-    )
+    table = pd.DataFrame.from_dict(results, orient="index", columns=blocks)
+    means = table.mean(axis=1)
+    table["psnr_db"] = means
+    table["best"] = means.index == _best(results)
+    table["edge"] = means.index.isin([min(results), max(results)])
+    table.insert(0, "arm", arm.name)
+    return table.rename_axis("lr").reset_index()[["arm", "lr", *table.columns[1:]]]

@@ -2,12 +2,12 @@
 
 __all__ = ["CLAIMS", "VARIANTS", "main"]
 
-from ram_models.experiments.study.config import Pretrained, Study
+from ram_models.experiments.study.config import Pretraining, Study
 from ram_models.experiments.variants import compare
 from ram_models.experiments.verdicts.claims import Claim
 from ram_models.experiments.verdicts.means import ID
 
-VARIANTS = {f"{ratio:.0%} hidden": Pretrained(0, ratio, short=True) for ratio in (0.2, 0.4, 0.5, 0.6, 0.8)}
+VARIANTS = {f"{ratio:.0%} hidden": Pretraining(0, ratio, short=True) for ratio in (0.2, 0.4, 0.5, 0.6, 0.8)}
 
 CLAIMS = (
     Claim("50 % hidden is better than 80 %", "50% hidden", "80% hidden", ID, 0.20),

@@ -2,14 +2,14 @@
 
 __all__ = ["CLAIMS", "VARIANTS", "main"]
 
-from ram_models.experiments.study.config import Pretrained, Study
+from ram_models.experiments.study.config import Pretraining, Study
 from ram_models.experiments.variants import compare
 from ram_models.experiments.verdicts.claims import Claim
 from ram_models.experiments.verdicts.means import ID
 
 VARIANTS = {
-    "paired": Pretrained(0, short=True),
-    "ground truth only": Pretrained(0, target="ground_truth", short=True),
+    "paired": Pretraining(0, short=True),
+    "ground truth only": Pretraining(0, target="ground_truth", short=True),
 }
 
 CLAIMS = (Claim("pairs are better than clean images alone", "paired", "ground truth only", ID, 0.66),)

@@ -25,9 +25,19 @@ from ram_models.experiments.verdicts.claims import Claim, check_claims, gather
 from ram_models.experiments.verdicts.means import ID, by_arm, with_runs
 
 RUN = (
-    MAC, OFFICIAL, IG, RANDOM, IG_PARAMETERS, RANDOM_PARAMETERS, CONVOLUTIONS, FIRST_CONVOLUTIONS, SHUFFLED,
-    SHUFFLED_STAGES, ENDS, ALL,
-)  # fmt: skip
+    MAC,
+    OFFICIAL,
+    IG,
+    RANDOM,
+    IG_PARAMETERS,
+    RANDOM_PARAMETERS,
+    CONVOLUTIONS,
+    FIRST_CONVOLUTIONS,
+    SHUFFLED,
+    SHUFFLED_STAGES,
+    ENDS,
+    ALL,
+)
 """By number of layers as in the paper, by number of parameters, controls that ask no image, and everything."""
 
 ROWS = ("input", "whole", "colours", "twins", "ends", "all", *(arm.name for arm in RUN if arm not in (ENDS, ALL)))
@@ -43,12 +53,15 @@ CLAIMS = (
     Claim("MAC is better than IG, as many parameters", MAC.name, IG_PARAMETERS.name),
     Claim("MAC on 28 crops, our path, is better than on 7, the authors' path", MAC.name, OFFICIAL.name),
     Claim("MAC is better than all 3x3 convolutions and the ends, which asks no image", MAC.name, CONVOLUTIONS.name),
-    Claim("MAC is better than the first two convolutions and the thin ends, which asks no image",
-          MAC.name, FIRST_CONVOLUTIONS.name),
+    Claim(
+        "MAC is better than the first two convolutions and the thin ends, which asks no image",
+        MAC.name,
+        FIRST_CONVOLUTIONS.name,
+    ),
     Claim("MAC is better than the ends alone, which asks no image", MAC.name, ENDS.name),
     Claim("MAC is better than itself shuffled within role and stage", MAC.name, SHUFFLED.name),
     Claim("MAC is better than itself shuffled within role, over all stages", MAC.name, SHUFFLED_STAGES.name),
-)  # fmt: skip
+)
 """What is claimed."""
 
 

@@ -12,7 +12,7 @@ import yaml
 from macattr.layers import LayerTable
 from ram_models.experiments.study.arms import FRACTION, MAC, top
 from ram_models.experiments.study.blocks import Plan, prepare, run_blocks
-from ram_models.experiments.study.config import SEED_STEP, Block, Pretrained, Study
+from ram_models.experiments.study.config import SEED_STEP, Block, Pretraining, Study
 from ram_models.experiments.study.networks import load, rank, weights_file
 from ram_models.experiments.study.parallel import in_parallel
 from ram_models.experiments.study.runs import Job
@@ -31,7 +31,7 @@ BEFORE = {"whole": "whole, before", "twins": "twin masks, before"}
 """Columns in distribution before the fine-tuning, by how the network was asked; twin masks hide half for all."""
 
 
-def compare(study: Study, variants: Mapping[str, Pretrained], claims: Sequence[Claim]) -> None:
+def compare(study: Study, variants: Mapping[str, Pretraining], claims: Sequence[Claim]) -> None:
     """Pre-train every variant with every seed, fine-tune each, and write what came out.
 
     Args:
@@ -55,7 +55,7 @@ def compare(study: Study, variants: Mapping[str, Pretrained], claims: Sequence[C
     write(study, scores, list(variants), claims)
 
 
-def plan_variants(study: Study, networks: Sequence[Pretrained]) -> list[Job]:
+def plan_variants(study: Study, networks: Sequence[Pretraining]) -> list[Job]:
     """The fine-tuning of every network, in a block of its own.
 
     Args:
@@ -91,7 +91,7 @@ def write(study: Study, scores: pd.DataFrame, labels: Sequence[str], claims: Seq
     print(checked[["claim", "blocks", "mean_db", "low_db", "high_db", "verdict"]].round(3).to_string(index=False))
 
 
-def _trained(study: Study, networks: Mapping[Pretrained, str]) -> dict[Pretrained, str]:
+def _trained(study: Study, networks: Mapping[Pretraining, str]) -> dict[Pretraining, str]:
     """Those of the networks that are there.
 
     Raises:
@@ -115,7 +115,7 @@ def _table(stages: Mapping[str, pd.DataFrame], variants: Sequence[str], keys: Se
     return pd.concat([floor, table], ignore_index=True)[table.columns]
 
 
-def _made(study: Study, pretrained: Pretrained, variant: str) -> dict[str, object]:
+def _made(study: Study, pretrained: Pretraining, variant: str) -> dict[str, object]:
     """How a short pre-training was made; a run that was continued elsewhere has both devices."""
     weights = weights_file(study, pretrained)
     config, starts = (yaml.safe_load((weights.parent / name).read_text()) for name in ("config.yaml", "starts.yaml"))
@@ -131,7 +131,7 @@ def _made(study: Study, pretrained: Pretrained, variant: str) -> dict[str, objec
     }
 
 
-def by_variant(scores: pd.DataFrame, networks: Mapping[Pretrained, str]) -> pd.DataFrame:
+def by_variant(scores: pd.DataFrame, networks: Mapping[Pretraining, str]) -> pd.DataFrame:
     """Scores with the variant as the arm, and the seed alone as what was pre-trained.
 
     Args:
@@ -140,7 +140,7 @@ def by_variant(scores: pd.DataFrame, networks: Mapping[Pretrained, str]) -> pd.D
     """
     labels = {network.name: label for network, label in networks.items()}
     seeds = {network.name: f"seed {network.seed}" for network in networks}
-    known = scores[scores["pretrained"].isin(labels)]
-    stage = known["arm"].where(known["seed"] == UNTUNED_SEED, "fine-tuned")
-    arm, pretrained = (known["pretrained"].map(names) for names in (labels, seeds))
-    return known.assign(stage=stage, arm=arm, pretrained=pretrained, seed=0, progress=1.0)
+    rows = scores[scores["pretrained"].isin(labels)]
+    stage = rows["arm"].where(rows["seed"] == UNTUNED_SEED, "fine-tuned")
+    arm, pretrained = (rows["pretrained"].map(names) for names in (labels, seeds))
+    return rows.assign(stage=stage, arm=arm, pretrained=pretrained, seed=0, progress=1.0)

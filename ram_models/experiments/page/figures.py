@@ -48,12 +48,12 @@ def integrity_gap(results: Path) -> Figure:
     axes = above.subplots()
     places = np.arange(len(tasks) + 1)
     for number, view in enumerate(VIEWS):
-        of = views[views["arm"] == view]
-        heights = of[[*tasks, ID]].mean()
+        part = views[views["arm"] == view]
+        heights = part[[*tasks, ID]].mean()
         offset = (number - 1) * 0.27
         axes.bar(places + offset, heights, 0.25, color=COLOURS[view], label=LABELS[view])
         if view != "input":
-            for _, network in of.iterrows():
+            for _, network in part.iterrows():
                 axes.plot(places + offset, network[[*tasks, ID]], ".", color="black", markersize=4)
     axes.set_xticks(places, [*(task.replace("_", " ") for task in tasks), "mean"])
     axes.set(ylabel="PSNR, dB", title="before fine-tuning (dots: pre-training seeds)")
@@ -64,9 +64,9 @@ def integrity_gap(results: Path) -> Figure:
     shown = [task for task in SHOWN if task in tasks]
     for panel, task in zip(below.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True):
         for view in (*VIEWS, "clean"):
-            of = colours.loc[task, view]
+            part = colours.loc[task, view]
             label = LABELS.get(view, "clean image")
-            panel.plot(of.index, of, color=COLOURS[view], label=label, linewidth=2.2 if view == "clean" else 1.5)
+            panel.plot(part.index, part, color=COLOURS[view], label=label, linewidth=2.2 if view == "clean" else 1.5)
         panel.set(title=task, xlabel="value of a channel")
         sns.despine(ax=panel)
     below.axes[0].set_ylabel("share of the pixels")
@@ -77,10 +77,10 @@ def integrity_gap(results: Path) -> Figure:
 def heat_map(results: Path, method: str) -> Figure:
     """Layer importance by one method, mean over pre-trainings; Fig. 14."""
     table = pd.read_csv(results / "fig14.csv", keep_default_na=False)
-    of = table[table["method"] == method]
-    score = of.groupby("layer", sort=False)["score"].agg(lambda values: np.exp(np.log(values).mean()))
-    first = of.drop_duplicates("layer").drop(columns="score").merge(score.reset_index(), on="layer")
-    networks = of["pretrained"].nunique()
+    part = table[table["method"] == method]
+    score = part.groupby("layer", sort=False)["score"].agg(lambda values: np.exp(np.log(values).mean()))
+    first = part.drop_duplicates("layer").drop(columns="score").merge(score.reset_index(), on="layer")
+    networks = part["pretrained"].nunique()
     return plot_heatmap(first, f"layer importance by {method}, {networks} pre-trainings (geometric mean)", method)
 
 
@@ -92,10 +92,12 @@ def arms(results: Path) -> Figure:
     figure = Figure(figsize=(8.5, 1.6 + 0.36 * len(table)), layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(table.itertuples()):
-        of = points[(points["arm"] == row.run_as) & points["progress"].isin([0.0, 1.0])]
-        floor = (of["seed"] == UNTUNED_SEED).all() or row.arm in (ENDS.name, ALL.name)
-        axes.plot(of[ID], np.full(len(of), place), "o", color="0.65" if floor else "#0072b2", markersize=5, alpha=0.6)
-        axes.plot(of[ID].mean(), place, "|", color="black", markersize=16, markeredgewidth=2)
+        part = points[(points["arm"] == row.run_as) & points["progress"].isin([0.0, 1.0])]
+        floor = (part["seed"] == UNTUNED_SEED).all() or row.arm in (ENDS.name, ALL.name)
+        axes.plot(
+            part[ID], np.full(len(part), place), "o", color="0.65" if floor else "#0072b2", markersize=5, alpha=0.6
+        )
+        axes.plot(part[ID].mean(), place, "|", color="black", markersize=16, markeredgewidth=2)
     names = [
         label_of(row.arm) + (f"  ({row.parameters / 1000:,.0f} k)" if pd.notna(row.parameters) else "")
         for row in table.itertuples()
@@ -132,24 +134,38 @@ def _draw_ways(axes: Axes, points: pd.DataFrame, column: str) -> None:
     for full, colour in ((ALL, "0.65"), (LONGER, "0.35")):
         end = points[(points["arm"] == full.name) & (points["progress"] == 1.0)][[TRAINED_NOISE, column]].mean()
         for way, how, style in ((full.name, "on its way", "-"), (full.interpolated, "drawn back", "--")):
-            of = points[points["arm"] == way].groupby("progress")[[TRAINED_NOISE, column]].mean()
-            line = np.vstack([start, of, *([] if way == full.name else [end])])
+            part = points[points["arm"] == way].groupby("progress")[[TRAINED_NOISE, column]].mean()
+            line = np.vstack([start, part, *([] if way == full.name else [end])])
             axes.plot(line[:, 0], line[:, 1], style, color=colour, label=f"{label_of(full.name)}, {how}", zorder=1)
 
 
 def _draw_ends(axes: Axes, points: pd.DataFrame, column: str) -> None:
     """Means over blocks with their standard errors; longer runs are squares in the colour of the shorter ones."""
-    shown = {ENDS: ENDS, RANDOM: RANDOM, MAC: MAC, MAC_20: MAC_20, MAC_50: MAC_50, ALL: ALL,
-             LONGER_MAC: MAC, LONGER: ALL}  # fmt: skip
+    shown = {
+        ENDS: ENDS,
+        RANDOM: RANDOM,
+        MAC: MAC,
+        MAC_20: MAC_20,
+        MAC_50: MAC_50,
+        ALL: ALL,
+        LONGER_MAC: MAC,
+        LONGER: ALL,
+    }
     colours = dict(zip(dict.fromkeys(shown.values()), sns.color_palette("colorblind"), strict=False))
     for arm, like in shown.items():
-        of = points[(points["arm"] == arm.name) & (points["progress"] == 1.0)][[TRAINED_NOISE, column]]
-        if len(of):
-            (x, y), errors = of.mean(), of.sem().fillna(0.0)
+        part = points[(points["arm"] == arm.name) & (points["progress"] == 1.0)][[TRAINED_NOISE, column]]
+        if len(part):
+            (x, y), errors = part.mean(), part.sem().fillna(0.0)
             axes.errorbar(
-                x, y, xerr=errors[TRAINED_NOISE], yerr=errors[column], fmt="o" if arm == like else "s",
-                color=colours[like], label=label_of(arm.name), zorder=2,
-            )  # fmt: skip
+                x,
+                y,
+                xerr=errors[TRAINED_NOISE],
+                yerr=errors[column],
+                fmt="o" if arm == like else "s",
+                color=colours[like],
+                label=label_of(arm.name),
+                zorder=2,
+            )
 
 
 def variants(results: Path, name: str) -> Figure:
@@ -173,9 +189,9 @@ def variants(results: Path, name: str) -> Figure:
     axes = figure.subplots()
     axes.axhline(points.loc[points["stage"] == "input", ID].mean(), color=COLOURS["input"], linestyle=":", zorder=0)
     for stage, (label, colour) in STAGES.items():
-        of = points[points["stage"] == stage]
-        axes.plot(of["variant"].map(places), of[ID], "o", color=colour, alpha=0.5, markersize=5, label=label)
-        means = of[of["common"]].groupby("variant")[ID].mean()
+        part = points[points["stage"] == stage]
+        axes.plot(part["variant"].map(places), part[ID], "o", color=colour, alpha=0.5, markersize=5, label=label)
+        means = part[part["common"]].groupby("variant")[ID].mean()
         axes.plot(means.index.map(places), means, "_", color=colour, markersize=30, markeredgewidth=2)
     axes.set_xticks(list(places.values()), list(places))
     axes.set(ylabel="PSNR in distribution, dB", xlim=(-0.5, len(places) - 0.5))

@@ -101,8 +101,16 @@ class Page:
 
     def claims(self, name: str) -> str:
         """Every claim of a table: the paper's difference, ours with its intervals, and the verdict."""
-        header = ["claim", "paper, dB", "ours, dB", "95 % over blocks", "95 % over pre-trainings", "no low light, dB",
-                  "blocks", "verdict"]  # fmt: skip
+        header = [
+            "claim",
+            "paper, dB",
+            "ours, dB",
+            "95 % over blocks",
+            "95 % over pre-trainings",
+            "no low light, dB",
+            "blocks",
+            "verdict",
+        ]
         rows = [(row["claim"], _claim_cells(row)) for _, row in self._read(f"{name}-claims").iterrows()]
         return grid(header, rows)
 
@@ -125,7 +133,7 @@ class Page:
         now = self._read(f"{name}-claims")
         rows = []
         for key, row in now.set_index("claim").iterrows():
-            stood = [_stood(of, row) for of in before.values()]
+            stood = [_stood(group, row) for group in before.values()]
             if any(stood):
                 rows.append((str(key), [*(cell or "-" for cell in stood), _statement(row)]))
         return grid(["claim", *before, "now"], rows)
@@ -133,9 +141,7 @@ class Page:
     def rates(self) -> str:
         """PSNR of every arm at every learning rate, the best in bold."""
         table = self._read("rates")
-        table["cell"] = [
-            f"**{row.psnr_db:.2f}**" if row.best else f"{row.psnr_db:.2f}" for row in table.itertuples()
-        ]  # fmt: skip
+        table["cell"] = [f"**{row.psnr_db:.2f}**" if row.best else f"{row.psnr_db:.2f}" for row in table.itertuples()]
         wide = table.pivot(index="arm", columns="lr", values="cell").reindex(table["arm"].unique()).fillna("-")
         rows = [(label_of(str(arm)), list(cells)) for arm, cells in wide.iterrows()]
         return grid(["trained", *(f"{lr:.3g}" for lr in wide.columns)], rows)
@@ -152,8 +158,8 @@ class Page:
 
     def closed(self, arm: str) -> float | None:
         """Share of the gap that an arm of Table 5 closes; None if it was not measured."""
-        found = self._read("table5").set_index("arm")["closed"].get(arm, np.nan)
-        return None if pd.isna(found) else float(found)
+        share = self._read("table5").set_index("arm")["closed"].get(arm, np.nan)
+        return None if pd.isna(share) else float(share)
 
     def ahead(self, a: str, b: str, column: str) -> str:
         """Difference in dB between the means of two rows of Table 6."""
@@ -178,8 +184,8 @@ class Page:
         """How many pre-trainings of every variant were made on which device."""
         made = self._read(f"{name}-pretrainings")
         listed = []
-        for device, of in made.groupby("device", sort=False):
-            counts = of["variant"].value_counts(sort=False)
+        for device, group in made.groupby("device", sort=False):
+            counts = group["variant"].value_counts(sort=False)
             listed.append(f"on {device}: " + ", ".join(f"{variant} ({count})" for variant, count in counts.items()))
         caution = f" {BETWEEN_DEVICES}" if len(listed) > 1 else ""
         return f"Pre-trainings {'; '.join(listed)}.{caution}"
@@ -191,12 +197,24 @@ class Page:
         distances = self._read("fig4").groupby(["task", "view"])["distance_255"].mean().unstack()
         views = ["input", "whole", "twins"]
         rows = [
-            (task, [*(f"{table.loc[view, task]:.2f}" for view in views),
-                    *(f"{distances.loc[task, view]:.1f}" for view in views)])
+            (
+                task,
+                [
+                    *(f"{table.loc[view, task]:.2f}" for view in views),
+                    *(f"{distances.loc[task, view]:.1f}" for view in views),
+                ],
+            )
             for task in self._read("fig4")["task"].unique()
-        ]  # fmt: skip
-        rows.append(("mean", [*(f"{table.loc[view, ID]:.2f}" for view in views),
-                              *(f"{distances[view].mean():.1f}" for view in views)]))  # fmt: skip
+        ]
+        rows.append(
+            (
+                "mean",
+                [
+                    *(f"{table.loc[view, ID]:.2f}" for view in views),
+                    *(f"{distances[view].mean():.1f}" for view in views),
+                ],
+            )
+        )
         return grid(["task", *(f"{view}, dB" for view in views), *(f"{view}, colours" for view in views)], rows)
 
     def agreement(self) -> str:
@@ -205,10 +223,10 @@ class Page:
         same = pairs[pairs["pretrained_a"] == pairs["pretrained_b"]]
         across = pairs[(pairs["pretrained_a"] != pairs["pretrained_b"]) & (pairs["method_a"] == pairs["method_b"])]
         rows = []
-        for (a, b), of in same.groupby(["method_a", "method_b"], sort=False):
-            rows.append((f"{a} and {b}, same network", _mean_agreement(of)))
-        for method, of in across.groupby("method_a", sort=False):
-            rows.append((f"{method}, two pre-trainings", _mean_agreement(of)))
+        for (a, b), group in same.groupby(["method_a", "method_b"], sort=False):
+            rows.append((f"{a} and {b}, same network", _mean_agreement(group)))
+        for method, group in across.groupby("method_a", sort=False):
+            rows.append((f"{method}, two pre-trainings", _mean_agreement(group)))
         return grid(["rankings", "pairs", "Spearman", "top 10 % in both"], rows)
 
     def _read(self, name: str) -> pd.DataFrame:

@@ -240,11 +240,26 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
     {
         arm.name: arm
         for arm in (
-            MAC, OFFICIAL, IG, RANDOM, IG_PARAMETERS, RANDOM_PARAMETERS, CONVOLUTIONS, FIRST_CONVOLUTIONS, ENDS,
-            MAC_20, MAC_50, ALL, SHUFFLED, SHUFFLED_STAGES, MASKED, LONGER, LONGER_MAC,
+            MAC,
+            OFFICIAL,
+            IG,
+            RANDOM,
+            IG_PARAMETERS,
+            RANDOM_PARAMETERS,
+            CONVOLUTIONS,
+            FIRST_CONVOLUTIONS,
+            ENDS,
+            MAC_20,
+            MAC_50,
+            ALL,
+            SHUFFLED,
+            SHUFFLED_STAGES,
+            MASKED,
+            LONGER,
+            LONGER_MAC,
         )
     }
-)  # fmt: skip
+)
 """Every arm by its name; of two that train nearly the same, the earlier one is run."""
 
 UNTUNED: Mapping[str, str] = MappingProxyType(
@@ -277,8 +292,8 @@ def layers_of_arms(choice: Choice) -> dict[str, Layers]:
     Args:
         choice: What they choose from.
     """
-    found = {name: arm.layers(choice) for name, arm in ARMS.items()}
-    return {name: layers for name, layers in found.items() if layers is not None}
+    layers_by_arm = {name: arm.layers(choice) for name, arm in ARMS.items()}
+    return {name: layers for name, layers in layers_by_arm.items() if layers is not None}
 
 
 def overlap(a: Layers, b: Layers, table: LayerTable) -> float:
@@ -298,18 +313,20 @@ def overlap(a: Layers, b: Layers, table: LayerTable) -> float:
     return table.count(set(a) & set(b)) / table.count(set(a) | set(b))
 
 
-def merge(found: Collection[Mapping[str, Layers]], table: LayerTable, keep: Collection[str] = ()) -> dict[str, str]:
+def merge(blocks: Collection[Mapping[str, Layers]], table: LayerTable, keep: Collection[str] = ()) -> dict[str, str]:
     """For every arm the one that stands for it: an earlier one that trains nearly the same everywhere, or itself.
 
     Args:
-        found: For every block what :func:`layers_of_arms` gives; an arm that some blocks lack stands for itself.
+        blocks: For every block what :func:`layers_of_arms` gives; an arm that some blocks lack stands for itself.
         table: Layers of the network.
         keep: Arms that stand for themselves whatever they train.
     """
     stands: dict[str, str] = {}
-    for arm in dict.fromkeys(arm for of in found for arm in of):
-        known = [of for of in found if arm in of]
-        earlier = dict.fromkeys(stands.values()) if len(known) == len(found) and arm not in keep else ()
-        same = [other for other in earlier if all(overlap(of[arm], of[other], table) >= MERGED for of in known)]
+    for arm in dict.fromkeys(arm for block in blocks for arm in block):
+        present = [block for block in blocks if arm in block]
+        earlier = dict.fromkeys(stands.values()) if len(present) == len(blocks) and arm not in keep else ()
+        same = [
+            other for other in earlier if all(overlap(block[arm], block[other], table) >= MERGED for block in present)
+        ]
         stands[arm] = same[0] if same else arm
     return stands

@@ -11,7 +11,7 @@ import torch
 
 from macattr.layers import LayerTable
 from ram_models.experiments.study.arms import ARMS, ENDS, Arm, Choice, Layers, layers_of_arms, merge, overlap
-from ram_models.experiments.study.config import Block, Pretrained, Study
+from ram_models.experiments.study.config import Block, Pretraining, Study
 from ram_models.experiments.study.judge import Judge
 from ram_models.experiments.study.networks import load, pretrain, rank_all, score_untuned, weights_hash
 from ram_models.experiments.study.parallel import in_parallel
@@ -48,8 +48,11 @@ class Plan:
             a: Name of one arm.
             b: Name of the other.
         """
-        both = {key: of for key, of in zip(self.keys, self.layers.values(), strict=True) if a in of and b in of}
-        return {key: overlap(of[a], of[b], self.table) for key, of in both.items()}
+        return {
+            key: overlap(layers_of[a], layers_of[b], self.table)
+            for key, layers_of in zip(self.keys, self.layers.values(), strict=True)
+            if a in layers_of and b in layers_of
+        }
 
     def jobs(self, study: Study, wanted: Iterable[Arm], tuned: Mapping[str, float]) -> list[Job]:
         """All runs: block after block, arms in random order within each.
@@ -61,17 +64,19 @@ class Plan:
         """
         stand = dict.fromkeys(self.stands.get(arm.name, arm.name) for arm in wanted)
         jobs = []
-        for block, of in self.layers.items():
-            run = [ARMS[name] for name in stand if name in of]
+        for block, layers_of in self.layers.items():
+            run = [ARMS[name] for name in stand if name in layers_of]
             generator = seeded(f"order of {block.pretrained.name} {block.seed}")
             for arm in (run[place] for place in torch.randperm(len(run), generator=generator)):
-                share = self.table.count(of[arm.name]) / self.parameters
+                share = self.table.count(layers_of[arm.name]) / self.parameters
                 lr = tuned[arm.name] if arm.name in tuned else study.lr(share)
-                jobs.append(Job(block, arm, of[arm.name], float(f"{lr:.6g}")))  # six digits, as the store keeps them
+                jobs.append(
+                    Job(block, arm, layers_of[arm.name], float(f"{lr:.6g}"))
+                )  # six digits, as the store keeps them
         return jobs
 
 
-def prepare(study: Study, networks: Sequence[Pretrained], folder: Path) -> Store:
+def prepare(study: Study, networks: Sequence[Pretraining], folder: Path) -> Store:
     """Pre-train what is missing, and score it before any fine-tuning.
 
     Args:
@@ -87,11 +92,11 @@ def prepare(study: Study, networks: Sequence[Pretrained], folder: Path) -> Store
         pass
     store = Store(folder)
     wanted = {network.name: study.made_with(weights_hash(study, network)) for network in networks}
-    known = {
+    stored = {
         key: hashed for key, hashed in store.finished().items() if key.seed == UNTUNED_SEED and key.pretrained in wanted
     }
-    store.refuse_others({key: wanted[key.pretrained] for key in known})
-    unscored = [network for network in networks if network.name not in {key.pretrained for key in known}]
+    store.refuse_others({key: wanted[key.pretrained] for key in stored})
+    unscored = [network for network in networks if network.name not in {key.pretrained for key in stored}]
     for _, scores in in_parallel(partial(score_untuned, study), unscored, study.processes, "network"):
         store.add(scores)
     return store

@@ -1,6 +1,6 @@
 """What a study is: networks, runs, tests and margins; the configuration of ``ram reproduce``."""
 
-__all__ = ["SEED_STEP", "Block", "Judged", "Pretrained", "Ranked", "Rate", "Study"]
+__all__ = ["SEED_STEP", "Block", "JudgeSettings", "Pretraining", "RankingSettings", "Rate", "Study"]
 
 import hashlib
 from dataclasses import dataclass, field, is_dataclass, replace
@@ -20,7 +20,7 @@ SEED_STEP = 100
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgeSettings:
     """What networks are judged by: the same crops with the same noise for all.
 
     Args:
@@ -39,7 +39,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankingSettings:
     """What layers are ranked on: training crops, in equal numbers of every task.
 
     Args:
@@ -70,7 +70,7 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Pretrained:
+class Pretraining:
     """A pre-trained network of a study.
 
     Args:
@@ -108,7 +108,7 @@ class Block:
         seed: Seed of the crops.
     """
 
-    pretrained: Pretrained
+    pretrained: Pretraining
     seed: int
 
 
@@ -171,8 +171,8 @@ class Study:
     compared: list[str] = field(default_factory=list)
     ladder: list[float] = field(default_factory=lambda: [8e-5, 2e-4, 5e-4, 1.25e-3])
     rates: list[Rate] = field(default_factory=lambda: [Rate(1.0, 2e-4)])
-    ranked: Ranked = field(default_factory=Ranked)
-    judged: Judged = field(default_factory=Judged)
+    ranked: RankingSettings = field(default_factory=RankingSettings)
+    judged: JudgeSettings = field(default_factory=JudgeSettings)
     margin: float = 0.05
     margin_unseen: float = 0.2
     compute: Compute = field(default_factory=Compute)
@@ -206,9 +206,9 @@ class Study:
         """Training data of a run."""
         return replace(self.crops, folders=self.folder("train"), target=target)
 
-    def masked(self) -> list[Pretrained]:
+    def masked(self) -> list[Pretraining]:
         """RAM's own pre-training, once for every seed."""
-        return [Pretrained(seed) for seed in self.seeds]
+        return [Pretraining(seed) for seed in self.seeds]
 
     def all_blocks(self) -> list[Block]:
         """Pairs of a pre-trained network and a seed: every network once before any comes again."""

@@ -15,7 +15,7 @@ from ram_models.data.recognition import read_sets
 from ram_models.data.sets import Pair
 from ram_models.evaluation.metrics import psnr, ssim
 from ram_models.evaluation.protocols import PROTOCOLS, Evaluation
-from ram_models.experiments.study.config import Judged, Study
+from ram_models.experiments.study.config import JudgeSettings, Study
 from ram_models.networks.inference import Restorer, restore_any_size, restorer
 from ram_models.seeds import seeded
 from ram_models.training.batches import Crops
@@ -69,20 +69,20 @@ class Judge:
     """
 
     def __init__(self, study: Study) -> None:
-        self.judged: Judged = study.judged
+        self.judged: JudgeSettings = study.judged
         if not self.judged.tasks:
             raise ValueError(
                 "`judged.tasks` is empty: take `--config tiny` or `paper`, or name settings for each task."
             )
         sets = read_sets(study.folder("test"))
-        found = {test.setting.name: test for name in ("sets", "paper") for test in PROTOCOLS[name](sets).tests}
+        evaluations = {test.setting.name: test for name in ("sets", "paper") for test in PROTOCOLS[name](sets).tests}
         self.tests: list[tuple[str, str, Evaluation]] = []
         for kind, by_task in (("trained", self.judged.tasks), ("unseen", self.judged.unseen)):
             for task, settings in by_task.items():
                 for name in settings:
-                    if name not in found:
-                        raise ValueError(f"no images to test {name!r} on; there are {', '.join(found)}.")
-                    self.tests.append((kind, task, found[name]))
+                    if name not in evaluations:
+                        raise ValueError(f"no images to test {name!r} on; there are {', '.join(evaluations)}.")
+                    self.tests.append((kind, task, evaluations[name]))
 
     def items(self) -> Iterator[Item]:
         """Every image, cropped and degraded."""

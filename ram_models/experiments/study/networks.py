@@ -24,7 +24,7 @@ from macattr.paths.presets import OFFICIAL
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.rank import rank_layers
 from ram_models.experiments.study.arms import Rankings
-from ram_models.experiments.study.config import Pretrained, Study
+from ram_models.experiments.study.config import Pretraining, Study
 from ram_models.experiments.study.judge import Judge, fit_affine
 from ram_models.experiments.study.store import UNTUNED_SEED, RunKey, keyed
 from ram_models.networks.checkpoints import BUNDLED, build
@@ -35,14 +35,14 @@ from ram_models.training.crops import training_crops
 Ranking = Literal["mac", "official", "influence"]
 """Names of the rankings of a network, see :func:`rank`."""
 
-DEFAULT = Pretrained(0).name
+DEFAULT = Pretraining(0).name
 """The pre-trained network that a bundled file without suffix holds."""
 
 SUPERVISED = 0.5
 """Share of the pixels that RAM's masked loss is on; the pair-wise one is on all, so it gets this share of the steps."""
 
 
-def weights_file(study: Study, pretrained: Pretrained) -> Path:
+def weights_file(study: Study, pretrained: Pretraining) -> Path:
     """Where the weights of a network are, or will be."""
     suffix = "" if pretrained.name == DEFAULT else f"-{pretrained.name}"
     bundled = BUNDLED / f"{study.network}{suffix}.safetensors"
@@ -51,7 +51,7 @@ def weights_file(study: Study, pretrained: Pretrained) -> Path:
     return study.out / "pretrain" / pretrained.name / "weights.safetensors"
 
 
-def load(study: Study, pretrained: Pretrained) -> nn.Module:
+def load(study: Study, pretrained: Pretraining) -> nn.Module:
     """The network, in eval mode.
 
     Raises:
@@ -60,12 +60,12 @@ def load(study: Study, pretrained: Pretrained) -> nn.Module:
     return build(study.network, weights_file(study, pretrained))
 
 
-def weights_hash(study: Study, pretrained: Pretrained) -> str:
+def weights_hash(study: Study, pretrained: Pretraining) -> str:
     """Hash of the network's parameters, 16 digits."""
     return hash_parameters(load(study, pretrained))
 
 
-def pretrain(study: Study, pretrained: Pretrained) -> None:
+def pretrain(study: Study, pretrained: Pretraining) -> None:
     """Train the network, or continue; nothing if its weights are there."""
     if weights_file(study, pretrained).is_file():
         return
@@ -98,7 +98,7 @@ def ranking_crops(study: Study, count: int) -> list[dict[str, Tensor | str]]:
     ]
 
 
-def rank(study: Study, pretrained: Pretrained, name: Ranking) -> LayerImportance:
+def rank(study: Study, pretrained: Pretraining, name: Ranking) -> LayerImportance:
     """A ranking of a network, read if it stands in the results.
 
     Args:
@@ -113,24 +113,24 @@ def rank(study: Study, pretrained: Pretrained, name: Ranking) -> LayerImportance
     network = load(study, pretrained).to(study.device)
     if not file.is_file():
         if name == "official":
-            found = rank_layers(network, ranking_crops(study, study.ranked.official_crops), preset=OFFICIAL)
+            ranking = rank_layers(network, ranking_crops(study, study.ranked.official_crops), preset=OFFICIAL)
         else:
             method = "mac" if name == "mac" else "internal_influence"
-            found = rank_layers(network, ranking_crops(study, study.ranked.crops), method)
+            ranking = rank_layers(network, ranking_crops(study, study.ranked.crops), method)
         file.parent.mkdir(parents=True, exist_ok=True)
-        found.save(file)
+        ranking.save(file)
     stored = LayerImportance.load(file)
     if stored.dataset.attrs["model_sha256"] != hash_parameters(network):
         raise ValueError(f"{str(file)!r} ranks other weights than {pretrained.name} has now: delete it to rank again.")
     return stored
 
 
-def rank_all(study: Study, pretrained: Pretrained) -> Rankings:
+def rank_all(study: Study, pretrained: Pretraining) -> Rankings:
     """All rankings of a network."""
     return Rankings(*(rank(study, pretrained, name) for name in get_args(Ranking)))
 
 
-def score_untuned(study: Study, pretrained: Pretrained) -> pd.DataFrame:
+def score_untuned(study: Study, pretrained: Pretraining) -> pd.DataFrame:
     """Scores without fine-tuning, by arm.
 
     Of a masked network: ``input``, the degraded images; ``whole``, its answer to them; ``colours``, that after one map
@@ -147,5 +147,5 @@ def score_untuned(study: Study, pretrained: Pretrained) -> pd.DataFrame:
             "colours": judge.score(fit_affine(network, crops, study.ranked.crops)),
             "twins": judge.score(network, twins=True),
         }
-    rows = pd.concat([keyed(of, RunKey(pretrained.name, UNTUNED_SEED, arm), 0.0) for arm, of in scores.items()])
+    rows = pd.concat([keyed(part, RunKey(pretrained.name, UNTUNED_SEED, arm), 0.0) for arm, part in scores.items()])
     return rows.assign(made_with=study.made_with(weights_hash(study, pretrained)))

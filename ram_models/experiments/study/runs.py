@@ -1,6 +1,6 @@
 """One run of the fine-tuning experiments: an arm of a block, trained and scored."""
 
-__all__ = ["Job", "Trained", "interpolate", "made_with", "train", "tune", "validate"]
+__all__ = ["Job", "RunResult", "interpolate", "made_with", "train", "tune", "validate"]
 
 import time
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Trained:
+class RunResult:
     """A finished run.
 
     Args:
@@ -87,7 +87,7 @@ def made_with(study: Study, job: Job) -> str:
     return study.made_with(study.finetune, weights, job.layers, job.lr, job.arm.length)
 
 
-def train(study: Study, job: Job) -> Trained:
+def train(study: Study, job: Job) -> RunResult:
     """Fine-tune, or continue; a run that is finished takes no further step.
 
     Raises:
@@ -111,7 +111,7 @@ def train(study: Study, job: Job) -> Trained:
         seed=job.block.seed,
     )
     (continue_masked if job.arm.masked else finetune.tune)(config, mask)
-    return Trained(config, counted.trained, counted.trained / counted.total, sha256, time.monotonic() - began)
+    return RunResult(config, counted.trained, counted.trained / counted.total, sha256, time.monotonic() - began)
 
 
 def validate(study: Study, job: Job) -> float:
@@ -164,7 +164,7 @@ def continue_masked(config: finetune.Config, mask: TrainableMask) -> None:
     )
 
 
-def _frontier(study: Study, job: Job, trained: Trained, judge: Judge) -> Iterator[pd.DataFrame]:
+def _frontier(study: Study, job: Job, trained: RunResult, judge: Judge) -> Iterator[pd.DataFrame]:
     """Scores of full fine-tuning on its way, and of points on the straight line from its start to its end."""
     often = trained.config.log.save_every
     for progress in PROGRESS:

@@ -44,9 +44,7 @@ class RunKey(NamedTuple):
 KEY = (*RunKey._fields, "progress")
 """What tells one scored network from another: its run, and the share of the run's steps that it has behind it."""
 
-RUN_COLUMNS = (
-    *RunKey._fields, "parameters", "share", "steps", "seconds", "device", "weights_sha256", "layers"
-)  # fmt: skip
+RUN_COLUMNS = (*RunKey._fields, "parameters", "share", "steps", "seconds", "device", "weights_sha256", "layers")
 """How a run of fine-tuning was made; ``device`` is "cpu" or "cuda", ``weights_sha256`` is that of the pre-trained
 network, ``layers`` are names with blanks between. Arms of a block that train the same parameters at the same rate share
 one run, which has a row for each of them."""
@@ -143,8 +141,8 @@ class Store:
         """Add rows in one write."""
         file = self.folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        if file.exists() and list(known := pd.read_csv(file, nrows=0).columns) != list(rows.columns):
-            raise ValueError(f"{str(file)!r} has the columns {', '.join(known)}: choose another `results`.")
+        if file.exists() and list(columns_there := pd.read_csv(file, nrows=0).columns) != list(rows.columns):
+            raise ValueError(f"{str(file)!r} has the columns {', '.join(columns_there)}: choose another `results`.")
         text = rows.to_csv(index=False, header=not file.exists(), float_format="%.6g", lineterminator="\n")
         with file.open("a") as opened:
             opened.write(text)

@@ -1,9 +1,9 @@
 """From means to verdicts: what the blocks say of every claim."""
 
-__all__ = ["CLAIM_COLUMNS", "Claim", "Evidence", "Measured", "check_claims", "gather", "measure"]
+__all__ = ["CLAIM_COLUMNS", "Claim", "Evidence", "Measurement", "check_claims", "gather", "measure"]
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -59,27 +59,49 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """What was measured of a claim.
 
     Args:
-        found: The contrast; None if there is none.
+        effect: The contrast; None if there is none.
         unlit: The same without low light, of a claim in distribution.
         same_blocks: Number of blocks that were left out, because both arms train nearly the same parameters there.
         overlaps: Overlap of the parameters that both arms train, in the other blocks.
     """
 
-    found: Contrast | None = None
+    effect: Contrast | None = None
     unlit: Contrast | None = None
     same_blocks: int = 0
     overlaps: Sequence[float] = ()
 
 
 CLAIM_COLUMNS = (
-    "claim", "a", "b", "column", "matched", "paper_db", "blocks", "same_blocks", "mean_db", "low_db", "high_db",
-    "pretrainings", "low_pretrainings_db", "high_pretrainings_db", "unlit_db", "low_unlit_db", "high_unlit_db",
-    "p", "p_holm", "p_sign_flip", "equivalent", "least_overlap", "most_overlap", "tuned", "verdict",
-)  # fmt: skip
+    "claim",
+    "a",
+    "b",
+    "column",
+    "matched",
+    "paper_db",
+    "blocks",
+    "same_blocks",
+    "mean_db",
+    "low_db",
+    "high_db",
+    "pretrainings",
+    "low_pretrainings_db",
+    "high_pretrainings_db",
+    "unlit_db",
+    "low_unlit_db",
+    "high_unlit_db",
+    "p",
+    "p_holm",
+    "p_sign_flip",
+    "equivalent",
+    "least_overlap",
+    "most_overlap",
+    "tuned",
+    "verdict",
+)
 """Columns of the tables of claims, see :func:`check_claims`."""
 
 
@@ -110,20 +132,29 @@ def check_claims(evidence: Evidence, claims: Sequence[Claim], margins: Mapping[s
         and over the means of pre-trainings, the same over blocks without low light, p-values, how much of what they
         train both arms have in common, whether all arms had learning rates of their own, and the verdict.
     """
-    measured = [measure(evidence, claim, margins[claim.column]) for claim in claims]
-    tested = [of.found.p for of in measured if of.found is not None and np.isfinite(of.found.p)]
-    corrected = iter(holm(tested))
+    measurements = [measure(evidence, claim, margins[claim.column]) for claim in claims]
+    corrected = _corrected([measurement.effect for measurement in measurements])
     rows = []
-    for claim, of in zip(claims, measured, strict=True):
-        p_holm = next(corrected) if of.found is not None and np.isfinite(of.found.p) else float("nan")
-        verdict = verdict_of(of.found, margins[claim.column], p_holm)
-        row = _described(claim) | _numbers(of) | {"p_holm": p_holm, "verdict": verdict}
+    for claim, measurement, p_holm in zip(claims, measurements, corrected, strict=True):
+        row = _described(claim) | _numbers(measurement)
+        row["p_holm"] = p_holm
         row["tuned"] = not {claim.a, claim.b} & set(evidence.untuned)
-        rows.append(row | ({"verdict": "the same layers"} if of.found is None and of.same_blocks else {}))
+        row["verdict"] = verdict_of(measurement.effect, margins[claim.column], p_holm)
+        if measurement.effect is None and measurement.same_blocks:
+            row["verdict"] = "the same layers"
+        rows.append(row)
     return pd.DataFrame(rows).reindex(columns=list(CLAIM_COLUMNS))
 
 
-def measure(evidence: Evidence, claim: Claim, margin: float) -> Measured:
+def _corrected(effects: Sequence[Contrast | None]) -> list[float]:
+    """P of every contrast, corrected for their number; NaN where there is none."""
+    p_values = np.array([np.nan if effect is None else effect.p for effect in effects])
+    tested = np.isfinite(p_values)
+    p_values[tested] = holm(p_values[tested].tolist())
+    return [float(p) for p in p_values]
+
+
+def measure(evidence: Evidence, claim: Claim, margin: float) -> Measurement:
     """The difference that a claim is about, over the blocks in which it can be seen.
 
     Args:
@@ -131,25 +162,29 @@ def measure(evidence: Evidence, claim: Claim, margin: float) -> Measured:
         claim: Of which arms, and where.
         margin: Largest difference in dB that would not matter.
     """
-    a, b = (evidence.stands.get(name, name) for name in (claim.a, claim.b))
-    overlaps = {} if claim.matched else evidence.overlaps(a, b)
-    same = [key for key in evidence.blocks if a == b or overlaps.get(key, 0.0) >= MERGED]
+    run = replace(claim, a=evidence.stands.get(claim.a, claim.a), b=evidence.stands.get(claim.b, claim.b))
+    overlaps = {} if claim.matched else evidence.overlaps(run.a, run.b)
+    same = [key for key in evidence.blocks if run.a == run.b or overlaps.get(key, 0.0) >= MERGED]
     seen = [key for key in evidence.blocks if key not in same]
-    found = _contrast(evidence.networks, claim, a, b, claim.column, seen, margin)
-    unlit = _contrast(evidence.networks, claim, a, b, UNLIT, seen, margin) if claim.column == ID else None
-    return Measured(found, unlit, len(same), [overlaps[key] for key in seen if key in overlaps])
+    unlit = replace(run, column=UNLIT) if claim.column == ID else None
+    return Measurement(
+        effect=_contrast(evidence.networks, run, seen, margin),
+        unlit=_contrast(evidence.networks, unlit, seen, margin) if unlit else None,
+        same_blocks=len(same),
+        overlaps=[overlaps[key] for key in seen if key in overlaps],
+    )
 
 
-def _contrast(
-    networks: pd.DataFrame, claim: Claim, a: str, b: str, column: str, blocks: Sequence[BlockKey], margin: float
-) -> Contrast | None:
-    """The contrast of two arms over these blocks; None if no block has both."""
-    if column not in networks or not blocks:
+def _contrast(networks: pd.DataFrame, claim: Claim, blocks: Sequence[BlockKey], margin: float) -> Contrast | None:
+    """The contrast that a claim is about, over these blocks; None if no block has both arms."""
+    if claim.column not in networks or not blocks:
         return None
     if claim.matched:
-        differences = above_frontier(networks, a, column, claim.matched, blocks).dropna()
+        differences = above_frontier(networks, arm=claim.a, column=claim.column, matched=claim.matched, blocks=blocks)
     else:
-        differences = (blocks_of(networks, a, blocks)[column] - blocks_of(networks, b, blocks)[column]).dropna()
+        a, b = (blocks_of(networks, arm, blocks)[claim.column] for arm in (claim.a, claim.b))
+        differences = a - b
+    differences = differences.dropna()
     if not len(differences):
         return None
     return contrast(differences.to_numpy(float), differences.index.get_level_values(0).to_numpy(str), margin)
@@ -158,28 +193,32 @@ def _contrast(
 def _described(claim: Claim) -> dict[str, object]:
     """The columns that say what is claimed."""
     return {
-        "claim": claim.text, "a": claim.a, "b": claim.b, "column": claim.column, "matched": claim.matched or "",
+        "claim": claim.text,
+        "a": claim.a,
+        "b": claim.b,
+        "column": claim.column,
+        "matched": claim.matched or "",
         "paper_db": claim.paper,
-    }  # fmt: skip
+    }
 
 
-def _numbers(measured: Measured) -> dict[str, object]:
+def _numbers(measured: Measurement) -> dict[str, object]:
     """The columns that hold what was measured."""
     row: dict[str, object] = {"same_blocks": measured.same_blocks}
     if measured.overlaps:
         row |= {"least_overlap": min(measured.overlaps), "most_overlap": max(measured.overlaps)}
-    if (found := measured.found) is not None:
+    if (effect := measured.effect) is not None:
         row |= {
-            "blocks": found.blocks,
-            "mean_db": found.mean,
-            "low_db": found.over_blocks.low,
-            "high_db": found.over_blocks.high,
-            "pretrainings": found.pretrainings,
-            "low_pretrainings_db": found.over_pretrainings.low,
-            "high_pretrainings_db": found.over_pretrainings.high,
-            "p": found.p,
-            "p_sign_flip": found.p_sign_flip,
-            "equivalent": found.equivalent,
+            "blocks": effect.blocks,
+            "mean_db": effect.mean,
+            "low_db": effect.over_blocks.low,
+            "high_db": effect.over_blocks.high,
+            "pretrainings": effect.pretrainings,
+            "low_pretrainings_db": effect.over_pretrainings.low,
+            "high_pretrainings_db": effect.over_pretrainings.high,
+            "p": effect.p,
+            "p_sign_flip": effect.p_sign_flip,
+            "equivalent": effect.equivalent,
         }
     if (unlit := measured.unlit) is not None:
         row |= {"unlit_db": unlit.mean, "low_unlit_db": unlit.over_blocks.low, "high_unlit_db": unlit.over_blocks.high}

@@ -32,24 +32,24 @@ def above_frontier(table: pd.DataFrame, arm: str, column: str, matched: str, blo
     Returns:
         Difference in dB by (pretrained, seed); NaN where no line reaches the arm's quality in ``matched``.
     """
-    found = {}
+    differences = {}
     for (pretrained, seed), own in blocks_of(table, arm, blocks).iterrows():
         start = table.loc[(pretrained, UNTUNED_SEED, "whole", 0.0)]
         lines = _frontier(table.xs((pretrained, seed), level=("pretrained", "seed")), start)
         heights = [_highest(line[[matched, column]].to_numpy(float), float(own[matched])) for line in lines]
-        found[pretrained, seed] = own[column] - np.nanmax(heights) if np.isfinite(heights).any() else np.nan
-    index = pd.MultiIndex.from_tuples(list(found), names=["pretrained", "seed"]) if found else None
-    return pd.Series(list(found.values()), index, dtype=float)
+        differences[pretrained, seed] = own[column] - np.nanmax(heights) if np.isfinite(heights).any() else np.nan
+    index = pd.MultiIndex.from_tuples(list(differences), names=["pretrained", "seed"]) if differences else None
+    return pd.Series(list(differences.values()), index, dtype=float)
 
 
 def _frontier(block: pd.DataFrame, start: pd.Series) -> Iterator[pd.DataFrame]:
     """Every line of a block from its start: on the way of full fine-tuning, and straight to its end."""
-    known = block.index.get_level_values("arm")
+    arms = block.index.get_level_values("arm")
     first = start.to_frame().T
     for full in FULL:
-        if full.name in known:
+        if full.name in arms:
             yield pd.concat([first, block.xs(full.name, level="arm").sort_index()])
-        if full.interpolated in known:
+        if full.interpolated in arms:
             end = block.loc[(full.name, 1.0)].to_frame().T
             yield pd.concat([first, block.xs(full.interpolated, level="arm").sort_index(), end])
 

@@ -68,8 +68,8 @@ def by_network(scores: pd.DataFrame) -> pd.DataFrame:
     if "unseen" in wide:
         table[UNSEEN] = wide["unseen"].mean(axis=1)
         table[NOISE] = wide["unseen"].reindex(columns=["poisson", "speckle"]).mean(axis=1, skipna=False)
-        for column, of in ((UNSEEN_EXTRA, NOISE), (PEPPER_EXTRA, "pepper")):
-            table[column] = table[of] - table[TRAINED_NOISE] if {of, TRAINED_NOISE} <= set(table) else np.nan
+        for column, noise in ((UNSEEN_EXTRA, NOISE), (PEPPER_EXTRA, "pepper")):
+            table[column] = table[noise] - table[TRAINED_NOISE] if {noise, TRAINED_NOISE} <= set(table) else np.nan
     trained = means.xs("trained", level="kind").groupby(level=key, sort=False).mean()
     return table.assign(ssim=trained["ssim"], kept=trained["kept_db"])
 
@@ -79,16 +79,16 @@ def blocks_of(table: pd.DataFrame, arm: str, blocks: Sequence[BlockKey]) -> pd.D
 
     A network without fine-tuning stands once for every block of that network, the baseline for those of its seed.
     """
-    of = table[(table.index.get_level_values("arm") == arm) & table.index.get_level_values("progress").isin([0.0, 1.0])]
-    rows = of.droplevel(["arm", "progress"])
+    at_end = table.index.get_level_values("progress").isin([0.0, 1.0])
+    rows = table[at_end & (table.index.get_level_values("arm") == arm)].droplevel(["arm", "progress"])
     if set(rows.index.get_level_values("seed")) == {UNTUNED_SEED}:
         names = {key: key.pretrained if arm != BASELINE else _baseline_of(key) for key in blocks}
         keys = {key: BlockKey(name, UNTUNED_SEED) for key, name in names.items()}
     else:
         keys = {key: key for key in blocks}
-    found = {key: rows.loc[stored] for key, stored in keys.items() if stored in rows.index}
-    index = pd.MultiIndex.from_tuples(list(found), names=["pretrained", "seed"]) if found else rows.index[:0]
-    return pd.DataFrame(list(found.values()), index=index, columns=rows.columns)
+    by_block = {key: rows.loc[stored] for key, stored in keys.items() if stored in rows.index}
+    index = pd.MultiIndex.from_tuples(list(by_block), names=["pretrained", "seed"]) if by_block else rows.index[:0]
+    return pd.DataFrame(list(by_block.values()), index=index, columns=rows.columns)
 
 
 def _baseline_of(block: BlockKey) -> str:
@@ -112,11 +112,11 @@ def by_arm(
     """
     ends = table[table.index.get_level_values("progress").isin([0.0, 1.0])]
     own = {arm: ends[ends.index.get_level_values("arm") == stands.get(arm, arm)] for arm in arms}
-    tuned = {arm: blocks_of(table, stands.get(arm, arm), blocks) for arm, of in own.items() if _is_tuned(of)}
-    common = [key for key in blocks if all(key in of.index for of in tuned.values() if len(of))]
+    tuned = {arm: blocks_of(table, stands.get(arm, arm), blocks) for arm, part in own.items() if _is_tuned(part)}
+    common = [key for key in blocks if all(key in part.index for part in tuned.values() if len(part))]
     rows = {}
-    for arm, of in own.items():
-        shown = tuned[arm].loc[tuned[arm].index.isin(common)] if arm in tuned else of
+    for arm, part in own.items():
+        shown = tuned[arm].loc[tuned[arm].index.isin(common)] if arm in tuned else part
         rows[arm] = shown.mean() if len(shown) else pd.Series(np.nan, table.columns)
         rows[arm]["blocks"] = len(shown) if arm in tuned else np.nan
         rows[arm]["sd"] = shown[ID].std() if len(shown) > 1 else np.nan
@@ -124,9 +124,9 @@ def by_arm(
     return result.assign(run_as=[stands.get(arm, arm) for arm in arms])
 
 
-def _is_tuned(of: pd.DataFrame) -> bool:
+def _is_tuned(rows: pd.DataFrame) -> bool:
     """Whether these rows are of fine-tuned networks; an arm that was never run counts as one."""
-    return set(of.index.get_level_values("seed")) != {UNTUNED_SEED}
+    return set(rows.index.get_level_values("seed")) != {UNTUNED_SEED}
 
 
 def with_runs(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:

@@ -1,7 +1,17 @@
 """Statistics of paired runs: what a difference between two arms says, over blocks and over pre-trainings."""
 
-__all__ = ["DECISIVE", "Contrast", "Interval", "Verdict", "contrast", "holm", "interval", "p_value", "sign_flip_p",
-           "verdict_of"]  # fmt: skip
+__all__ = [
+    "DECISIVE",
+    "Contrast",
+    "Interval",
+    "Verdict",
+    "contrast",
+    "holm",
+    "interval",
+    "p_value",
+    "sign_flip_p",
+    "verdict_of",
+]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,16 +79,16 @@ def interval(values: Float[Array, " n"], confidence: float = 0.95) -> Interval:
         confidence: Coverage, in (0, 1).
 
     Example:
-        >>> found = interval(np.array([1.0, 2.0, 3.0]))
-        >>> round(found.low, 2), round(found.high, 2)
+        >>> ends = interval(np.array([1.0, 2.0, 3.0]))
+        >>> round(ends.low, 2), round(ends.high, 2)
         (-0.48, 4.48)
     """
     if len(values) < 2:
         return Interval(float("-inf"), float("inf"))
     if np.ptp(values) == 0:
         return Interval(float(values[0]), float(values[0]))
-    found = stats.ttest_1samp(values, 0.0).confidence_interval(confidence)
-    return Interval(float(found.low), float(found.high))
+    ends = stats.ttest_1samp(values, 0.0).confidence_interval(confidence)
+    return Interval(float(ends.low), float(ends.high))
 
 
 def p_value(values: Float[Array, " n"], expected: float) -> float:
@@ -144,7 +154,7 @@ def contrast(differences: Float[Array, " blocks"], pretrainings: Shaped[Array, "
         over_pretrainings=interval(means, 1 - LEVEL),
         p=p_value(differences, margin),
         p_sign_flip=sign_flip_p(differences),
-        equivalent=all(-margin < of.low and of.high < margin for of in inner),
+        equivalent=all(-margin < each.low and each.high < margin for each in inner),
     )
 
 
@@ -163,7 +173,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def verdict_of(found: Contrast | None, margin: float, p_adjusted: float) -> Verdict:
+def verdict_of(effect: Contrast | None, margin: float, p_adjusted: float) -> Verdict:
     """What is said of a claim "the difference is positive, and large enough to matter".
 
     It holds if the intervals over blocks and over pre-trainings both lie above the margin, and is falsified if both lie
@@ -172,19 +182,19 @@ def verdict_of(found: Contrast | None, margin: float, p_adjusted: float) -> Verd
     nothing.
 
     Args:
-        found: The contrast; None if it was not or could not be measured.
+        effect: The contrast; None if it was not or could not be measured.
         margin: Largest difference that would not matter, in dB.
         p_adjusted: The contrast's p-value, corrected.
     """
-    if found is None:
+    if effect is None:
         return "not tested"
-    if found.blocks < DECISIVE:
+    if effect.blocks < DECISIVE:
         return "undecided"
-    if found.equivalent:
+    if effect.equivalent:
         return "equivalent"
-    intervals = (found.over_blocks, found.over_pretrainings)
-    if p_adjusted < LEVEL and all(of.low > margin for of in intervals):
+    intervals = (effect.over_blocks, effect.over_pretrainings)
+    if p_adjusted < LEVEL and all(each.low > margin for each in intervals):
         return "holds"
-    if p_adjusted < LEVEL and all(of.high < margin for of in intervals):
+    if p_adjusted < LEVEL and all(each.high < margin for each in intervals):
         return "falsified"
     return "undecided"

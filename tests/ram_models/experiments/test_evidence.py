@@ -137,11 +137,15 @@ def numbers(values, margin):
     low, high, within = interval(values, margin)
     low_means, high_means, means_within = interval(values.groupby(level=0).mean(), margin)
     return {
-        "blocks": len(values), "mean_db": values.mean(), "low_db": low, "high_db": high,
-        "low_pretrainings_db": low_means, "high_pretrainings_db": high_means,
+        "blocks": len(values),
+        "mean_db": values.mean(),
+        "low_db": low,
+        "high_db": high,
+        "low_pretrainings_db": low_means,
+        "high_pretrainings_db": high_means,
         "p": stats.ttest_1samp(values, margin).pvalue if len(values) > 1 else np.nan,
         "equivalent": within and means_within,
-    }  # fmt: skip
+    }
 
 
 def verdict(row, margin):

@@ -10,7 +10,7 @@ from macattr.layers import LayerTable
 from ram_models.experiments.study import blocks
 from ram_models.experiments.study.arms import ALL, ARMS, CONVOLUTIONS, IG, LONGER, MAC, MASKED
 from ram_models.experiments.study.blocks import Plan, run_blocks
-from ram_models.experiments.study.config import Block, Pretrained, Rate, Study
+from ram_models.experiments.study.config import Block, Pretraining, Rate, Study
 from ram_models.experiments.study.store import RUN_COLUMNS, BlockKey, Store, keyed
 
 LAYERS = {MAC.name: ("a", "b"), CONVOLUTIONS.name: ("b", "a"), IG.name: ("a", "c")}
@@ -21,7 +21,7 @@ STUDY = Study("table5", rates=[Rate(0.5, 1e-3), Rate(1.0, 4e-3)])
 
 
 def plan(seeds=(10,)):
-    return Plan({Block(Pretrained(0), seed): LAYERS for seed in seeds}, {}, LayerTable.of(NETWORK), 210)
+    return Plan({Block(Pretraining(0), seed): LAYERS for seed in seeds}, {}, LayerTable.of(NETWORK), 210)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from ram_models.experiments.study.config import Judged, Study
+from ram_models.experiments.study.config import JudgeSettings, Study
 from ram_models.experiments.study.judge import Judge, fit_affine
 
 
@@ -23,7 +23,7 @@ def study(tmp_path):
     (tmp_path / "test/CBSD68").mkdir()
     for number in range(2):
         save(tmp_path / f"test/CBSD68/{number}.png", number)
-    return Study("table5", tmp_path, judged=Judged({"lowlight": ["LOL"]}, {"pepper": ["BSD68 pepper"]}))
+    return Study("table5", tmp_path, judged=JudgeSettings({"lowlight": ["LOL"]}, {"pepper": ["BSD68 pepper"]}))
 
 
 def save(path, seed, factor=1.0):
@@ -48,14 +48,14 @@ def test_images_are_spread_over_the_set(study):
 
 
 def test_an_unknown_setting_is_named(study):
-    wrong = replace(study, judged=Judged({"lowlight": ["LOLL"]}))
+    wrong = replace(study, judged=JudgeSettings({"lowlight": ["LOLL"]}))
     with pytest.raises(ValueError, match=r"no images to test 'LOLL' on; there are .*LOL"):
         Judge(wrong)
 
 
 def test_a_study_that_tests_nothing_is_refused(study):
     with pytest.raises(ValueError, match=r"`judged\.tasks` is empty"):
-        Judge(replace(study, judged=Judged()))
+        Judge(replace(study, judged=JudgeSettings()))
 
 
 def test_data_without_tests_is_refused(study, tmp_path):

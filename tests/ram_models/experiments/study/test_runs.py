@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from ram_models.experiments.study.arms import IG, MAC
-from ram_models.experiments.study.config import Block, Pretrained, Study
+from ram_models.experiments.study.config import Block, Pretraining, Study
 from ram_models.experiments.study.runs import Job, made_with
 
-JOB = Job(Block(Pretrained(0), 10), MAC, ("a",), 0.001)
+JOB = Job(Block(Pretraining(0), 10), MAC, ("a",), 0.001)
 
 
 def test_runs_of_other_lengths_rates_or_layers_are_other_runs():

@@ -141,8 +141,17 @@ def test_networks_without_fine_tuning_are_not_counted_as_blocks():
 
 def test_points_on_a_straight_line_stand_beside_the_run_at_its_end():
     points = pd.concat([scores("masked-0", 10, ALL.name), scores("masked-0", 10, ALL.interpolated, 0.4)])
-    runs = pd.DataFrame({"pretrained": "masked-0", "seed": 10, "arm": [ALL.name], "lr": 0.002, "steps": 9,
-                         "parameters": 5, "device": "cpu"})  # fmt: skip
+    runs = pd.DataFrame(
+        {
+            "pretrained": "masked-0",
+            "seed": 10,
+            "arm": [ALL.name],
+            "lr": 0.002,
+            "steps": 9,
+            "parameters": 5,
+            "device": "cpu",
+        }
+    )
     assert with_runs(by_network(points), runs)[["progress", "lr"]].to_numpy().tolist() == [[1.0, 0.002], [0.4, 0.002]]
 
 
