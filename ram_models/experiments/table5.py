@@ -91,7 +91,7 @@ def write(study: Study, store: Store, plan: Plan) -> None:
     table["closed"] = (table[ID] - whole) / (twins - whole)
     networks = with_runs(evidence.networks, made)
     networks.to_csv(study.results / "table5-blocks.csv", index=False, float_format="%.6g")
-    table.to_csv(study.results / "table5.csv", index=False, float_format="%.4f")
+    table.to_csv(study.results / "table5.csv", index=False, float_format="%.6g")
     claims = check_claims(evidence, CLAIMS, {ID: study.margin})
     claims.to_csv(study.results / "table5-claims.csv", index=False, float_format="%.12g")
     columns = ["arm", "parameters", "blocks", ID, "closed", "sd", "ssim"]

@@ -133,7 +133,7 @@ def write(study: Study, store: Store, plan: Plan) -> None:
     networks.to_csv(study.results / "table6-blocks.csv", index=False, float_format="%.6g")
     table = by_arm(evidence.networks, ROWS, plan.stands, plan.keys)
     table["lr"] = table["run_as"].map(made.groupby("arm")["lr"].mean())
-    table.to_csv(study.results / "table6.csv", index=False, float_format="%.4f")
+    table.to_csv(study.results / "table6.csv", index=False, float_format="%.6g")
     margins = {ID: study.margin} | dict.fromkeys(UNSEEN_COLUMNS, study.margin_unseen)
     claims = check_claims(evidence, CLAIMS, margins)
     claims.to_csv(study.results / "table6-claims.csv", index=False, float_format="%.12g")

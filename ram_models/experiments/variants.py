@@ -83,7 +83,7 @@ def write(study: Study, scores: pd.DataFrame, labels: Sequence[str], claims: Seq
     stages = {stage: by_network(part.drop(columns="stage")) for stage, part in scores.groupby("stage")}
     keys = [BlockKey(f"seed {seed}", 0) for seed in study.seeds[: study.blocks]]
     table = _table(stages, labels, keys)
-    table.to_csv(study.results / f"{study.what}.csv", index=False, float_format="%.4f")
+    table.to_csv(study.results / f"{study.what}.csv", index=False, float_format="%.6g")
     evidence = Evidence(stages["fine-tuned"], keys, untuned=labels)
     checked = check_claims(evidence, claims, {ID: study.margin})
     checked.to_csv(study.results / f"{study.what}-claims.csv", index=False, float_format="%.12g")

@@ -151,15 +151,30 @@ class Page:
         return [column for column in self._read("rates") if "/" in column]
 
     def untuned(self) -> list[str]:
-        """Titles of arms in Tables 5 and 6 that have no learning rate of their own."""
-        tuned = set(self._read("rates")["arm"])
-        names = [name for table in ("table5", "table6") if self.measured(table) for name in self._read(table)["arm"]]
-        return [label_of(name) for name in dict.fromkeys(names) if name in ARMS and name not in tuned]
+        """Titles of the arms of Tables 5 and 6 that were not trained at the best rate of the ladder."""
+        rates = self._read("rates")
+        best = rates[rates["best"]].set_index("arm")["lr"]
+        tables = [self._read(name) for name in ("table5", "table6") if self.measured(name)]
+        used = pd.concat([table.set_index("arm")["lr"].dropna() for table in tables]) if tables else best[:0]
+        names = [arm for arm, lr in used.items() if not np.isclose(lr, best.get(arm, np.nan), rtol=1e-3)]
+        return [label_of(str(name)) for name in dict.fromkeys(names)]
+
+    def at_edge(self) -> list[str]:
+        """Titles of the arms whose best rate is the first or last that was measured."""
+        rates = self._read("rates")
+        return [label_of(arm) for arm in rates.loc[rates["best"] & rates["edge"], "arm"]]
 
     def closed(self, arm: str) -> float | None:
         """Share of the gap that an arm of Table 5 closes; None if it was not measured."""
         share = self._read("table5").set_index("arm")["closed"].get(arm, np.nan)
         return None if pd.isna(share) else float(share)
+
+    def below_input(self, arm: str) -> str:
+        """Tasks that an arm of Table 5 leaves worse than the degraded input, with the difference in dB."""
+        means = self._read("table5").set_index("arm")
+        tasks = list(self._read("fig4")["task"].unique()) if self.measured("fig4") else []
+        differences = (means.loc[arm, tasks] - means.loc["input", tasks]).astype(float).sort_values()
+        return ", ".join(f"{str(task).replace('_', ' ')} {gain:+.1f}" for task, gain in differences.items() if gain < 0)
 
     def ahead(self, a: str, b: str, column: str) -> str:
         """Difference in dB between the means of two rows of Table 6."""

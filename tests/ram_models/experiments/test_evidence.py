@@ -4,6 +4,7 @@ What is shared is the names of the claims and of the columns. A difference is lo
 ``results/scores.csv``, the learning rate of an arm in the configuration, and the layers in ``results/runs.csv``.
 """
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ def rate(pretrained, seed, arm):
     return TUNED.get(arm, rates.iloc[0] if len(rates) else np.nan)
 
 
+@cache
 def network(block, arm, progress=1.0, line=False):
     """PSNR by task of a network; None if it was not scored."""
     pretrained, seed = block
@@ -85,6 +87,7 @@ def above(block, arm, column, matched):
     return quantity(own, column) - max(heights, default=np.nan)
 
 
+@cache
 def parameters(block, arm):
     """Names of the parameters that an arm trains in a block."""
     run = RUNS[(RUNS["pretrained"] == block[0]) & (RUNS["seed"] == block[1]) & (RUNS["arm"] == arm)]
