@@ -107,7 +107,7 @@ def arms(results: Path) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="0.92")
     axes.set_axisbelow(True)
-    axes.set_title("what is fine-tuned: one dot a block, bar: mean; grey: floors and ceilings")
+    figure.suptitle("dot: a block; bar: mean; grey: floors and ceilings", fontsize=11)
     sns.despine(ax=axes, left=True)
     return figure
 

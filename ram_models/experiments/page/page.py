@@ -15,7 +15,7 @@ import pandas as pd
 from macattr.atomic_files import write_atomically
 from ram_models.evaluation.tables import grid
 from ram_models.experiments.page.figures import draw
-from ram_models.experiments.study.arms import ARMS, label_of
+from ram_models.experiments.study.arms import label_of
 from ram_models.experiments.study.config import Study
 from ram_models.experiments.study.store import UNTUNED_SEED, Store
 from ram_models.experiments.variants import BEFORE
@@ -177,7 +177,13 @@ class Page:
         return ", ".join(f"{str(task).replace('_', ' ')} {gain:+.1f}" for task, gain in differences.items() if gain < 0)
 
     def ahead(self, a: str, b: str, column: str) -> str:
-        """Difference in dB between the means of two rows of Table 6."""
+        """Difference in dB between the means of two rows of Table 6.
+
+        Args:
+            a: Name of one row.
+            b: Name of the row that is subtracted.
+            column: Column of the table.
+        """
         means = self._read("table6").set_index("arm")[column]
         return f"{means[a] - means[b]:+.2f}"
 

@@ -78,6 +78,11 @@ def blocks_of(table: pd.DataFrame, arm: str, blocks: Sequence[BlockKey]) -> pd.D
     """Rows of an arm at its end, for the blocks where it was run.
 
     A network without fine-tuning stands once for every block of that network, the baseline for those of its seed.
+
+    Args:
+        table: Of :func:`by_network`.
+        arm: Name of the arm, or of a network without fine-tuning.
+        blocks: Pre-training and seed of the blocks.
     """
     at_end = table.index.get_level_values("progress").isin([0.0, 1.0])
     rows = table[at_end & (table.index.get_level_values("arm") == arm)].droplevel(["arm", "progress"])
