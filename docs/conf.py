@@ -66,6 +66,7 @@ napoleon_custom_sections = ["Source"]
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!macattr|ram_models).*"),  # no inventories are downloaded, so names of other projects stay text
+    (r"py:class", r"ram_models\.experiments\.study\.parallel\.(Task|Result)"),  # type variables
 ]
 
 html_theme = "furo"
