@@ -224,7 +224,7 @@ class Task:
             index: Number of the pixel order.
         """
         seed = np.random.SeedSequence([self.seed, number, index]).generate_state(1)[0]
-        return Trial(self, sample, index, int(seed))
+        return Trial(self, sample, index=index, seed=int(seed), is_first=number == index == 0)
 
     def arguments(self, sample: Sample) -> tuple[object, ...]:
         """Further positional arguments of the model for an image."""
@@ -254,12 +254,14 @@ class Trial:
         sample: The image.
         index: Number of the pixel order.
         seed: Seed of a random order.
+        is_first: Whether the network is checked on it, before a run takes its word for the other images.
     """
 
     task: Task
     sample: Sample
     index: int = 0
     seed: int = 0
+    is_first: bool = True
 
     @cached_property
     def order(self) -> Tensor | None:

@@ -327,7 +327,7 @@ def order_by_score(
 
 
 def check_masked_fraction(r: float) -> None:
-    """Raise ValueError unless ``r`` lies in (0, 1]."""
+    """Raise for a masked fraction outside (0, 1]: a ValueError."""
     if not 0 < r <= 1:
         raise ValueError(f"`r` must lie in (0, 1], got {r}: it is the masked fraction at the start of the path.")
 

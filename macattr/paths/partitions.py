@@ -110,7 +110,7 @@ def every_second_node(partition: Partition, interval: tuple[float, float], group
 
 
 def check_tag(tag: str) -> None:
-    """Tags have names."""
+    """Raise for an unknown tag: a ValueError."""
     if tag not in get_args(Tag):
         raise ValueError(f"`tag` must be one of {', '.join(get_args(Tag))}, got {tag!r}.")
 

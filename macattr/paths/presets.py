@@ -68,7 +68,7 @@ class Preset:
         return changed
 
     def refuse_idle(self, given: Collection[str]) -> None:
-        """Raise ValueError if one of the fields that were given has no effect with the others.
+        """Raise if one of the fields that were given has no effect with the others: a ValueError.
 
         Args:
             given: Names of the fields that were given.
@@ -83,7 +83,7 @@ class Preset:
             raise ValueError(f"`include_end` = {self.include_end} has no effect on the nodes of {self.tag!r}.")
 
     def refuse_invalid(self) -> None:
-        """Raise ValueError if a field is out of range."""
+        """Raise if a field is out of range: a ValueError."""
         check_masked_fraction(self.r)
         if isinstance(self.n_steps, bool) or int(self.n_steps) != self.n_steps:
             raise ValueError(f"`n_steps` must be a whole number, got {self.n_steps}.")

@@ -14,7 +14,12 @@ from macattr.report.layers import Layer
 
 @dataclass(frozen=True)
 class Cell:
-    """Cell of the heat map: a layer, or a column without one."""
+    """Cell of the heat map.
+
+    Args:
+        layer: The layer; None where a column has none.
+        width: Number of columns that it covers.
+    """
 
     layer: Layer | None
     width: int

@@ -15,6 +15,11 @@ def find_cuts(root: Tensor, inputs: Sequence[Tensor], edges: Mapping[Site, Gradi
 
     The number of paths through a tensor is (paths from the root to it) x (paths from its node to the inputs); exact
     integers. A node with several outputs has several tensors.
+
+    Args:
+        root: The objective.
+        inputs: Inputs of the model.
+        edges: Graph edges of the tensors to test.
     """
     start = root.grad_fn
     order: list[Node] = []

@@ -92,7 +92,14 @@ def nodes_per_batch(
 def estimate_bytes(
     survey: Survey, groups: Sequence[Sequence[ProbedTensor]], sums: Sequence[LayerSum], count: int
 ) -> int:
-    """Activations and layer outputs of ``count`` nodes, and the sums of the largest sweep."""
+    """Bytes of activations and layer outputs at some nodes, and of the sums of the largest sweep.
+
+    Args:
+        survey: Sizes of the layers' outputs.
+        groups: Layers by sweep.
+        sums: Sums that are fed.
+        count: Nodes that share a forward pass.
+    """
     largest = max(sum(tensor.nbytes for tensor in group) for group in groups)
     return count * (survey.working_bytes + largest) + sum(layer_sum.state_bytes(largest) for layer_sum in sums)
 

@@ -157,7 +157,15 @@ def survey(
 
 
 def survey_inputs(forward: Forward, inputs: tuple[Tensor, ...]) -> Survey:
-    """The survey of a forward pass on the inputs of one node, inside a guard."""
+    """The survey of a forward pass on the inputs of one node, inside a guard.
+
+    Args:
+        forward: Model and layers.
+        inputs: Inputs of the model at one node.
+
+    Raises:
+        ValueError: If no layer runs, or the model draws random numbers.
+    """
     recorder = _Recorder()
     weights = _SavedBytes.storages_of(forward)
     saved = _SavedBytes()

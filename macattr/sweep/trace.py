@@ -109,6 +109,7 @@ def trace(
     at_input: bool = False,
     grad_kwargs: Mapping[str, Any] | None = None,
     advance: Callable[[float], object] | None = None,
+    check_rows: bool = True,
 ) -> Trace:
     """Feed ``sums`` with the outputs of all layers, and the objective's gradients, at all nodes of a path.
 
@@ -130,6 +131,8 @@ def trace(
         at_input: Probe the inputs of the layers instead of their outputs.
         grad_kwargs: Passed to :func:`torch.autograd.grad`.
         advance: Called after every forward pass with the nodes done; they add up to the number of nodes.
+        check_rows: Make sure that no row of the output depends on another row of the inputs, where rows share a forward
+            pass. It costs two nodes; a caller that sweeps many images checks the first.
 
     Raises:
         ValueError: If a layer never runs or is not finite (with layer and alpha), the objective is not one number per
@@ -159,6 +162,8 @@ def trace(
             frugal=memory_budget is not None,
             advance=_share_of(advance, len(groups)),
         )
+        if check_rows and max(count, survey.batch) > 1:
+            sweep.refuse_mixing()
         inputs_sum = StieltjesSum(partition.tag)
         for number, group in enumerate(groups):
             sweep.run(group, sums, [inputs_sum] if number == 0 else [])
@@ -403,6 +408,27 @@ class _Sweep:
         if isinstance(now, Tensor):
             self._refuse_change(now[-1:], before, chunk.alpha[-1:])
 
+    def refuse_mixing(self) -> None:
+        """Raise if the first row of the output depends on other rows of the inputs, by its gradient at both ends."""
+        inputs = leaves_at(self.forward.path, self.partition.nodes[[0, -1]])
+        output = self.forward(inputs, 2, lambda _, tensor: tensor, ())
+        if not isinstance(output, Tensor) or not output.requires_grad or not output.dim():
+            return  # refused with its own message
+        first = torch.view_as_real(output[0]) if output.is_complex() else output[0]
+        weights = torch.rand(first.shape, generator=torch.Generator().manual_seed(0)).to(first)
+        gradients = torch.autograd.grad((first * weights).sum(), inputs, allow_unused=True)
+        for gradient in gradients:
+            if gradient is not None and bool(gradient[1:].abs().max() > 1e-7 * gradient[0].abs().max()):
+                raise ValueError(f"the model mixes the batch: a row of its output depends on others. {self._alone()}")
+
+    def _alone(self) -> str:
+        """The remedy for a model that mixes the batch."""
+        alone = "pass `internal_batch_size=1`, so that every node is evaluated alone"
+        return (
+            "Each row must depend on its own inputs; "
+            f"{alone if self.survey.batch == 1 else f'pass one sample at a time and {alone}'}."
+        )
+
     def _refuse_change(self, now: Tensor, before: Tensor, alpha: Tensor) -> None:
         """Raise if the output at a node differs between two forward passes, with the reason."""
         if (change := self.survey.difference(now, before)) is None:
@@ -414,11 +440,7 @@ class _Sweep:
                 f"the model is not a function of its inputs: {where} from one forward pass to the next. Switch off "
                 "noise, counters and caches, or keep them in attributes of the modules."
             )
-        alone = "pass `internal_batch_size=1`, so that every node is evaluated alone"
-        raise ValueError(
-            f"the model mixes the batch: {where} with the other rows of the forward pass. Each row must depend on "
-            f"its own inputs; {alone if self.survey.batch == 1 else f'pass one sample at a time and {alone}'}."
-        )
+        raise ValueError(f"the model mixes the batch: {where} with the other rows of the forward pass. {self._alone()}")
 
     def _blame_output(self, chunk: _Chunk, values: Tensor) -> None:
         """Raise with the first layer that is not finite, found by a pass at the first node that has one."""

@@ -60,7 +60,13 @@ def rain_streaks(
     tilt = 5 * torch.randn(len(SCALES), generator=generator, device=generator.device)
     layers = [
         _streak_layer(
-            height, width, angle + float(extra), length * scale, 0.55 * scale**0.5, coverage / len(SCALES), generator
+            height,
+            width,
+            angle=angle + float(extra),
+            length=length * scale,
+            thickness=0.55 * scale**0.5,
+            coverage=coverage / len(SCALES),
+            generator=generator,
         )
         for scale, extra in zip(SCALES, tilt, strict=True)
     ]

@@ -71,7 +71,14 @@ def read(loader: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
 
 
 def make_loader(crops: Crops, run: Run, step: int, accelerator: Accelerator) -> DataLoader[tuple[Tensor, ...]]:
-    """The batches of this process from ``step`` on."""
+    """The batches of this process from a step on.
+
+    Args:
+        crops: All items of the run in their order.
+        run: The recipe's configuration.
+        step: First step.
+        accelerator: Processes and device.
+    """
     return DataLoader(
         crops,
         batch_sampler=crop_numbers(

@@ -156,10 +156,10 @@ def continue_masked(config: finetune.Config, mask: TrainableMask) -> None:
         network,
         hidden,
         masked_loss,
-        validation,
-        config,
-        accelerator,
-        fingerprint(crops),
+        validation=validation,
+        run=config,
+        accelerator=accelerator,
+        data_id=fingerprint(crops),
         train_mode=mask.train_mode,
     )
 
