@@ -258,8 +258,9 @@ def test_the_estimate_is_what_a_run_evaluates(network, pairs):
     layers = {name: getattr(network, name) for name in LAYERS}
     task = Task(network, layers, Options(n_steps=10, orders=2))
     expected, saved = estimate_evaluations(find_methods(names), task, len(pairs))
-    surveys = 1 + len(pairs) * (2 * 3 + 2)  # one for the run, one for every sweep: 3 of each order, 2 without
-    checks = 2 * (3 + 2)  # both ends of every sweep of the first image
+    sweeps = len(pairs) * (2 * 3 + 2)  # 3 of each order, 2 without
+    surveys = 1 + sweeps  # one for the run, one for every sweep
+    checks = sweeps + 2 * (3 + 2)  # one node after every sweep, and both ends of every sweep of the first image
     assert sum(rows) == expected + surveys + checks
     assert saved == len(pairs) * (2 * 2 + 2)  # drift in MAC's sweep, the activation in one that ends at the image
 
