@@ -31,7 +31,7 @@ def table(name):
 
 
 def rate(pretrained, seed, arm):
-    """Learning rate of the run that counts: the arm's own, else that of its only run."""
+    """Learning rate of the run that counts: the arm's own, else that of its first run."""
     rates = RUNS.loc[(RUNS["pretrained"] == pretrained) & (RUNS["seed"] == seed) & (RUNS["arm"] == arm), "lr"]
     return TUNED.get(arm, rates.iloc[0] if len(rates) else np.nan)
 
