@@ -17,10 +17,9 @@ import inspect
 import random
 import re
 import sys
-import traceback
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -39,16 +38,14 @@ def load_object(source: str) -> object:
     A file is loaded as that file, whatever its name; the other modules of its folder can be imported from it.
 
     Raises:
-        ValueError: If it is not an import string, there is no such file, module or name, or the module cannot be
-            executed.
+        ValueError: If it is not an import string, or there is no such file, module or name.
     """
     module_name, colon, name = source.rpartition(":")
     if not colon or not module_name or not name:
         raise ValueError(
             f"{source!r} is not an import string: write MODULE:NAME, as in ram_models:ram_swinir_tiny, or FILE.py:NAME."
         )
-    with _located_errors(module_name):
-        module = _load_file(Path(module_name)) if module_name.endswith(".py") else _load_module(module_name)
+    module = _load_file(Path(module_name)) if module_name.endswith(".py") else _load_module(module_name)
     if not hasattr(module, name):
         public = [n for n in getattr(module, "__all__", vars(module)) if not n.startswith("_")]
         near = difflib.get_close_matches(name, public, 1)
@@ -112,32 +109,6 @@ def _module_name(path: Path) -> str:
     return f"{re.sub(r'[^0-9a-zA-Z]', '_', path.stem)}_{zlib.crc32(str(path).encode(errors='surrogateescape')):08x}"
 
 
-@contextmanager
-def _located_errors(source: str) -> Iterator[None]:
-    """Errors in the user's code, with their type, file and line, as a ValueError."""
-    try:
-        yield
-    except (Exception, SystemExit) as error:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
-        if isinstance(error, SyntaxError):
-            place = f"{error.filename}, line {error.lineno}"
-        elif frames:
-            place = f"{frames[-1].filename}, line {frames[-1].lineno}"
-        else:
-            raise
-        reason = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
-        raise ValueError(f"{source!r} failed in {place}: {type(error).__name__}: {reason}") from error
-
-
-def _is_foreign(file: str) -> bool:
-    """Whether code belongs to the user: it is not part of this package, of Python or of an installed library."""
-    if file.startswith("<"):
-        return False
-    path = Path(file).resolve()
-    libraries = (Path(importlib.__file__).parents[1], Path(__file__).parents[1], Path(torch.__file__).parents[1])
-    return not any(path.is_relative_to(library.resolve()) for library in libraries)
-
-
 def _call(source: str, factory: Callable[..., object]) -> object:
     """Result of a function of the user, called without arguments."""
     try:
@@ -150,8 +121,7 @@ def _call(source: str, factory: Callable[..., object]) -> object:
             f"{source!r} is called without arguments, but needs {', '.join(needed)}: give defaults, or name a function "
             "that passes them."
         )
-    with _located_errors(source):
-        return factory()
+    return factory()
 
 
 def load_network(source: str, device: str = "cpu") -> nn.Module:

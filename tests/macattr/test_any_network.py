@@ -65,7 +65,8 @@ def test_a_residual_classifier_is_ranked_by_a_class(images):
         name for name, module in network.named_modules() if any(True for _ in module.parameters(False))
     ]
     assert float(abs(importance.dataset["input_residual"]).max()) < 0.05  # 40 steps over ReLU kinks
-    trained = importance.select(SelectionRule(0.2), network).mask().apply(network)
+    with pytest.warns(UserWarning, match=r"3 frozen layers keep statistics"):
+        trained = importance.select(SelectionRule(0.2), network).mask().apply(network)
     assert trained.trained == sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 

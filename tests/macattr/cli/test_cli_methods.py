@@ -67,10 +67,25 @@ def test_all_methods_are_ranked_by_and_compared_in_one_run(model, tmp_path, caps
     )  # drift, patching, gradient x output, output: 2 each, 4 images
 
 
-def test_an_interrupted_run_continues_and_leaves_no_parts(model, tmp_path):
+def test_a_finished_run_leaves_no_parts(model, tmp_path):
     out = tmp_path / "out"
     rank(model, out, "--n-steps", "4")
-    assert sorted(file.name for file in out.iterdir()) == ["heatmap.png", "importance.nc", "ranking.csv", "report.html"]
+    names = ["heatmap.png", "importance.nc", "ranking.csv", "report.html", "run.json"]
+    assert sorted(file.name for file in out.iterdir()) == names
+
+
+def test_the_same_run_again_is_complete_and_another_needs_to_overwrite(model, tmp_path, capsys):
+    out = tmp_path / "out"
+    rank(model, out, "--n-steps", "4")
+    written = (out / "importance.nc").read_bytes()
+    rank(model, out, "--n-steps", "4")
+    assert "already holds this ranking, complete" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        rank(model, out, "--n-steps", "2")
+    assert "holds a finished run with other settings (n_steps = 4, now 2)" in capsys.readouterr().err
+    assert (out / "importance.nc").read_bytes() == written
+    rank(model, out, "--n-steps", "2", "--overwrite")
+    assert (out / "importance.nc").read_bytes() != written
 
 
 def test_weights_of_another_checkpoint_start_the_path_in_weight_space(model, tmp_path):

@@ -154,7 +154,7 @@ def test_a_network_without_weights_is_refused(tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_missing_device_is_refused():
-    with pytest.raises(ValueError, match="`device` is 'cuda', but torch finds no CUDA device here"):
+    with pytest.raises(ValueError, match="`device` is 'cuda', but torch finds no cuda device here"):
         network_by_name("identity", None, "cuda")
 
 

@@ -10,7 +10,7 @@ from ram_models.experiments.study.config import Study
 from ram_models.recipes import finetune, pretrain
 from ram_models.training.loop import _learning_rate
 
-CONFIGS = Path(pretrain.__file__).parents[2] / "configs"
+CONFIGS = Path(pretrain.__file__).parents[1] / "configs"
 OVERLAYS = {"ground-truth", "pairwise"}
 STUDIES = {"tiny", "paper"}
 NAMES = sorted(file.stem for file in CONFIGS.glob("*.yaml") if file.stem not in OVERLAYS | STUDIES)
