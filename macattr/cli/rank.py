@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 import torch.distributed as dist
 
+from macattr.atomic_files import sole_writer
 from macattr.cli.compare import write_comparison
 from macattr.cli.loading import load_images, load_network, load_weights, shuffled
 from macattr.cli.options import with_options
@@ -129,21 +130,36 @@ def rank(
             return
         settings = describe_run(task, methods) | _describe_inputs(inputs, crop, clean)
         results = Results(out, [m.name for m in methods], settings)
-        if results.is_complete(overwrite):
-            print(f"{out} already holds this ranking, complete; --overwrite measures it again")
-            _print_summary(results.load(), fraction)
-            return
-        started = time.perf_counter()
-        rankings = _rank(results, task, inputs, wanted)
+        with sole_writer(out) if is_first else nullcontext():
+            _rank(results, task, inputs, wanted, fraction=fraction, overwrite=overwrite, is_first=is_first)
+
+
+def _rank(
+    results: Results,
+    task: Task,
+    inputs: ImageFolder | list[Item],
+    layers: Sequence[str] | None,
+    *,
+    fraction: float,
+    overwrite: bool,
+    is_first: bool,
+) -> None:
+    """Measure and write, unless the folder holds this very run already; the answer is printed first."""
+    if results.is_complete(overwrite):
+        print(f"{results.folder} already holds this ranking, complete; --overwrite measures it again")
+        _print_summary(results.load(), fraction)
+        return
+    started = time.perf_counter()
+    rankings = _measure(results, task, inputs, layers)
     if is_first:
         _write(results, rankings, task, fraction)
         print(f"cost: {time.perf_counter() - started:.0f} s")
         print(f"written: {', '.join(str(file) for file in results.written())}")
-        first = next(iter(results.files().values()))
-        print(f"\nnext: open {out / 'report.html'}, or  macattr select {first} --export json --out layers.json")
+        page, first = results.folder / "report.html", next(iter(results.files().values()))
+        print(f"\nnext: open {page}, or  macattr select {first} --export json --out layers.json")
 
 
-def _rank(
+def _measure(
     results: Results, task: Task, inputs: ImageFolder | list[Item], layers: Sequence[str] | None
 ) -> dict[str, LayerImportance]:
     """The rankings; what is finished is written if the run stops early."""

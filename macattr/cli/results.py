@@ -27,9 +27,14 @@ class Results:
         folder: The folder.
         methods: Names of the methods that the run reads.
         settings: How the run measures, and on which images.
+
+    Raises:
+        ValueError: If a file has the name of the folder.
     """
 
     def __init__(self, folder: Path, methods: Sequence[str], settings: Mapping[str, object]) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"`--out` {str(folder)!r} is a file: name a folder.")
         self.folder, self.methods = folder, tuple(methods)
         self.settings = json.loads(json.dumps(settings))
 
@@ -42,8 +47,6 @@ class Results:
         Raises:
             ValueError: If it holds another finished run, or a ranking of unknown origin, and ``overwrite`` is false.
         """
-        if self.folder.exists() and not self.folder.is_dir():
-            raise ValueError(f"`--out` {str(self.folder)!r} is a file: name a folder.")
         mark = self.folder / RUN
         if not mark.is_file():
             if not overwrite and not (self.folder / "parts" / SETTINGS).is_file() and (files := self.written()):

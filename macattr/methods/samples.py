@@ -1,19 +1,25 @@
 """Images to rank on: one at a time, named, on the model's device, from anything that holds images."""
 
-__all__ = ["Inputs", "Item", "Sample", "count_samples", "iterate_samples", "refuse_iterator"]
+__all__ = ["Inputs", "Item", "Sample", "count_samples", "iterate_samples", "open_inputs", "refuse_iterator"]
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+
+from macattr.image_files import ImageFolder
 
 Item = Tensor | Sequence[Tensor] | Mapping[str, object]
 """One or several images; see :func:`iterate_samples`."""
 
 Inputs = Tensor | Iterable[Item] | Dataset[Item]
 """Images to rank on; see :func:`iterate_samples`."""
+
+Files = Path | str | Sequence[Path | str]
+"""A folder of image files, an image file, or a list of them."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,21 @@ class Sample:
             shapes = f"{tuple(self.clean.shape[1:])}, the degraded one {tuple(self.image.shape[1:])}"
             raise ValueError(f"the clean image of {self.name!r} has shape {shapes}: they must be equal.")
         return self.clean
+
+
+def open_inputs(inputs: Inputs | Files) -> Inputs:
+    """The inputs as they are, or the images of a folder, a file or a list of files.
+
+    Args:
+        inputs: Images, or where they lie; see :class:`macattr.image_files.ImageFolder`.
+
+    Raises:
+        ValueError: If there is no image there.
+    """
+    if inputs is None:
+        raise ValueError("`inputs` is None: pass images, a folder of image files, or a list of them.")
+    is_list = isinstance(inputs, list | tuple) and bool(inputs) and all(isinstance(i, str | Path) for i in inputs)
+    return ImageFolder(inputs) if isinstance(inputs, str | Path) or is_list else inputs  # type: ignore[arg-type,return-value]
 
 
 def count_samples(inputs: Inputs) -> int | None:

@@ -3,7 +3,7 @@
 __all__ = ["RankingInterrupted", "rank_layers", "rank_methods", "rank_with"]
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from macattr.layers import LayerLike, resolve_layers
 from macattr.methods.catalogue import find_methods
 from macattr.methods.kinds import Method, PathMethod
 from macattr.methods.readings import estimate_evaluations, measure
-from macattr.methods.samples import Item, count_samples, iterate_samples, refuse_iterator
+from macattr.methods.samples import Files, Inputs, count_samples, iterate_samples, open_inputs, refuse_iterator
 from macattr.methods.task import Options, Orders, PathLike, Task, Trial
 from macattr.paths.inputs import Gate, Reference
 from macattr.paths.objectives import Objective
@@ -63,7 +63,7 @@ class RankingInterrupted(RuntimeError):
 
 def rank_layers(
     model: nn.Module,
-    inputs: Tensor | Iterable[Item],
+    inputs: Inputs | Files,
     method: str = "mac",
     layers: LayerLike | Sequence[LayerLike] | None = None,
     *,
@@ -100,9 +100,10 @@ def rank_layers(
 
     Args:
         model: Network, in eval mode. Images are moved to its device and dtype.
-        inputs: Images: a tensor (C, H, W) or (B, C, H, W), or any iterable (list, DataLoader) of such tensors, of
-            sequences whose first element is one (the second is the clean image), or of mappings with ``image`` and
-            optionally ``clean``, ``name``, ``degradation`` and ``forward_args``. Sizes may differ.
+        inputs: Images: a tensor (C, H, W) or (B, C, H, W); a folder of image files, or a list of files; or any iterable
+            (list, DataLoader) or map-style data set of such tensors, of sequences whose first element is one (the
+            second is the clean image), or of mappings with ``image`` and optionally ``clean``, ``name``,
+            ``degradation`` and ``forward_args``. Sizes may differ.
         method: Name of a method; :data:`macattr.methods.catalogue.METHODS` holds all, ``macattr methods`` explains
             them. Of a layer that returns several tensors the first is scored.
         layers: Modules, names, globs or classes; None for every module that owns a parameter and runs.
@@ -183,7 +184,7 @@ def rank_layers(
 
 def rank_methods(
     model: nn.Module,
-    inputs: Tensor | Iterable[Item],
+    inputs: Inputs | Files,
     methods: Sequence[str],
     layers: LayerLike | Sequence[LayerLike] | None = None,
     **options: object,
@@ -212,7 +213,7 @@ def rank_methods(
 
 def rank_with(
     model: nn.Module,
-    inputs: Tensor | Iterable[Item],
+    inputs: Inputs | Files,
     methods: Sequence[str],
     layers: LayerLike | Sequence[LayerLike] | None = None,
     options: Options = DEFAULTS,
@@ -225,6 +226,7 @@ def rank_with(
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
+    inputs = open_inputs(inputs)
     chosen = find_methods(methods)
     task = Task(model, resolve_layers(model, layers), options)
     refuse_idle(chosen, task)
@@ -261,9 +263,7 @@ def refuse_idle(methods: Sequence[Method], task: Task) -> None:
             raise ValueError(f"`{name}` = {str(value)[:40]} has no effect on the ranking by {names}: leave it out.")
 
 
-def _with_enough_steps(
-    task: Task, methods: Sequence[PathMethod], inputs: Tensor | Iterable[Item], tolerance: float
-) -> Task:
+def _with_enough_steps(task: Task, methods: Sequence[PathMethod], inputs: Inputs, tolerance: float) -> Task:
     """The same task with as many steps as the first image needs."""
     refuse_iterator(inputs, "`tolerance` looks at the first image twice")
     sample = next(iterate_samples(inputs, task.model))

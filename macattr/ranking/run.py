@@ -3,18 +3,17 @@
 __all__ = ["RunResult", "RunStopped", "World", "run"]
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch.distributed as dist
-from torch import Tensor
 
 from macattr.methods.kinds import JointMethod, Method, PathMethod, SampleMethod, is_ordered
 from macattr.methods.readings import Reading, measure
-from macattr.methods.samples import Item, Sample, count_samples, iterate_samples
+from macattr.methods.samples import Inputs, Sample, count_samples, iterate_samples
 from macattr.methods.task import Task, Trial
 from macattr.methods.walks import walk_of
 from macattr.ranking.journal import Journal, Record, Unit
@@ -95,7 +94,7 @@ class World:
 def run(
     task: Task,
     methods: Sequence[Method],
-    inputs: Tensor | Iterable[Item],
+    inputs: Inputs,
     *,
     drop_idle: bool = False,
     advance: Callable[[float], object] | None = None,

@@ -2,16 +2,16 @@
 
 __all__ = ["SUSPECT", "randomisation_test", "randomised"]
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from macattr.layers import own_parameters, resolve_layers
-from macattr.methods.samples import Item, refuse_iterator
+from macattr.methods.samples import Inputs, refuse_iterator
 from macattr.ranking.rank import rank_methods
 from macattr.statistics.agreement import overlap_at, spearman
 from macattr.statistics.certainty import top_count
@@ -54,7 +54,7 @@ def randomised(model: nn.Module, layers: Sequence[str], seed: int = 0) -> Iterat
 
 def randomisation_test(
     model: nn.Module,
-    inputs: Tensor | Iterable[Item],
+    inputs: Inputs,
     method: str = "mac",
     *,
     cascading: bool = True,

@@ -1,11 +1,14 @@
 """Images come one by one from anything that holds some."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from macattr.methods.samples import iterate_samples
+from macattr.methods.samples import iterate_samples, open_inputs
 
 
 class Endless(Dataset):
@@ -61,3 +64,19 @@ def test_a_data_set_without_a_length_is_refused():
 
 def test_an_iterable_decides_itself_where_it_ends():
     assert len(list(iterate_samples(Stream(), nn.Identity()))) == 4
+
+
+@pytest.mark.parametrize("kind", ["folder", "text", "file", "list"])
+def test_folders_and_files_are_read(tmp_path, kind):
+    for number in range(2):
+        Image.new("RGB", (8, 8), (100 * number,) * 3).save(tmp_path / f"{number}.png")
+    files = sorted(tmp_path.iterdir())
+    inputs = {"folder": tmp_path, "text": str(tmp_path), "file": files[0], "list": [str(file) for file in files]}[kind]
+    names = [Path(sample.name).name for sample in iterate_samples(open_inputs(inputs), nn.Identity())]
+    assert names == ["0.png"] if kind == "file" else names == ["0.png", "1.png"]
+
+
+@pytest.mark.usefixtures("as_users_run_it")
+def test_no_inputs_are_refused():
+    with pytest.raises(ValueError, match="`inputs` is None: pass images, a folder of image files"):
+        open_inputs(None)
