@@ -154,7 +154,7 @@ def _rank(
     if is_first:
         _write(results, rankings, task, fraction)
         print(f"cost: {time.perf_counter() - started:.0f} s")
-        print(f"written: {', '.join(str(file) for file in results.written())}")
+        print(f"written: {results.describe_files()}")
         page, first = results.folder / "report.html", next(iter(results.files().values()))
         print(f"\nnext: open {page}, or  macattr select {first} --export json --out layers.json")
 

@@ -105,6 +105,13 @@ class Results:
         files = [folder / name for folder in folders for name in EACH] + [self.folder / name for name in COMMON]
         return [file for file in files if file.is_file()]
 
+    def describe_files(self) -> str:
+        """The files of the run in words; those of several methods are named once."""
+        common = [str(self.folder / name) for name in COMMON if (self.folder / name).is_file()]
+        if len(self.methods) == 1:
+            return ", ".join([*(str(self.folder / name) for name in EACH), *common])
+        return f"{', '.join(common)}; {', '.join(EACH)} in {self.folder / self.methods[0]} and so on"
+
     def finish(self) -> None:
         """Mark the run as finished and remove its parts."""
         files = [str(file.relative_to(self.folder)) for file in self.written()]

@@ -62,7 +62,7 @@ def open_inputs(inputs: Inputs | Files) -> Inputs:
     """The inputs as they are, or the images of a folder, a file or a list of files.
 
     Args:
-        inputs: Images, or where they lie; see :class:`macattr.image_files.ImageFolder`.
+        inputs: Images, or where they lie; see :class:`macattr.image_files.folder.ImageFolder`.
 
     Raises:
         ValueError: If there is no image there.

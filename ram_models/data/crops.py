@@ -101,7 +101,7 @@ class DecodedImages:
         self.bytes = 0
 
     def __call__(self, file: Path) -> Tensor:
-        """Pixels of ``file`` (3, h, w), as :func:`macattr.image_files.read_pixels` gives them; not to be written to."""
+        """Pixels of ``file`` (3, h, w) from :func:`macattr.image_files.tensors.read_pixels`. Do not write to them."""
         if file in self.kept:
             self.kept.move_to_end(file)
             return self.kept[file]
@@ -249,7 +249,7 @@ def _mirrored(image: Tensor, size: int) -> Tensor:
 
 
 def _unit(pixels: Tensor) -> Tensor:
-    """Pixels of :func:`macattr.image_files.read_pixels` in [0, 1]."""
+    """Pixels of :func:`macattr.image_files.tensors.read_pixels` in [0, 1]."""
     return (pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels).contiguous()
 
 

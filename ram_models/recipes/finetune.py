@@ -93,11 +93,6 @@ class Config:
 
     def __post_init__(self) -> None:
         check_run(self)
-        if self.selection.ranking in METHODS and self.selection.crops > self.optim.steps * self.optim.batch_size:
-            raise ValueError(
-                f"`selection.crops` {self.selection.crops} is more than the {self.optim.steps * self.optim.batch_size} "
-                "training crops of the run (`optim.steps` x `optim.batch_size`): lower it, or train longer."
-            )
 
 
 def pretrained(start: Start) -> nn.Module:
@@ -193,8 +188,19 @@ def tune(config: Config, mask: TrainableMask) -> None:
     )
 
 
+def check_ranking(config: Config) -> None:
+    """Raise if a method is to rank on more crops than the run has: a ValueError."""
+    crops = config.optim.steps * config.optim.batch_size
+    if config.selection.ranking in METHODS and config.selection.crops > crops:
+        raise ValueError(
+            f"`selection.crops` {config.selection.crops} is more than the {crops} training crops of the run "
+            "(`optim.steps` x `optim.batch_size`): lower it, or train longer."
+        )
+
+
 def main(config: Config) -> None:
     """Select layers, then train them, or continue."""
+    check_ranking(config)
     accelerator = start(config.compute, config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
     crops, _ = training_crops(config.data, config.optim, config.compute, config.seed)

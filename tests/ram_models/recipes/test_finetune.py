@@ -139,7 +139,9 @@ def test_a_fraction_that_selects_nothing_or_more_than_all_is_refused(ranking, tm
 def test_more_crops_to_rank_on_than_the_run_has_are_refused(config, steps, batch_size, crops):
     message = rf"`selection\.crops` {crops} is more than the {steps * batch_size} training crops of the run"
     with pytest.raises(ValueError, match=message):
-        replace(config, selection=LayerChoice("mac", crops=crops), optim=Optim(steps=steps, batch_size=batch_size))
+        main(
+            replace(config, selection=LayerChoice("mac", crops=crops), optim=Optim(steps=steps, batch_size=batch_size))
+        )
 
 
 def test_an_unknown_ranking_names_the_methods(tmp_path):
