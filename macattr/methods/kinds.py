@@ -14,6 +14,7 @@ from macattr.methods.task import Task
 from macattr.methods.walks import WALKS, Walk, walk_of
 
 Sums = Mapping[str, Tensor]
+"""Sums of a sweep at one layer, by name."""
 
 
 @dataclass(frozen=True)

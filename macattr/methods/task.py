@@ -23,6 +23,8 @@ from macattr.paths.presets import RANKING, MacTag, Preset
 from macattr.statistics.stopping import StableTop
 
 PathName = Literal["mask", "line", "tail", "blur", "restore"]
+"""Names of the paths that the option ``path`` takes."""
+
 
 PathLike = PathName | Callable[[Tensor], Path]
 """A path by its name, or a function from an image (1, C, H, W) to one."""

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 Tag = Literal["left", "right", "trapezoid"]
+"""Where the gradient is taken between two nodes."""
+
 
 CaptumMethod = Literal["gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"]
 

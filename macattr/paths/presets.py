@@ -16,6 +16,8 @@ MacTag = Literal["left", "right", "trapezoid", "riemann_middle", "gausslegendre"
 """Where the gradient is taken; the last two are Captum's nodes, with the gradient at the left end."""
 
 CAPTUM_ONLY = ("riemann_middle", "gausslegendre")
+"""Tags that stand for Captum's nodes."""
+
 
 MOST_STEPS = 100_000
 """Largest number of steps; a sharper path is refused before it runs for days."""

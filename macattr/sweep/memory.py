@@ -12,6 +12,8 @@ from macattr.paths.sums import LayerSum
 from macattr.sweep.survey import ProbedTensor, Survey
 
 ROWS_ON_CPU = 4
+"""Rows (nodes x samples) that share a forward pass on a CPU."""
+
 
 CHUNK_BYTES_ON_CPU = 8 << 30
 

@@ -8,6 +8,8 @@ from ram_models.experiments.verdicts.claims import Claim
 from ram_models.experiments.verdicts.means import ID
 
 VARIANTS = {f"{ratio:.0%} hidden": Pretraining(0, ratio, short=True) for ratio in (0.2, 0.4, 0.5, 0.6, 0.8)}
+"""Pre-trainings by their label in the table."""
+
 
 CLAIMS = (
     Claim("50 % hidden is better than 80 %", "50% hidden", "80% hidden", ID, 0.20),
@@ -15,6 +17,7 @@ CLAIMS = (
     Claim("50 % hidden is better than 40 %", "50% hidden", "40% hidden", ID, 0.07),
     Claim("50 % hidden is better than 60 %", "50% hidden", "60% hidden", ID, 0.02),
 )
+"""Claims of the table."""
 
 
 def main(study: Study) -> None:

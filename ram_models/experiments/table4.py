@@ -11,8 +11,11 @@ VARIANTS = {
     "paired": Pretraining(0, short=True),
     "ground truth only": Pretraining(0, target="ground_truth", short=True),
 }
+"""Pre-trainings by their label in the table."""
+
 
 CLAIMS = (Claim("pairs are better than clean images alone", "paired", "ground truth only", ID, 0.66),)
+"""Claims of the table."""
 
 
 def main(study: Study) -> None:

@@ -13,8 +13,11 @@ from ram_models.training.config import Optim, Run
 from ram_models.training.stop_requests import ignore_stop_requests
 
 Batch = Sequence[Tensor]
+"""Tensors of several items, the first two the degraded and the clean crops."""
+
 
 Crops = Dataset[tuple[Tensor, ...]]
+"""Items of a run, each a tuple of tensors."""
 
 
 def crop_numbers(

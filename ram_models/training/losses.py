@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ram_models.training.batches import Batch
 
 Loss = Callable[[nn.Module, Batch], Tensor]
+"""Mean loss of a network on a batch."""
 
 
 def masked_l1(

@@ -213,28 +213,58 @@ def first_convolutions(network: nn.Module, count: int = 2) -> Layers:
 
 
 MAC = Arm("MAC", _by_mac, "MAC, 10 %")
+"""MAC's top 10 % of the layers, ranked by this library on all ranking crops."""
+
 OFFICIAL = Arm("MAC (authors' script)", _by_official)
+"""MAC's top 10 % of the layers, ranked as the authors' script does."""
+
 IG = Arm("IG", _by_influence)
+"""Top 10 % of the layers by the paper's IG, internal influence."""
+
 RANDOM = Arm("random", _random, "random, 10 %")
+"""As many layers as MAC's, at random."""
+
 IG_PARAMETERS = Arm("IG, equal parameters", _by_influence_parameters)
+"""Top layers by IG, with as many parameters as MAC's."""
+
 RANDOM_PARAMETERS = Arm("random, equal parameters", _random_parameters)
+"""Random layers with as many parameters as MAC's."""
+
 CONVOLUTIONS = Arm("3x3 convolutions and ends", _convolutions)
+"""All 3x3 convolutions and the ends."""
+
 FIRST_CONVOLUTIONS = Arm("first two convolutions and thin ends", _first_convolutions)
+"""The first two stage convolutions and the thin ends."""
+
 SHUFFLED = Arm("MAC shuffled", _shuffled, "MAC shuffled within role and stage")
+"""MAC's layers, shuffled within role and stage."""
+
 SHUFFLED_STAGES = Arm(
     "MAC shuffled over stages",
     partial(_shuffled, draw="shuffled over stages", stages=False),
     "MAC shuffled within role, over all stages",
 )
+"""MAC's layers, shuffled within role over all stages."""
+
 ENDS = Arm("ends", _ends)
+"""The first and last layers alone."""
+
 MAC_20 = Arm("MAC 20 %", partial(_by_mac, fraction=2 * FRACTION), "MAC, 20 %")
+"""MAC's top 20 % of the layers."""
+
 MAC_50 = Arm("MAC 50 %", partial(_by_mac, fraction=5 * FRACTION), "MAC, 50 %")
+"""MAC's top 50 % of the layers."""
+
 ALL = Arm("all", _every, "all layers", whole=True)
+"""Every layer."""
+
 MASKED = Arm("masked, all", _every, "all layers, masked pre-training continued, twin masks", masked=True)
 """Tells what more training does from what closing the gap does."""
 LONGER = Arm("all, 4 times the steps", _every, "all layers, 4 times the steps", length=4.0, whole=True)
 """On its way it passes the quality that few layers have, so that both can be compared there."""
 LONGER_MAC = Arm("MAC, 4 times the steps", _by_mac, "MAC, 10 %, 4 times the steps", length=4.0)
+"""MAC's layers for four times the steps."""
+
 
 ARMS: Mapping[str, Arm] = MappingProxyType(
     {
