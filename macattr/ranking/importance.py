@@ -70,16 +70,21 @@ class LayerImportance:
     dataset: xr.Dataset
 
     def __repr__(self) -> str:
-        attrs, sizes = self.dataset.attrs, self.dataset.sizes
-        images = f"{sizes['sample']} image{'s' if sizes['sample'] > 1 else ''}"
-        images += f" x {sizes['order']} pixel orders" if sizes["order"] > 1 else ""
-        if self.dataset["sample"].values.tolist() == ["all images"]:
-            images = "all images together"
-        head = f"LayerImportance of {attrs['model']} by {attrs['method']}: {sizes['layer']} layers, {images}"
+        attrs, layers = self.dataset.attrs, self.dataset.sizes["layer"]
+        head = f"LayerImportance of {attrs['model']} by {attrs['method']}: {layers} layers, {self._images}"
         table = self.ranking().head(SUMMARISED)[["rank", "layer", "score", "type"]]
         rows = table.to_string(index=False, formatters={"score": "{:.4g}".format})
-        more = sizes["layer"] - len(table)
+        more = layers - len(table)
         return f"{head}; score = {attrs['unit']}\n{rows}" + (f"\n... and {more} more: see ranking()" if more else "")
+
+    @property
+    def _images(self) -> str:
+        """Number of images and pixel orders in words."""
+        if self.dataset["sample"].values.tolist() == ["all images"]:
+            return "all images together"
+        images, orders = self.dataset.sizes["sample"], self.dataset.sizes["order"]
+        words = f"{images} image{'s' if images > 1 else ''}"
+        return f"{words} x {orders} pixel orders" if orders > 1 else words
 
     def scores(self) -> xr.DataArray:
         """Score of every layer: mean over pixel orders, then mean (or the preset's sum) over images."""
@@ -149,9 +154,8 @@ class LayerImportance:
         table = pd.DataFrame(
             {"layer": scores["layer"].values, "score": scores.values} | {n: self.dataset[n].values for n in names}
         )
-        samples, orders = self.dataset.sizes["sample"], self.dataset.sizes["order"]
         attrs = self.dataset.attrs
-        title = f"{attrs['model']}: layer importance by {attrs['method']}, {samples} images x {orders} pixel orders"
+        title = f"{attrs['model']}: layer importance by {attrs['method']}, {self._images}"
         figure = plot_heatmap(table, title, attrs["unit"])
         if path is not None:
             figure.savefig(path, dpi=150)
