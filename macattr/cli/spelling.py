@@ -9,7 +9,7 @@ import textwrap
 import types
 import typing
 from argparse import SUPPRESS, Action
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -111,9 +111,7 @@ class _Help(DefaultHelpFormatter):
             return names
         return f"{names} {self._format_args(action, self._get_default_metavar_for_optional(action))}"
 
-    def _format_usage(
-        self, usage: str | None, actions: typing.Iterable[Action], *args: object, **kwargs: object
-    ) -> str:
+    def _format_usage(self, usage: str | None, actions: Iterable[Action], *args: object, **kwargs: object) -> str:
         """Only what has to be given: the options are listed below."""
         given = [action.metavar for action in actions if not action.option_strings and action.required]
         needed = [
