@@ -249,7 +249,7 @@ def _read(trial: Trial, sweep: Sweep, advance: Callable[[float], object] | None)
         internal_batch_size=task.options.internal_batch_size,
         memory_budget=task.options.memory_budget,
         advance=advance,
-        check_rows=trial.is_first,
+        surveys=task.surveys,
     )
     seed = trial.seed if sweep.route.walk.is_ordered else -1
     read = partial(_reading, task=task, result=result, sums=sums, coarse=coarse, seed=seed)

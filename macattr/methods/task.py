@@ -4,7 +4,7 @@ __all__ = ["Options", "Orders", "PathLike", "PathName", "Task", "Trial"]
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path as FilePath
 from typing import Literal
@@ -21,6 +21,7 @@ from macattr.paths.inputs import Gate, MaskAttributePath, Path, Reference, resol
 from macattr.paths.objectives import Distance, Objective
 from macattr.paths.presets import RANKING, MacTag, Preset
 from macattr.statistics.stopping import StableTop
+from macattr.sweep.survey import Surveys
 
 PathName = Literal["mask", "line", "tail", "blur", "restore"]
 """Names of the paths that the option ``path`` takes."""
@@ -183,11 +184,13 @@ class Task:
         model: Network, in eval mode.
         layers: Modules by name.
         options: How they are ranked.
+        surveys: What sweeps have found out about the network.
     """
 
     model: nn.Module
     layers: Mapping[str, nn.Module]
     options: Options = Options()
+    surveys: Surveys = field(default_factory=Surveys, compare=False, repr=False)
 
     @cached_property
     def preset(self) -> Preset:
@@ -226,7 +229,7 @@ class Task:
             index: Number of the pixel order.
         """
         seed = np.random.SeedSequence([self.seed, number, index]).generate_state(1)[0]
-        return Trial(self, sample, index=index, seed=int(seed), is_first=number == index == 0)
+        return Trial(self, sample, index=index, seed=int(seed))
 
     def arguments(self, sample: Sample) -> tuple[object, ...]:
         """Further positional arguments of the model for an image."""
@@ -256,14 +259,12 @@ class Trial:
         sample: The image.
         index: Number of the pixel order.
         seed: Seed of a random order.
-        is_first: Whether the network is checked on it, before a run takes its word for the other images.
     """
 
     task: Task
     sample: Sample
     index: int = 0
     seed: int = 0
-    is_first: bool = True
 
     @cached_property
     def order(self) -> Tensor | None:

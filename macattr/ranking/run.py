@@ -12,7 +12,7 @@ import numpy as np
 import torch.distributed as dist
 
 from macattr.methods.kinds import JointMethod, Method, PathMethod, SampleMethod, is_ordered
-from macattr.methods.readings import Reading, measure
+from macattr.methods.readings import Reading, measure, plan_sweeps
 from macattr.methods.samples import Inputs, Sample, count_samples, iterate_samples
 from macattr.methods.task import Task, Trial
 from macattr.methods.walks import walk_of
@@ -152,8 +152,11 @@ def _prepare(
     task: Task, methods: Sequence[Method], sample: Sample, drop_idle: bool
 ) -> tuple[Task, dict[str, str], Journal]:
     """The task with the layers that run, which of them return the same tensor, and the folder of the parts."""
-    path = walk_of("line").path(Trial(task, sample))
-    first_look = survey(task.model, task.layers, path, task.preset.partition(path), forward_args=task.arguments(sample))
+    trial = task.trial(sample, 0, 0)
+    sweeps = plan_sweeps([method for method in methods if isinstance(method, PathMethod)], task)
+    path = sweeps[0].path(trial) if sweeps else walk_of("line").path(trial)
+    partition = sweeps[0].partition(task, path) if sweeps else task.preset.partition(path)
+    first_look = survey(task.model, task.layers, path, partition, forward_args=trial.arguments, surveys=task.surveys)
     running = first_look.sites
     idle = [name for name in task.layers if name not in running]
     if idle and drop_idle:

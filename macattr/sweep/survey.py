@@ -1,10 +1,10 @@
 """One forward pass before a sweep: the tensors of the probed layers, which of them are the same, and their memory."""
 
-__all__ = ["ProbedTensor", "Survey", "never_ran", "survey", "survey_inputs"]
+__all__ = ["ProbedTensor", "Survey", "Surveys", "never_ran", "survey", "survey_inputs"]
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ class ProbedTensor:
         nbytes: Its memory at one node.
         alias_of: The first site that is the very same tensor, or the site itself.
         overwritten: Whether a later in-place operation destroys its values.
-        fingerprint: Some of its values.
+        fingerprint: Some of its values; None where they are not known.
         low_precision: Whether it has fewer than 32 bits.
     """
 
@@ -40,17 +40,19 @@ class ProbedTensor:
     nbytes: int
     alias_of: Site
     overwritten: bool
-    fingerprint: tuple[float, ...]
+    fingerprint: tuple[float, ...] | None
     low_precision: bool
 
     def difference(self, tensor: Tensor) -> tuple[float, float] | None:
         """Largest difference of the fingerprint at the first node of another pass, and the largest value.
 
-        None where the difference is rounding, or where values are not finite.
+        None where the difference is rounding, or where values are not finite or not known.
 
         Args:
             tensor: The tensor in that pass.
         """
+        if self.fingerprint is None:
+            return None
         now = _fingerprint(tensor[: self.shape[0]])
         if not all(map(math.isfinite, now)):
             return None
@@ -67,18 +69,37 @@ class Survey:
     Args:
         tensors: Every probed tensor in the order of execution.
         saved_bytes: Memory that autograd keeps for the backward pass of one node.
-        batch: Samples at one node.
-        device: Device of the inputs.
-        output: Output of the model; None unless it is one tensor.
+        inputs: Inputs of the model.
+        output: Output of the model; None unless it is one tensor, and where other inputs have the same shapes.
         low_precision: Whether anything is computed in fewer than 32 bits.
     """
 
     tensors: tuple[ProbedTensor, ...]
     saved_bytes: int
-    batch: int
-    device: torch.device
+    inputs: tuple[Tensor, ...]
     output: Tensor | None
     low_precision: bool
+
+    @property
+    def batch(self) -> int:
+        """Samples at one node."""
+        return self.inputs[0].shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the inputs."""
+        return self.inputs[0].device
+
+    def at(self, inputs: tuple[Tensor, ...]) -> "Survey":
+        """What the survey says of other inputs of the same shapes: everything but values.
+
+        Args:
+            inputs: Inputs of the model at one node.
+        """
+        if all(torch.equal(own, other) for own, other in zip(self.inputs, inputs, strict=True)):
+            return self
+        tensors = tuple(replace(tensor, fingerprint=None) for tensor in self.tensors)
+        return replace(self, tensors=tensors, inputs=inputs, output=None)
 
     @property
     def aliases(self) -> dict[Site, Site]:
@@ -137,6 +158,7 @@ def survey(
     *,
     forward_args: tuple[Any, ...] = (),
     at_input: bool = False,
+    surveys: "Surveys | None" = None,
 ) -> Survey:
     """Sites, aliases and memory, from one forward pass at the first node.
 
@@ -147,13 +169,18 @@ def survey(
         partition: Its first node is evaluated.
         forward_args: Further positional arguments of the model.
         at_input: Probe the inputs of the layers instead of their outputs.
+        surveys: Where to keep the survey.
 
     Raises:
         ValueError: If the model is stochastic, no layer runs as a module, or one returns a single number.
     """
     with undisturbed(model, layers.values()) as rewind:
         forward = Forward(model, layers, path, rewind, forward_args, at_input)
-        return survey_inputs(forward, leaves_at(path, partition.nodes[:1]))
+        inputs = leaves_at(path, partition.nodes[:1])
+        found = survey_inputs(forward, inputs)
+    if surveys is not None:
+        surveys.keep(forward, found)
+    return found
 
 
 def survey_inputs(forward: Forward, inputs: tuple[Tensor, ...]) -> Survey:
@@ -179,11 +206,70 @@ def survey_inputs(forward: Forward, inputs: tuple[Tensor, ...]) -> Survey:
     return Survey(
         tensors=tensors,
         saved_bytes=saved.total(weights),
-        batch=inputs[0].shape[0],
-        device=inputs[0].device,
+        inputs=tuple(leaf.detach() for leaf in inputs),
         output=final,
         low_precision=low or (final is not None and final.element_size() < 4),
     )
+
+
+@dataclass
+class Surveys:
+    """Surveys of one network, one for each shape of its inputs.
+
+    Images of one shape cost the same and run the same layers, so that one survey serves them all.
+    """
+
+    known: dict[Hashable, Survey] = field(default_factory=dict)
+    row_checked: set[Hashable] = field(default_factory=set)
+
+    def find(self, forward: Forward, inputs: tuple[Tensor, ...]) -> Survey | None:
+        """What is known of inputs of these shapes.
+
+        Args:
+            forward: Model and layers.
+            inputs: Inputs of the model at one node.
+        """
+        found = self.known.get(_signature(forward, inputs))
+        return None if found is None else found.at(inputs)
+
+    def keep(self, forward: Forward, found: Survey) -> None:
+        """Add a survey, or replace the one of these shapes.
+
+        Args:
+            forward: Model and layers.
+            found: The survey.
+        """
+        self.known[_signature(forward, found.inputs)] = found
+
+    def knows_rows(self, forward: Forward, inputs: tuple[Tensor, ...]) -> bool:
+        """Whether rows of these shapes were found to be independent of each other.
+
+        Args:
+            forward: Model and layers.
+            inputs: Inputs of the model at one node.
+        """
+        return _signature(forward, inputs) in self.row_checked
+
+    def keep_rows(self, forward: Forward, inputs: tuple[Tensor, ...]) -> None:
+        """Note that rows of these shapes are independent of each other.
+
+        Args:
+            forward: Model and layers.
+            inputs: Inputs of the model at one node.
+        """
+        self.row_checked.add(_signature(forward, inputs))
+
+
+def _signature(forward: Forward, inputs: tuple[Tensor, ...]) -> Hashable:
+    """What layers and memory depend on: names, shapes and types of tensors, values of what is no tensor."""
+    return forward.at_input, *forward.layers, *map(_kind, (*inputs, *forward.forward_args))
+
+
+def _kind(argument: Any) -> Hashable:
+    """Shape and type of a tensor; anything else as it is, or by its identity."""
+    if isinstance(argument, Tensor):
+        return tuple(argument.shape), argument.dtype, argument.device
+    return argument if isinstance(argument, str | int | float | bool | None) else id(argument)
 
 
 def never_ran(names: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ from macattr.sweep.guard import undisturbed
 from macattr.sweep.memory import estimate_bytes, nodes_per_batch, return_free_memory, split_layers
 from macattr.sweep.nodes import Forward, evaluate, leaves_at
 from macattr.sweep.probes import Site
-from macattr.sweep.survey import ProbedTensor, Survey, never_ran, survey_inputs
+from macattr.sweep.survey import ProbedTensor, Survey, Surveys, never_ran, survey_inputs
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def trace(
     at_input: bool = False,
     grad_kwargs: Mapping[str, Any] | None = None,
     advance: Callable[[float], object] | None = None,
-    check_rows: bool = True,
+    surveys: Surveys | None = None,
 ) -> Trace:
     """Feed ``sums`` with the outputs of all layers, and the objective's gradients, at all nodes of a path.
 
@@ -131,21 +131,26 @@ def trace(
         at_input: Probe the inputs of the layers instead of their outputs.
         grad_kwargs: Passed to :func:`torch.autograd.grad`.
         advance: Called after every forward pass with the nodes done; they add up to the number of nodes.
-        check_rows: Make sure that no row of the output depends on another row of the inputs, where rows share a forward
-            pass. It costs two nodes; a caller that sweeps many images checks the first.
+        surveys: What is known of the model from other calls with the same layers. The survey, and the check that no row
+            of the output depends on another row of the inputs (it costs two nodes), are made once for every shape.
 
     Raises:
         ValueError: If a layer never runs or is not finite (with layer and alpha), the objective is not one number per
-            sample or mixes samples, the model is stochastic, mixes the batch or is no function of its inputs, or the
-            budget is too small.
+            sample or mixes samples, the model is stochastic, mixes the batch, is no function of its inputs or runs
+            other layers at other nodes, or the budget is too small.
     """
     started = time.perf_counter()
     if internal_batch_size is not None:
         internal_batch_size = whole_number("internal_batch_size", internal_batch_size)
     memory_budget = checked_budget(memory_budget)
+    surveys = Surveys() if surveys is None else surveys
     with undisturbed(model, layers.values()) as rewind:
         forward = Forward(model, layers, path, rewind, forward_args, at_input)
-        survey = survey_inputs(forward, leaves_at(path, partition.nodes[:1]))
+        inputs = leaves_at(path, partition.nodes[:1])
+        survey = surveys.find(forward, inputs)
+        if survey is None:
+            survey = survey_inputs(forward, inputs)
+            surveys.keep(forward, survey)
         if missing := [name for name in layers if name not in survey.sites]:
             raise ValueError(never_ran(missing))
         if memory_budget is not None:
@@ -162,8 +167,9 @@ def trace(
             frugal=memory_budget is not None,
             advance=_share_of(advance, len(groups)),
         )
-        if check_rows and max(count, survey.batch) > 1:
+        if max(count, survey.batch) > 1 and not surveys.knows_rows(forward, inputs):
             sweep.refuse_mixing()
+            surveys.keep_rows(forward, inputs)
         inputs_sum = StieltjesSum(partition.tag)
         for number, group in enumerate(groups):
             sweep.run(group, sums, [inputs_sum] if number == 0 else [])
@@ -226,12 +232,15 @@ class _Probe:
         self.tensors = {tensor.site: tensor for tensor in tensors}
         self.sums, self.chunk = sums, chunk
         self.names = {site.layer for site in self.tensors}
+        self.visited: set[Site] = set()
         self.held: dict[Site, tuple[Tensor, int]] = {}
         self.edges: dict[Site, GradientEdge] = {}
         self.constants: list[Tensor] = []
 
     def visit(self, site: Site, tensor: Tensor) -> Tensor:
         """Hold a layer's output and wait for its gradient."""
+        if tensor.is_floating_point():
+            self.visited.add(site)
         probed = self.tensors.get(site)
         if probed is None:
             return tensor
@@ -352,6 +361,7 @@ class _Sweep:
         probe = _Probe(tensors, sums, chunk)
         inputs = leaves_at(self.forward.path, chunk.alpha)
         output = self.forward(inputs, chunk.count, probe.visit, probe.names)
+        self._refuse_other_calls(probe, chunk)
         values = evaluate(self.objective, output, self.survey.batch, chunk.count, check=chunk.first == 0)
         if not bool(values.isfinite().all()):
             self._blame_output(chunk, values.detach())
@@ -361,6 +371,17 @@ class _Sweep:
         gradients = self._gradients(values, [*inputs, *probe.constants])
         probe.fold_rest()
         return inputs, gradients[: len(inputs)]
+
+    def _refuse_other_calls(self, probe: _Probe, chunk: _Chunk) -> None:
+        """Raise if layers run at some nodes only: they have no sum along the whole path."""
+        expected = {site for site in self.survey.aliases if site.layer in probe.names}
+        if others := sorted(expected ^ probe.visited):
+            nodes = f"alpha = {float(chunk.alpha[0]):.4g} ... {float(chunk.alpha[-1]):.4g}"
+            kind = "does not run" if others[0] in expected else "runs once more"
+            raise ValueError(
+                f"layer {others[0]} {kind} at {nodes}, unlike at the first node: which layers run must not depend on "
+                "the input. Leave out branches that do, or leave the layer out of `layers`."
+            )
 
     def _begin(self, chunk: _Chunk, inputs: tuple[Tensor, ...], output: Tensor, values: Tensor, probe: _Probe) -> None:
         """Note what the first nodes alone show, and refuse a model whose output depends on its other rows."""

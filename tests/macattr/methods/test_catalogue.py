@@ -259,9 +259,9 @@ def test_the_estimate_is_what_a_run_evaluates(network, pairs):
     task = Task(network, layers, Options(n_steps=10, orders=2))
     expected, saved = estimate_evaluations(find_methods(names), task, len(pairs))
     sweeps = len(pairs) * (2 * 3 + 2)  # 3 of each order, 2 without
-    surveys = 1 + sweeps  # one for the run, one for every sweep
-    checks = sweeps + 2 * (3 + 2)  # one node after every sweep, and both ends of every sweep of the first image
-    assert sum(rows) == expected + surveys + checks
+    survey = 1  # for the only shape of image
+    checks = sweeps + 2  # one node after every sweep, and both ends of the first
+    assert sum(rows) == expected + survey + checks
     assert saved == len(pairs) * (2 * 2 + 2)  # drift in MAC's sweep, the activation in one that ends at the image
 
 

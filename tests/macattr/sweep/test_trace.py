@@ -17,7 +17,7 @@ from macattr.paths.sums import ActivationGradientSum, GradientSum, StieltjesSum
 from macattr.sweep.activations import sweep_activations
 from macattr.sweep.nodes import evaluate, objective_at
 from macattr.sweep.probes import Site
-from macattr.sweep.survey import survey
+from macattr.sweep.survey import Surveys, survey
 from macattr.sweep.trace import trace
 
 ROUNDING = {"rtol": 1e-10, "atol": 1e-12}
@@ -845,3 +845,57 @@ def test_a_path_of_integers_is_refused():
 def test_evaluate_wants_the_batch_of_all_nodes():
     output = torch.rand(6, 3, requires_grad=True)
     assert evaluate(OutputSum(), output, batch=2, count=3).shape == (3, 2)
+
+
+class Branch(nn.Module):
+    """Runs its second layer where the mean of the input is small, and once more where it is large."""
+
+    def __init__(self, low, high):
+        super().__init__()
+        self.first, self.second, self.low, self.high = nn.Linear(4, 4), nn.Linear(4, 4), low, high
+
+    def forward(self, x):
+        mean = float(x.detach().mean())
+        y = self.first(x).tanh()
+        for _ in range(1 + (mean > self.high) - (mean < self.low)):
+            y = self.second(y).tanh()
+        return y
+
+
+@pytest.mark.parametrize("internal_batch_size", [2, 4])
+def test_layers_that_run_at_some_nodes_only_are_refused(line, internal_batch_size):
+    with pytest.raises(ValueError, match=r"layer second \(call 2\) runs once more at alpha = 0\.\d+"):
+        run(Branch(-1.0, 0.3).double(), line, internal_batch_size=internal_batch_size)
+
+
+def test_a_layer_that_stops_running_is_refused(line):
+    backwards = LinearPath((torch.zeros_like(line.at(torch.tensor([1.0]))[0]),), (torch.rand(2, 4).double() + 0.5,))
+    with pytest.raises(ValueError, match=r"layer second does not run at alpha = .* which layers run must not depend"):
+        run(Branch(0.2, 9.0).double(), backwards, internal_batch_size=2)
+
+
+def test_one_survey_serves_inputs_of_one_shape(line):
+    net, rows, surveys = Net(nn.Tanh()).double(), [], Surveys()
+    net.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    first, _ = run(net, line, surveys=surveys)
+    alone = sum(rows)
+    other = LinearPath((torch.rand(2, 4, dtype=torch.float64),), (torch.zeros(2, 4, dtype=torch.float64),))
+    rows.clear()
+    second, _ = run(net, other, surveys=surveys)
+    assert sum(rows) == alone - 2 - 4  # two samples of the survey, two at both ends
+    fresh, _ = run(net, other)
+    assert second.keys() == fresh.keys() == first.keys()
+    for name, values in fresh.items():
+        torch.testing.assert_close(second[name], values, **ROUNDING)
+    rows.clear()
+    wide = LinearPath((torch.rand(3, 4, dtype=torch.float64),), (torch.zeros(3, 4, dtype=torch.float64),))
+    run(net, wide, surveys=surveys)
+    assert rows[0] == 3  # another shape has a survey of its own
+
+
+def test_a_survey_of_other_layers_is_not_taken(line):
+    net, surveys = Net(nn.Tanh()).double(), Surveys()
+    run(net, line, layers=["first"], surveys=surveys)
+    assert len(surveys.known) == 1
+    run(net, line, surveys=surveys)
+    assert len(surveys.known) == 2
