@@ -13,6 +13,7 @@ import pandas as pd
 from macattr.cli.loading import load_ranking, short_names
 from macattr.plots import plot_agreement, plot_overlap, plot_rank_flow
 from macattr.ranking.importance import LayerImportance
+from macattr.selection.score_files import SUFFIXES, read_scores
 from macattr.statistics.agreement import common_layers, measure_agreement, overlap_curve
 from macattr.statistics.certainty import ranks, top_count
 
@@ -28,13 +29,14 @@ def compare(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> None:
-    """Compare rankings; for example macattr compare a/importance.nc b/importance.nc official_folder/.
+    """Compare rankings; for example macattr compare a/importance.nc b/importance.nc snr_results.json official_folder/.
 
     Writes agreement.csv (every measure for every pair, with intervals over images where rankings hold several), and
     figures: agreement.png, and for up to six rankings rank_flow.png and overlap.png.
 
     Args:
-        rankings: Files that "macattr rank" wrote, or folders with the authors' filter_*.txt lists; two or more.
+        rankings: Two or more of: files that "macattr rank" wrote; folders with the authors' filter_*.txt lists; JSON or
+            CSV files of names and scores; Spectrum's JSON files, whose ratios become places within their types.
         out: Folder for the results.
         fraction: Top share of the layers that is compared.
         only_common: Compare the common layers alone if the rankings cover different layers.
@@ -44,9 +46,14 @@ def compare(
     mpl.use("Agg")
     if len(rankings) < 2:
         raise ValueError(f"a comparison needs at least two rankings, got {len(rankings)}.")
-    loaded = {name: load_ranking(source) for name, source in zip(short_names(rankings), rankings, strict=True)}
+    loaded = {name: _load(source) for name, source in zip(short_names(rankings), rankings, strict=True)}
     text = write_comparison(loaded, out, fraction=fraction, only_common=only_common, confidence=confidence, seed=seed)
     print(text)
+
+
+def _load(source: str) -> LayerImportance | dict[str, float]:
+    """A ranking of ours, of the authors, or of another tool."""
+    return read_scores(source) if Path(source).suffix.lower() in SUFFIXES else load_ranking(source)
 
 
 def write_comparison(

@@ -1,0 +1,73 @@
+"""Scores are read from the files of other tools, and what is none is refused."""
+
+import json
+
+import pytest
+
+from macattr.selection.score_files import read_scores
+
+SNR = {
+    "model.layers.0.mlp.fc": {"snr": 0.25, "type": "mlp.fc"},
+    "model.layers.1.mlp.fc": {"snr": 0.5, "type": "mlp.fc"},
+    "model.layers.0.norm": {"snr": float("inf"), "type": "norm"},
+    "model.layers.1.norm": {"snr": float("inf"), "type": "norm"},
+    "lm_head": {"snr": 8.0, "type": "lm_head"},
+}
+SHARES = {"model.layers.0.mlp.fc": 0.0, "model.layers.1.mlp.fc": 0.5, "model.layers.0.norm": 0.25}
+SHARES |= {"model.layers.1.norm": 0.25, "lm_head": 0.0}
+
+
+def test_published_ratios_become_places_within_their_types(tmp_path):
+    file = tmp_path / "snr_results.json"
+    file.write_text(json.dumps(SNR))
+    assert read_scores(file) == SHARES
+
+
+def test_ratios_sorted_by_type_are_read_too(tmp_path):
+    grouped: dict[str, dict[str, float]] = {}
+    for name, entry in SNR.items():
+        grouped.setdefault(entry["type"], {})[name] = entry["snr"]
+    file = tmp_path / "snr_results_sorted.json"
+    file.write_text(json.dumps(grouped))
+    assert read_scores(file) == SHARES
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", '{"a": 1, "b": 0.5}'),
+        ("a.csv", "a,1\nb,0.5\n"),
+        ("a.csv", "layer,score\r\na,1\r\nb,0.5\r\n"),
+        ("A.CSV", "\ufeffrank,layer,score,type\n1,a,1.0,Linear\n2,b,0.5,Linear\n\n"),
+        ("a.csv", "snr,module\n1,a\n0.5,b\n"),
+    ],
+    ids=["json", "two columns", "header", "our own", "other names"],
+)
+def test_plain_scores_are_read(tmp_path, name, text):
+    (tmp_path / name).write_text(text, newline="")
+    assert read_scores(tmp_path / name) == {"a": 1.0, "b": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", None, "No such file"),
+        ("a.json", "{", "Expecting property name"),
+        ("a.json", "[1, 2]", "no mapping from names to scores"),
+        ("a.json", "{}", "holds no score"),
+        ("a.json", '{"a": true}', "True is no score"),
+        ("a.json", '{"a": null}', "None is no score"),
+        ("a.json", '{"a": NaN}', "the score of 'a' is nan"),
+        ("a.json", '{"kind": "macattr selection", "layers": []}', "an exported selection"),
+        ("a.csv", "", "holds no score"),
+        ("a.csv", "a,b,c\n1,2,3\n", "no columns 'layer' and 'score', but 'a', 'b', 'c'"),
+        ("a.csv", "layer,score\na\n", "a row is too short: 'a'"),
+        ("a.csv", "layer,score\na,high\n", "could not convert"),
+        ("a.csv", "a,1\na,2\n", "stands there more than once"),
+    ],
+)
+def test_what_holds_no_scores_is_explained(tmp_path, name, text, message):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_scores(tmp_path / name)
