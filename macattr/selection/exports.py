@@ -40,7 +40,8 @@ def export(
             file with a list ``unfrozen_parameters`` of regular expressions, as Spectrum writes and Axolotl reads;
             ``peft``, the folder of a LoraConfig, see :func:`macattr.selection.lora.lora_config`.
         model: The network to check against; ``peft`` needs it.
-        rank: Mean rank of the adapters of ``peft`` (default 8); the ranks follow the scores if there are any.
+        rank: Rank of the adapters of ``peft`` (default 8). If there are scores, the ranks follow them and cost together
+            what this one would.
         bare: Treatment of bare and tied parameters by ``peft`` (default ``refuse``).
 
     Returns:
@@ -61,7 +62,7 @@ def export(
         config = lora_config(
             selection.mask(),
             model,
-            rank=8 if rank is None else rank,
+            rank=rank,
             scores=selection.scores or None,
             bare=bare or "refuse",
         )

@@ -4,6 +4,7 @@ __all__ = ["AdaptedLayers", "adapted_layers", "lora_config", "read_lora_config"]
 
 import copy
 import importlib.util
+import math
 import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping
@@ -16,12 +17,16 @@ from torch import nn
 
 from macattr.layers import layer_of
 from macattr.selection.trainable import TrainableMask
+from macattr.user_warnings import warn_user
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
 Bare = Literal["refuse", "whole", "skip"]
 """Treatment of selected parameters that peft can only train together with others."""
+
+LARGEST_FACTOR = 1e30
+"""Between shares and ranks: layers with smaller shares keep the rank 1."""
 
 COPIES_ONLY = "dummy-target-modules"
 """The ``target_modules`` of a configuration that adapts no layer, as in peft.utils.constants."""
@@ -55,14 +60,19 @@ def lora_config(
     mask: TrainableMask,
     model: nn.Module,
     *,
-    rank: int = 8,
+    rank: int | None = None,
     scores: Mapping[str, float] | None = None,
     power: float = 0.5,
     bare: Bare = "refuse",
+    parameters: int | None = None,
 ) -> "LoraConfig":
     r"""A LoraConfig for a selection: adapters on its linear layers and convolutions, all its other layers in full.
 
-    .. math:: r_l = \max(1, \operatorname{round}(r\, s_l^p / \overline{s^p})) \le \text{full rank of } l
+    With scores, ranks share out a number of parameters B. An adapter of rank r costs :math:`r\,n_l`, with :math:`n_l`
+    the rows plus columns of the weight as a matrix:
+
+    .. math:: r_l \propto s_l^p / \sqrt{n_l}, \qquad \sum_l r_l n_l \le B, \qquad
+        1 \le r_l \le \text{full rank of } l
 
     ``target_modules`` is one anchored regular expression, and ``rank_pattern`` and ``alpha_pattern`` name every adapted
     layer, with alpha equal to the rank, so that each adapter has the scale 1. All other layers go to
@@ -75,14 +85,15 @@ def lora_config(
     Args:
         mask: The selected layers.
         model: The network.
-        rank: Rank of the adapters; the mean rank (before rounding) if there are scores.
+        rank: Rank of the adapters (default 8). With scores, B is what this rank costs on all of them.
         scores: Score of every layer; None gives all the same rank.
-        power: Exponent p: 0 for equal ranks, 1 for ranks in proportion to the score.
+        power: Exponent p: 1 for GoRA's shares, 0 for the same share of the score for every layer.
         bare: Treatment of parameters that peft can only train together with others. A selected module may hold
             parameters of its own next to modules that are not selected, such as a position bias table in an attention
             module. A selected weight may be tied to that of another layer, which an adapter or a copy would separate.
             ``refuse`` them, train the smallest module that holds all of them as a ``whole`` (the selected layers inside
-            it are then trained in full), or ``skip`` them.
+            it are then trained in full, with a warning), or ``skip`` them.
+        parameters: Number B of parameters of all adapters, in place of ``rank``. Copies in full are not part of it.
 
     Returns:
         The configuration.
@@ -93,17 +104,22 @@ def lora_config(
         ImportError: If peft is not installed.
 
     Warns:
-        UserWarning: If torch's own transformer layer would bypass adapters in eval mode, or tied weights are skipped.
+        UserWarning: If torch's own transformer layer would bypass adapters in eval mode, tied weights are skipped, or
+            selected layers lie inside a module that is trained as a whole.
 
     Source:
-        Hu et al. 2022 (LoRA).
+        Hu et al. 2022 (LoRA); GoRA (arXiv:2502.12171) for ranks by score, there rounded one by one, so that their sum
+        is not held.
     """
-    if rank < 1:
-        raise ValueError(f"`rank` must be at least 1, got {rank}.")
+    if rank is not None and parameters is not None:
+        raise ValueError(f"`rank` = {rank} and `parameters` = {parameters} exclude each other: give one budget.")
+    for name, value in {"rank": rank, "parameters": parameters}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}.")
     _require_peft()
     adapted, saved = _split(mask, model, bare)
     modules = dict(model.named_modules())
-    ranks = _ranks({name: modules[name] for name in adapted}, rank, scores, power)
+    ranks = _ranks({name: modules[name] for name in adapted}, rank, scores, power=power, parameters=parameters)
     config = _config(ranks, saved, all(_is_transposed(modules[name]) for name in adapted))
     _warn_of_fast_path(adapted, modules)
     applied = adapted_layers(config, model)
@@ -200,7 +216,18 @@ def _split(mask: TrainableMask, model: nn.Module, bare: Bare) -> tuple[list[str]
         elif _is_copied(owner, modules[owner], names, bare):
             saved.append(owner)
     outer = [name for name in dict.fromkeys(saved) if not any(name.startswith(f"{other}.") for other in saved)]
-    adapted = [name for name in adapted if not any(name.startswith(f"{other}.") for other in outer)]
+    if "" in outer:
+        raise ValueError(
+            f"{type(model).__name__} itself owns selected parameters, and a full copy of the network is no adapter: "
+            "exclude them from the selection, or choose bare='skip'."
+        )
+    inside = [name for name in adapted if any(name.startswith(f"{other}.") for other in outer)]
+    if inside and bare == "whole":
+        warn_user(
+            f"bare='whole' trains all of {', '.join(map(repr, outer))} in full, and with it "
+            f"{', '.join(map(repr, inside))}, without adapters there; bare='skip' adapts them."
+        )
+    adapted = [name for name in adapted if name not in inside]
     if not adapted and not outer:
         raise ValueError("bare='skip' leaves out every selected layer: choose another `bare`, or select more layers.")
     for name in outer:
@@ -316,27 +343,68 @@ def _is_transposed(module: nn.Module) -> bool:
 
 
 def _ranks(
-    layers: Mapping[str, nn.Module], rank: int, scores: Mapping[str, float] | None, power: float
+    layers: Mapping[str, nn.Module],
+    rank: int | None,
+    scores: Mapping[str, float] | None,
+    *,
+    power: float,
+    parameters: int | None,
 ) -> dict[str, int]:
     """Rank of every adapter."""
     if not layers:
         return {}
-    shares = dict.fromkeys(layers, 1.0)
+    sides = {name: _sides(module) for name, module in layers.items()}
+    rank = 8 if rank is None else rank
+    if scores is None and parameters is None:
+        return {name: min(rank, *sides[name]) for name in layers}
+    weights = dict.fromkeys(layers, 1.0)
     if scores is not None:
-        if bad := [name for name in layers if not scores.get(name, -1.0) >= 0]:
-            raise ValueError(f"`scores` must hold every adapted layer and not be negative: see {bad[0]!r}.")
-        shares = {name: scores[name] ** power for name in layers}
-    mean = sum(shares.values()) / len(shares)
-    if not mean:
+        if bad := [name for name in layers if not 0 <= scores.get(name, -1.0) < math.inf]:
+            raise ValueError(f"`scores` must hold every adapted layer, finite and not negative: see {bad[0]!r}.")
+        weights = {name: scores[name] ** power / math.sqrt(sum(sides[name])) for name in layers}
+    if not (highest := max(weights.values())):
         raise ValueError("`scores` of all adapted layers are 0: no ranks follow from them.")
-    return {name: min(max(1, round(rank * shares[name] / mean)), _full_rank(layers[name])) for name in layers}
+    weights = {name: weight / highest for name, weight in weights.items()}
+    fewest = sum(map(sum, sides.values()))
+    budget = rank * fewest if parameters is None else parameters
+    if budget < fewest:
+        raise ValueError(
+            f"`parameters` = {budget:,} is less than the {fewest:,} of adapters of rank 1 on {len(layers)} layers: "
+            "raise it, or select fewer layers."
+        )
+    return _fill(weights, sides, budget)
 
 
-def _full_rank(module: nn.Module) -> int:
-    """The rank at which an adapter is as large as any change of the weight."""
-    weight = module.get_parameter("weight")
-    rows, columns = weight.flatten(1).shape
-    return min(rows, columns)
+def _fill(weights: Mapping[str, float], sides: Mapping[str, tuple[int, int]], budget: int) -> dict[str, int]:
+    """Whole ranks nearly in proportion to the weights, from 1 to the full ones, that use up a number of parameters."""
+
+    def ranks_at(factor: float) -> dict[str, float]:
+        return {name: min(max(1.0, factor * weight), float(min(sides[name]))) for name, weight in weights.items()}
+
+    def cost(ranks: Mapping[str, int] | Mapping[str, float]) -> float:
+        return float(sum(rank * sum(sides[name]) for name, rank in ranks.items()))
+
+    low, high = 0.0, min(LARGEST_FACTOR, max(min(sides[name]) / weight for name, weight in weights.items() if weight))
+    if cost(ranks_at(high)) > budget:
+        for _ in range(200):
+            middle = (low + high) / 2
+            low, high = (middle, high) if cost(ranks_at(middle)) <= budget else (low, middle)
+        high = low
+    exact = ranks_at(high)
+    # Rounding must not take a rank from a layer whose share is whole up to rounding errors of the bisection.
+    ranks = {name: math.floor(rank + 1e-9) for name, rank in exact.items()}
+    for name in sorted(exact, key=lambda name: ranks[name] - exact[name]):
+        if exact[name] - ranks[name] > 1e-9 and cost(ranks) + sum(sides[name]) <= budget:
+            ranks[name] += 1
+    return ranks
+
+
+def _sides(module: nn.Module) -> tuple[int, int]:
+    """Rows and columns of the weight as a matrix; quantised weights are stored packed, in another shape."""
+    if isinstance(module, nn.Linear):
+        return module.out_features, module.in_features
+    rows, columns = module.get_parameter("weight").flatten(1).shape
+    return rows, columns
 
 
 def _config(ranks: Mapping[str, int], saved: list[str], transposed: bool) -> "LoraConfig":

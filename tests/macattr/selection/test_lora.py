@@ -84,12 +84,66 @@ def test_looking_at_a_configuration_leaves_the_network_alone():
 @pytest.mark.parametrize(
     ("power", "expected"), [(0.0, [4, 4, 4]), (0.5, [6, 4, 2]), (1.0, [8, 3, 1])], ids=["equal", "root", "proportional"]
 )
-def test_ranks_follow_the_scores_with_the_given_mean(power, expected):
+def test_ranks_of_equal_layers_follow_the_scores_with_the_given_mean(power, expected):
     network = nn.ModuleDict({name: nn.Linear(20, 20) for name in "abc"})
     config = lora_config(
         TrainableMask(("a", "b", "c")), network, rank=4, scores={"a": 9.0, "b": 4.0, "c": 1.0}, power=power
     )
     assert list(adapted_layers(config, network).adapted.values()) == expected
+
+
+SIZES = {"small": (8, 12), "wide": (16, 100), "large": (64, 64), "conv": (32, 8)}
+
+
+def of_all_sizes() -> nn.Module:
+    layers = {name: nn.Linear(*reversed(sides)) for name, sides in SIZES.items() if name != "conv"}
+    return nn.ModuleDict(layers | {"conv": nn.Conv2d(8, 32, 3)})
+
+
+def adapters_cost(network, config) -> int:
+    return sum(low_rank(network[name].weight, r) for name, r in adapted_layers(config, network).adapted.items())
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("scores", [(1.0, 1.0, 1.0, 1.0), (9.0, 1.0, 4.0, 2.0), (0.0, 0.0, 1.0, 5e-324)], ids=str)
+def test_ranks_by_score_cost_what_equal_ranks_would(power, scores):
+    network, mask = of_all_sizes(), TrainableMask(tuple(SIZES))
+    equal = adapters_cost(network, lora_config(mask, network, rank=4))
+    config = lora_config(mask, network, rank=4, scores=dict(zip(SIZES, scores, strict=True)), power=power)
+    ranks = adapted_layers(config, network).adapted
+    spent = adapters_cost(network, config)
+    full = all(ranks[name] in (1, min(network[name].weight.flatten(1).shape)) for name in SIZES)
+    smallest = min(low_rank(layer.weight, 1) for layer in network.values())
+    largest = max(low_rank(layer.weight, 1) for layer in network.values())
+    assert spent <= equal
+    assert full or spent > equal - largest  # one more rank somewhere would not fit
+    assert smallest < largest
+
+
+def test_ranks_by_score_are_goras_shares():
+    network, mask = of_all_sizes(), TrainableMask(tuple(SIZES))
+    scores = {"small": 1.0, "wide": 2.0, "large": 3.0, "conv": 2.0}
+    ranks = adapted_layers(lora_config(mask, network, rank=6, scores=scores, power=1.0), network).adapted
+    roots = {name: low_rank(network[name].weight, 1) ** 0.5 for name in SIZES}
+    goras = {name: scores[name] / sum(scores.values()) * 6 * sum(roots.values()) / roots[name] for name in SIZES}
+    ratios = [ranks[name] / goras[name] for name in SIZES]
+    # One factor for all, which holds the parameters: up to whole ranks of about 6.
+    assert max(ratios) / min(ratios) < 1.35
+
+
+def test_a_budget_of_parameters_is_shared_out_without_scores_too():
+    network, mask = of_all_sizes(), TrainableMask(tuple(SIZES))
+    config = lora_config(mask, network, parameters=2_000)
+    assert 2_000 - 60 < adapters_cost(network, config) <= 2_000
+    ranks = adapted_layers(config, network).adapted.values()
+    assert max(ranks) - min(ranks) <= 1
+
+
+def test_the_full_rank_of_a_quantised_weight_is_that_of_its_layer():
+    layer = nn.Linear(8, 12)
+    layer.weight = nn.Parameter(torch.zeros(48, 1, dtype=torch.uint8), requires_grad=False)  # two values a byte
+    config = lora_config(TrainableMask(("a",)), nn.ModuleDict({"a": layer}), rank=4)
+    assert config.rank_pattern == {"^a": 4}
 
 
 def test_every_adapter_has_the_scale_one():
@@ -122,7 +176,8 @@ def test_bare_parameters_beside_unselected_modules_are_refused_unless_told_what_
     network, mask = Net(), TrainableMask(("conv", "attn", "attn.proj"))
     with pytest.raises(ValueError, match="'attn' holds parameters of its own next to modules or constants that"):
         lora_config(mask, network)
-    whole = adapted_layers(lora_config(mask, network, bare="whole"), network)
+    with pytest.warns(UserWarning, match="bare='whole' trains all of 'attn' in full, and with it 'attn.proj', without"):
+        whole = adapted_layers(lora_config(mask, network, bare="whole"), network)
     assert (list(whole.adapted), whole.saved) == (["conv"], ("attn",))
     skipped = adapted_layers(lora_config(mask, network, bare="skip"), network)
     assert (list(skipped.adapted), skipped.saved) == (["conv", "attn.proj"], ())
@@ -256,11 +311,13 @@ def test_transformers_are_adapted_as_selected(build, saved, tmp_path):
         (("norm", "outer.norm"), {}, "no selected layer is a plain linear layer or convolution"),
         (("module.conv",), {}, "no layer 'module.conv'; did you mean 'conv'"),
         (("conv",), {"rank": 0}, "`rank` must be at least 1, got 0"),
-        (("conv", "attn.qkv"), {"scores": {"conv": 1.0}}, r"every adapted layer .* see 'attn\.qkv'"),
-        (("conv",), {"scores": {"conv": -1.0}}, "not be negative: see 'conv'"),
+        (("conv", "attn.qkv"), {"scores": {"conv": 1.0}}, r"every adapted layer, .* see 'attn\.qkv'"),
+        (("conv",), {"scores": {"conv": -1.0}}, "finite and not negative: see 'conv'"),
+        (("conv",), {"rank": 2, "parameters": 100}, "`rank` = 2 and `parameters` = 100 exclude each other"),
+        (("conv",), {"parameters": 30}, "`parameters` = 30 is less than the 31 of adapters of rank 1 on 1 layers"),
         (("conv",), {"scores": {"conv": 0.0}}, "`scores` of all adapted layers are 0"),
     ],
-    ids=["nothing to adapt", "unknown", "rank", "score missing", "score negative", "scores zero"],
+    ids=["nothing to adapt", "unknown", "rank", "score missing", "score negative", "two budgets", "small", "zero"],
 )
 def test_what_cannot_be_adapted_is_explained(layers, options, message):
     with pytest.raises(ValueError, match=message):
@@ -486,6 +543,7 @@ def test_weights_that_a_hook_computes_are_refused_with_a_remedy(hook):
     assert list(adapted_layers(lora_config(TrainableMask(("1",)), network), network).adapted) == ["1"]
 
 
+@pytest.mark.filterwarnings("ignore:bare='whole' trains:UserWarning")
 @pytest.mark.parametrize("layers", [("attn", "attn.qkv"), ("attn", "attn.qkv", "attn.proj"), ("attn.proj", "attn")])
 def test_linear_layers_under_a_saved_parent_are_trained_in_its_copy(layers):
     network = Net()
@@ -496,6 +554,7 @@ def test_linear_layers_under_a_saved_parent_are_trained_in_its_copy(layers):
     assert trained_by_peft(network, config).keys() == expected
 
 
+@pytest.mark.filterwarnings("ignore:bare='whole' trains:UserWarning")
 def test_a_configuration_of_copies_alone_is_read_back(tmp_path):
     network = Net()
     lora_config(TrainableMask(("attn", "attn.qkv")), network, bare="whole").save_pretrained(str(tmp_path))
