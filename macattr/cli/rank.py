@@ -23,7 +23,7 @@ from macattr.cli.options import with_options
 from macattr.cli.results import Results
 from macattr.image_files import ImageFolder, display_name
 from macattr.layers import resolve_layers
-from macattr.methods.catalogue import find_methods
+from macattr.methods.catalogue import find_methods, refuse_missing_images
 from macattr.methods.kinds import Method
 from macattr.methods.readings import estimate_evaluations
 from macattr.methods.samples import Item
@@ -53,7 +53,7 @@ FEWEST_ROWS = 8
 )
 def rank(
     model: str,
-    images: str,
+    images: str | None = None,
     method: str = "mac",
     out: Path = Path("ranking"),
     clean: str | None = None,
@@ -82,6 +82,7 @@ def rank(
     Args:
         model: The network: MODULE:NAME or FILE.py:NAME of a torch module or of a function that returns one.
         images: Folder or image file; or a function that returns images: MODULE:NAME, or NAME in the model's module.
+            Methods that look at the weights alone (kappa, spectrum, magnitude) need none.
         method: Name of a method, several with commas between, or all: every method that needs only this network's
             weights. "macattr methods" explains them.
         out: Folder for the results.
@@ -116,17 +117,18 @@ def rank(
     )
     methods = find_methods([name.strip() for name in method.split(",")])
     network = load_network(model, device)
-    inputs = load_images(images, model, crop, limit, clean)
-    if until_stable:
+    inputs = _load_images(images, model, methods, crop=crop, limit=limit, clean=clean)
+    if until_stable and inputs:
         inputs = shuffled(inputs, seed)
     wanted = [name.strip() for name in layers.split(",")] if isinstance(layers, str) else layers
     task = Task(network, resolve_layers(network, wanted), chosen)
-    evaluations, saved = estimate_evaluations(methods, task, len(inputs))
+    evaluations, saved = estimate_evaluations(methods, task, len(inputs or ()))
     if is_first:
-        _announce(model, task, len(inputs), methods=methods, evaluations=evaluations, saved=saved)
+        _announce(model, task, len(inputs or ()), methods=methods, evaluations=evaluations, saved=saved)
     with torch.autocast(torch.device(device).type, torch.bfloat16) if bf16 else nullcontext():
         if dry_run:
-            _estimate(task, inputs, methods, evaluations)
+            if inputs:
+                _estimate(task, inputs, methods, evaluations)
             return
         settings = describe_run(task, methods) | _describe_inputs(inputs, crop, clean)
         results = Results(out, [m.name for m in methods], settings)
@@ -137,7 +139,7 @@ def rank(
 def _rank(
     results: Results,
     task: Task,
-    inputs: ImageFolder | list[Item],
+    inputs: ImageFolder | list[Item] | None,
     layers: Sequence[str] | None,
     *,
     fraction: float,
@@ -159,8 +161,27 @@ def _rank(
         print(f"\nnext: open {page}, or  macattr select {first} --export json --out layers.json")
 
 
+def _load_images(
+    images: str | None,
+    model: str,
+    methods: Sequence[Method],
+    *,
+    crop: int | None,
+    limit: int | None,
+    clean: str | None,
+) -> ImageFolder | list[Item] | None:
+    """The images, or None where no method needs any and none are given."""
+    if images is not None:
+        return load_images(images, model, crop, limit, clean)
+    refuse_missing_images(methods, "`images` is missing: give --images FOLDER")
+    for name, value in {"crop": crop, "limit": limit, "clean": clean}.items():
+        if value is not None:
+            raise ValueError(f"`{name}` = {value} has no effect without --images.")
+    return None
+
+
 def _measure(
-    results: Results, task: Task, inputs: ImageFolder | list[Item], layers: Sequence[str] | None
+    results: Results, task: Task, inputs: ImageFolder | list[Item] | None, layers: Sequence[str] | None
 ) -> dict[str, LayerImportance]:
     """The rankings; what is finished is written if the run stops early."""
     options = replace(task.options, parts=results.folder / "parts", show_progress=True)
@@ -205,9 +226,9 @@ def _join(device: str) -> tuple[bool, str]:
     return True, device
 
 
-def _describe_inputs(inputs: ImageFolder | list[Item], crop: int | None, clean: str | None) -> dict[str, object]:
+def _describe_inputs(inputs: ImageFolder | list[Item] | None, crop: int | None, clean: str | None) -> dict[str, object]:
     """The images of a run, for the settings of its results."""
-    names = [display_name(file) for file in inputs.files] if isinstance(inputs, ImageFolder) else len(inputs)
+    names = [display_name(file) for file in inputs.files] if isinstance(inputs, ImageFolder) else len(inputs or ())
     return {"images": names, "crop": crop, "clean": clean}
 
 
@@ -215,7 +236,9 @@ def _announce(model: str, task: Task, images: int, methods: Sequence[Method], ev
     """Print the network, the images and the cost before the run begins."""
     parameters = sum(p.numel() for p in task.model.parameters())
     print(f"{model}: {len(task.layers)} layers, {parameters:,} parameters")
-    if len(methods) == 1:
+    if not images:
+        print("no image: the methods look at the weights alone")
+    elif len(methods) == 1:
         count = task.order_count
         nodes = evaluations // max(1, images * count)
         orders = f" x {count} pixel orders" if count > 1 else ""

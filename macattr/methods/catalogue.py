@@ -1,16 +1,18 @@
 """Ways to score layers, by name: what each reads, what it costs and where it comes from."""
 
-__all__ = ["METHODS", "find_methods", "register_method"]
+__all__ = ["METHODS", "find_methods", "refuse_missing_images", "register_method"]
 
 import difflib
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from macattr.layers import own_parameters
 from macattr.methods import parameter_scores as parameters
-from macattr.methods.kinds import JointMethod, Method, PathMethod, SampleMethod, Sums
+from macattr.methods import similarity
+from macattr.methods import weight_scores as weights
+from macattr.methods.aliases import explain_alias
+from macattr.methods.kinds import JointMethod, Method, PathMethod, SampleMethod, Sums, needs_images
 from macattr.methods.layer_ig import layer_integrated_gradients
 from macattr.methods.samples import Sample
 from macattr.methods.task import Task
@@ -45,13 +47,7 @@ def _depth(task: Task, samples: Sequence[Sample]) -> list[float]:
 
 def _magnitude(task: Task, samples: Sequence[Sample]) -> list[float]:
     """Mean absolute weight of every layer's own parameters."""
-    return [_mean_absolute(module) for module in task.layers.values()]
-
-
-def _mean_absolute(module: nn.Module) -> float:
-    """Mean absolute value of the parameters that a module owns; 0 without any."""
-    own = [parameter.detach().abs().flatten() for parameter in own_parameters(module).values()]
-    return float(torch.cat(own).mean()) if own else 0.0
+    return [float(own.abs().mean()) if own.numel() else 0.0 for own in parameters.own_parameters(task)]
 
 
 def _line_nodes(task: Task) -> int:
@@ -194,23 +190,65 @@ BUILT_IN: tuple[Method, ...] = (
     SampleMethod(
         name="faig",
         summary="|change of the loss| allocated along the line to this network's weights from others",
-        source="Xie et al. 2021",
+        source="Xie et al. 2021; from weights of 0, IGU-LoRA's joint path (arXiv:2603.13792)",
         score=parameters.weight_line,
         evaluations=lambda task: task.preset.n_steps + 1,
         price="n_steps + 1 an image",
         options=frozenset({"loss", "start_weights", "n_steps"}),
     ),
     JointMethod(
+        name="taylor",
+        summary="mean |weight x mean gradient of the loss|: the first-order cost of removing weights",
+        source="GoRA (arXiv:2502.12171)",
+        score=parameters.taylor,
+        evaluations=lambda task: 1,
+        price="1 an image",
+        options=LOSS,
+    ),
+    JointMethod(
+        name="kappa",
+        summary="1 / condition number of the weights (largest / smallest singular value): the best conditioned first",
+        source="KappaTune (arXiv:2506.16289)",
+        score=weights.condition_score,
+        needs_images=False,
+    ),
+    JointMethod(
+        name="spectrum",
+        summary="place within its type by signal-to-noise ratio of the singular values: a top share of every type",
+        source="Spectrum (arXiv:2406.06623)",
+        score=weights.spectral_score,
+        needs_images=False,
+    ),
+    JointMethod(
+        name="cka",
+        summary="1 - linear CKA of input and output over the images: how far a block changes what it is given",
+        source="arXiv:2602.05988",
+        score=similarity.cka_change,
+        evaluations=lambda task: 1,
+        price="1 forward pass an image",
+        is_general=False,
+    ),
+    SampleMethod(
+        name="cosine",
+        summary="1 - cosine of input and output, for blocks that keep the shape: the cheap form of cka",
+        source="arXiv:2406.17415",
+        score=similarity.cosine_change,
+        price="1 forward pass an image",
+        is_general=False,
+    ),
+    JointMethod(
         name="magnitude",
         summary="mean |weight|",
         source="a control",
         score=_magnitude,
+        needs_images=False,
     ),
     JointMethod(
         name="depth",
         summary="the first layers first",
         source="a control",
         score=_depth,
+        needs_images=False,
     ),
     JointMethod(
         name="random",
@@ -218,12 +256,14 @@ BUILT_IN: tuple[Method, ...] = (
         source="a control",
         score=_random,
         options=frozenset({"seed"}),
+        needs_images=False,
     ),
     JointMethod(
         name="uniform",
         summary="all layers alike",
         source="a control",
         score=lambda task, samples: [1.0] * len(task.layers),
+        needs_images=False,
     ),
 )
 
@@ -251,18 +291,38 @@ def register_method(method: Method) -> Method:
 
 
 def find_methods(names: Sequence[str]) -> list[Method]:
-    """Methods by name; ``all`` stands for all that need nothing but images.
+    """Methods by name; ``all`` stands for all that score any layer and need nothing but images.
 
     Raises:
-        ValueError: If a name is unknown (with near matches) or there is none.
+        ValueError: If a name is unknown (with near matches, or what is there in place of a name of the field) or there
+            is none.
     """
-    every = [name for name, method in METHODS.items() if "start_weights" not in getattr(method, "options", ())]
+    every = [
+        name
+        for name, method in METHODS.items()
+        if isinstance(method, PathMethod) or (method.is_general and "start_weights" not in method.options)
+    ]
     wanted = every if list(names) == ["all"] else list(dict.fromkeys(names))
     if not wanted:
         raise ValueError(f"`method` is empty; there are {', '.join(METHODS)}.")
     for name in wanted:
         if name not in METHODS:
-            near = difflib.get_close_matches(name, METHODS, n=3)
+            near = difflib.get_close_matches(name.lower().replace("-", "_"), METHODS, n=3)
             hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(METHODS)}."
-            raise ValueError(f"no method {name!r}; {hint}")
+            raise ValueError(f"no method {name!r}; {explain_alias(name) or hint}")
     return [METHODS[name] for name in wanted]
+
+
+def refuse_missing_images(methods: Sequence[Method], remedy: str) -> None:
+    """Raise unless all methods rank without images.
+
+    Args:
+        methods: Methods that are to rank.
+        remedy: What is missing, and what to do.
+
+    Raises:
+        ValueError: If one of them reads images.
+    """
+    if reading := [method.name for method in methods if needs_images(method)]:
+        without = ", ".join(name for name, method in METHODS.items() if not needs_images(method))
+        raise ValueError(f"{remedy}. {reading[0]!r} reads them; {without} need none.")

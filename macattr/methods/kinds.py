@@ -1,6 +1,6 @@
 """Three kinds of methods: those that walk a path, those that score one image, those that score all images together."""
 
-__all__ = ["JointMethod", "Method", "PathMethod", "SampleMethod", "Sums", "is_ordered", "walks_of"]
+__all__ = ["JointMethod", "Method", "PathMethod", "SampleMethod", "Sums", "is_ordered", "needs_images", "walks_of"]
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,6 +86,7 @@ class _WithoutPath:
     evaluations: Callable[[Task], int] = lambda task: 1
     price: str = "1 an image"
     options: frozenset[str] = frozenset()
+    is_general: bool = True
 
     def cost(self, task: Task) -> int:
         """Evaluations for one image."""
@@ -112,6 +113,7 @@ class SampleMethod(_WithoutPath):
         evaluations: From task to the evaluations for one image.
         price: The same in words.
         options: Names of the arguments of :func:`macattr.rank_layers` that have an effect on it.
+        is_general: Whether it scores any layer on any images; the name ``all`` leaves the others out.
     """
 
     score: Callable[[Task, Sample], Sequence[float]]
@@ -125,11 +127,13 @@ class JointMethod(_WithoutPath):
         score: From task and all images to the score of every layer, in the task's order.
         evaluations: From task to the evaluations for one image.
         price: The same in words.
+        needs_images: Whether it reads the images; False: it can rank without any.
     """
 
     score: Callable[[Task, Sequence[Sample]], Sequence[float]]
     evaluations: Callable[[Task], int] = lambda task: 0
     price: str = "nothing"
+    needs_images: bool = True
 
 
 Method = PathMethod | SampleMethod | JointMethod
@@ -152,6 +156,11 @@ def walks_of(method: PathMethod, task: Task) -> tuple[Walk, ...]:
     if method.hidden_loss:
         raise ValueError(f"the method {method.name!r} reads hidden pixels, so it walks the mask path only.")
     return (walk_of(chosen),)
+
+
+def needs_images(method: Method) -> bool:
+    """Whether a method reads images: all do but those that look at the network alone."""
+    return not isinstance(method, JointMethod) or method.needs_images
 
 
 def is_ordered(method: Method, task: Task) -> bool:

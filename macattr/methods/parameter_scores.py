@@ -10,6 +10,7 @@ __all__ = [
     "loss_change_allocation",
     "relative_gradient_norm",
     "signal_to_noise",
+    "taylor",
     "weight_line",
 ]
 
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from macattr.layers import own_parameters as parameters_of
@@ -83,6 +84,19 @@ def adam_gain(task: Task, samples: Sequence[Sample]) -> list[float]:
     return [float((mean.square() / (square.sqrt() + EPS)).sum()) for mean, square in moments]
 
 
+def taylor(task: Task, samples: Sequence[Sample]) -> list[float]:
+    r"""First-order change of the loss without a weight: the mean over a layer of :math:`|\theta_p \bar h_p|`.
+
+    Source:
+        GoRA (arXiv:2502.12171), which divides the ranks of adapters by it; Molchanov et al. 2019 for pruning.
+    """
+    moments = _moments(task, samples, "the method 'taylor'")
+    return [
+        float((weights * mean).abs().mean()) if mean.numel() else 0.0
+        for weights, (mean, _) in zip(own_parameters(task), moments, strict=True)
+    ]
+
+
 def loss_change_allocation(task: Task, samples: Sequence[Sample]) -> list[float]:
     """Decrease of the images' mean loss along a short fine-tuning of all parameters, allocated to the layers.
 
@@ -111,7 +125,10 @@ def lca_evaluations(task: Task) -> int:
 def weight_line(task: Task, sample: Sample) -> list[float]:
     """Absolute change of an image's loss along the line from other weights to the network's own, by layer.
 
+    From weights of zero it is the integrated gradient of the parameters along a joint path, as IGU-LoRA takes it.
+
     Source:
+        IGU-LoRA (arXiv:2603.13792) for weights of zero.
         Xie et al. 2021 (FAIG), for layers instead of filters; filters: :func:`macattr.methods.weight_paths.by_filter`.
 
     Raises:
@@ -133,8 +150,8 @@ def weight_line(task: Task, sample: Sample) -> list[float]:
 
 def own_parameters(task: Task) -> Iterator[Tensor]:
     """All parameters that a layer owns, as one vector a layer."""
-    for module in task.layers.values():
-        yield _flat([parameter.detach() for parameter in parameters_of(module).values()])
+    for name, module in task.layers.items():
+        yield _flat([parameter.detach() for parameter in _real_parameters(name, module)])
 
 
 def loss_gradients(task: Task, sample: Sample, user: str) -> list[Tensor]:
@@ -154,9 +171,20 @@ def loss_gradients(task: Task, sample: Sample, user: str) -> list[Tensor]:
         known = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
         gradients = dict(zip(weights, known, strict=True))
         return [
-            _flat([_or_zeros(gradients[by_identity[id(p)]], p) for p in parameters_of(module).values()])
-            for module in task.layers.values()
+            _flat([_or_zeros(gradients[by_identity[id(p)]], p) for p in _real_parameters(name, module)])
+            for name, module in task.layers.items()
         ]
+
+
+def _real_parameters(layer: str, module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that a layer owns and that have a gradient: constants of integers have none."""
+    own = list(parameters_of(module).values())
+    if quantised := [p for p in own if not p.is_floating_point() and p.dim() > 1]:
+        raise ValueError(
+            f"{layer!r} holds {str(quantised[0].dtype).removeprefix('torch.')} values, which have no gradient: load "
+            "the network without quantisation, or leave the layer out of `layers`."
+        )
+    return [parameter for parameter in own if parameter.is_floating_point()]
 
 
 def _call_loss(task: Task, sample: Sample, call: Callable[..., Any], user: str) -> Tensor:

@@ -1,11 +1,12 @@
 """Rankings: how important every layer is over images and pixel orders, with how it was measured."""
 
-__all__ = ["LayerImportance", "assemble"]
+__all__ = ["LayerImportance", "assemble", "leading_parts", "strip_prefix"]
 
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -64,7 +65,7 @@ class LayerImportance:
             ``objective_start``, ``objective_end`` and ``order_seed`` (sample, order); coordinates ``type``, ``depth``,
             ``block``, ``role``, ``parameters``, ``alias_of`` and ``is_cut`` of layers, ``degradation`` of samples; how
             it was measured in ``attrs``. A value that a method does not have is NaN. Methods that score all images
-            together have one sample, "all images".
+            together have one sample, "all images", or "no image" where there was none.
     """
 
     dataset: xr.Dataset
@@ -80,8 +81,8 @@ class LayerImportance:
     @property
     def _images(self) -> str:
         """Number of images and pixel orders in words."""
-        if self.dataset["sample"].values.tolist() == ["all images"]:
-            return "all images together"
+        if self.dataset["sample"].values.tolist() in (["all images"], ["no image"]):
+            return "all images together" if "all images" in self.dataset["sample"] else "no image"
         images, orders = self.dataset.sizes["sample"], self.dataset.sizes["order"]
         words = f"{images} image{'s' if images > 1 else ''}"
         return f"{words} x {orders} pixel orders" if orders > 1 else words
@@ -257,6 +258,26 @@ class LayerImportance:
         scale: Literal["log", "normalised"] = "log" if (self.values > 0).all() else "normalised"
         return variance_components(self.values, None if np.isnan(errors).all() else errors, scale)
 
+    def without_prefix(self, prefix: str) -> "LayerImportance":
+        """The ranking with the beginning that a wrapper gave to all names taken off: those of the network inside.
+
+        Args:
+            prefix: Beginning such as ``net.``.
+
+        Raises:
+            ValueError: If a name begins otherwise.
+        """
+        names, aliases = (strip_prefix(self.dataset[key].values.tolist(), prefix) for key in ("layer", "alias_of"))
+        described = describe_layers({name: nn.Identity() for name in names})
+        return LayerImportance(
+            self.dataset.assign_coords(
+                layer=names,
+                alias_of=("layer", aliases),
+                block=("layer", [layer.block for layer in described]),
+                role=("layer", [layer.role for layer in described]),
+            )
+        )
+
     @classmethod
     def merge(cls, parts: Sequence["LayerImportance"]) -> "LayerImportance":
         """Rankings over different images, or different orders of the same images, as one.
@@ -296,6 +317,30 @@ class LayerImportance:
         merged.attrs["estimated_bytes"] = max(int(part.dataset.attrs["estimated_bytes"]) for part in parts)
         merged.attrs.pop("stability", None)
         return cls(merged.transpose("sample", "order", "layer", ...))
+
+
+def strip_prefix(names: Sequence[str], prefix: str) -> list[str]:
+    """The names without their common beginning.
+
+    Raises:
+        ValueError: If one of them begins otherwise, or is nothing else.
+    """
+    if other := [name for name in names if not name.startswith(prefix) or name == prefix]:
+        raise ValueError(
+            f"{len(other)} of {len(names)} layers do not begin with `prefix` = {prefix!r}, such as {other[0]!r}."
+        )
+    return [name.removeprefix(prefix) for name in names]
+
+
+def leading_parts(names: Sequence[str]) -> list[str]:
+    """The beginnings that all names share, each up to a dot, shortest first.
+
+    Example:
+        >>> leading_parts(["net.body.0", "net.body.1"])
+        ['net.', 'net.body.']
+    """
+    levels = takewhile(lambda parts: len(set(parts)) == 1, zip(*(name.split(".")[:-1] for name in names), strict=False))
+    return list(accumulate(f"{parts[0]}." for parts in levels))
 
 
 def assemble(result: RunResult) -> dict[str, LayerImportance]:
@@ -340,7 +385,14 @@ def _dataset(result: RunResult, method: Method, attributes: Mapping[str, str | i
 def _rows(result: RunResult, method: Method) -> list[tuple[Record, list[Reading]]]:
     """For every image its record and the method's readings along its pixel orders."""
     if isinstance(method, JointMethod):
-        whole = Record(name="all images", degradation="", height=0, width=0, sha256="", readings={})
+        whole = Record(
+            name="all images" if result.records else "no image",
+            degradation="",
+            height=0,
+            width=0,
+            sha256="",
+            readings={},
+        )
         cost = len(result.records) * method.cost(result.task)
         return [(whole, [Reading.plain(result.joint[method.name], cost)])]
     return [

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from macattr.layers import LayerLike, resolve_layers
-from macattr.methods.catalogue import find_methods
+from macattr.methods.catalogue import find_methods, refuse_missing_images
 from macattr.methods.kinds import Method, PathMethod
 from macattr.methods.readings import estimate_evaluations, measure
 from macattr.methods.samples import Files, Inputs, count_samples, iterate_samples, open_inputs, refuse_iterator
@@ -63,7 +63,7 @@ class RankingInterrupted(RuntimeError):
 
 def rank_layers(
     model: nn.Module,
-    inputs: Inputs | Files,
+    inputs: Inputs | Files | None = None,
     method: str = "mac",
     layers: LayerLike | Sequence[LayerLike] | None = None,
     *,
@@ -103,7 +103,8 @@ def rank_layers(
         inputs: Images: a tensor (C, H, W) or (B, C, H, W); a folder of image files, or a list of files; or any iterable
             (list, DataLoader) or map-style data set of such tensors, of sequences whose first element is one (the
             second is the clean image), or of mappings with ``image`` and optionally ``clean``, ``name``,
-            ``degradation`` and ``forward_args``. Sizes may differ.
+            ``degradation`` and ``forward_args``. Sizes may differ. None for methods that need no image (``kappa``,
+            ``spectrum``, controls): they then score every layer, whether it runs or not.
         method: Name of a method; :data:`macattr.methods.catalogue.METHODS` holds all, ``macattr methods`` explains
             them. Of a layer that returns several tensors the first is scored.
         layers: Modules, names, globs or classes; None for every module that owns a parameter and runs.
@@ -184,7 +185,7 @@ def rank_layers(
 
 def rank_methods(
     model: nn.Module,
-    inputs: Inputs | Files,
+    inputs: Inputs | Files | None,
     methods: Sequence[str],
     layers: LayerLike | Sequence[LayerLike] | None = None,
     **options: object,
@@ -194,7 +195,8 @@ def rank_methods(
     Args:
         model: As in :func:`rank_layers`, like ``inputs``, ``layers`` and all options.
         inputs: Images.
-        methods: Names; ``["all"]`` for every method but those that need other weights (``faig``).
+        methods: Names; ``["all"]`` for every method but those that need other weights (``faig``), equal shapes
+            (``cosine``) or several images (``cka``).
         layers: Which layers.
         **options: Of :func:`rank_layers`; each must have an effect on one of the methods at least. ``until`` looks at
             the first method.
@@ -213,7 +215,7 @@ def rank_methods(
 
 def rank_with(
     model: nn.Module,
-    inputs: Inputs | Files,
+    inputs: Inputs | Files | None,
     methods: Sequence[str],
     layers: LayerLike | Sequence[LayerLike] | None = None,
     options: Options = DEFAULTS,
@@ -226,17 +228,24 @@ def rank_with(
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
-    inputs = open_inputs(inputs)
     chosen = find_methods(methods)
+    if {parameter.is_meta for parameter in model.parameters()} == {True}:
+        raise ValueError(
+            f"the weights of {type(model).__name__} are on the meta device, without values: load them first."
+        )
+    if inputs is None:
+        refuse_missing_images(chosen, "`inputs` is None: pass images, a folder of image files, or a list of them")
+    else:
+        inputs = open_inputs(inputs)
     task = Task(model, resolve_layers(model, layers), options)
     refuse_idle(chosen, task)
-    if options.tolerance is not None:
+    if options.tolerance is not None and inputs is not None:
         walking = [method for method in chosen if isinstance(method, PathMethod)]
         task = _with_enough_steps(task, walking, inputs, options.tolerance)
     world = World.current()
-    total = count_samples(inputs)
+    total = 0 if inputs is None else count_samples(inputs)
     evaluations = total and estimate_evaluations(chosen, task, total)[0] // world.size
-    is_shown = options.show_progress and world.rank == 0
+    is_shown = options.show_progress and world.rank == 0 and inputs is not None
     bar = tqdm(total=evaluations, unit="pass", desc=", ".join(methods)) if is_shown else None
     try:
         with nullcontext() if bar is None else bar:

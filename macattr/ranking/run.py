@@ -94,7 +94,7 @@ class World:
 def run(
     task: Task,
     methods: Sequence[Method],
-    inputs: Inputs,
+    inputs: Inputs | None,
     *,
     drop_idle: bool = False,
     advance: Callable[[float], object] | None = None,
@@ -108,7 +108,8 @@ def run(
     Args:
         task: Network, layers and options.
         methods: Methods to read.
-        inputs: Images; see :func:`macattr.methods.samples.iterate_samples`. Every process must see the same.
+        inputs: Images; see :func:`macattr.methods.samples.iterate_samples`. Every process must see the same. None if no
+            method needs any.
         drop_idle: Leave out layers that do not run, with a warning, instead of refusing them.
         advance: Called with the evaluations that are done.
         announce: Called with the name of every image.
@@ -117,9 +118,9 @@ def run(
         RunStopped: If it fails or is interrupted after the first image was complete.
         ValueError: If there is no image, or as the methods do.
     """
-    samples = iterate_samples(inputs, task.model)
+    samples = iter(()) if inputs is None else iterate_samples(inputs, task.model)
     first = next(samples, None)
-    if first is None:
+    if first is None and inputs is not None:
         raise ValueError("`inputs` holds no image.")
     task, alias_of, journal = _prepare(task, methods, first, drop_idle)
     progress = _Progress(
@@ -130,9 +131,9 @@ def run(
         alias_of=alias_of,
         advance=advance or _ignore,
     )
-    progress.available = count_samples(inputs)
+    progress.available = 0 if inputs is None else count_samples(inputs)
     try:
-        for number, sample in enumerate(chain([first], samples)):
+        for number, sample in enumerate(chain([] if first is None else [first], samples)):
             if announce is not None:
                 announce(sample.name)
             progress.visit(number, sample)
@@ -149,9 +150,16 @@ def run(
 
 
 def _prepare(
-    task: Task, methods: Sequence[Method], sample: Sample, drop_idle: bool
+    task: Task, methods: Sequence[Method], sample: Sample | None, drop_idle: bool
 ) -> tuple[Task, dict[str, str], Journal]:
-    """The task with the layers that run, which of them return the same tensor, and the folder of the parts."""
+    """The task with the layers that run, which of them return the same tensor, and the folder of the parts.
+
+    Without a sample nothing runs: all layers stay, each for itself.
+    """
+    parts = task.options.parts
+    folder = None if parts is None else Path(parts)
+    if sample is None:
+        return task, {}, Journal(folder, describe_run(task, methods))
     trial = task.trial(sample, 0, 0)
     sweeps = plan_sweeps([method for method in methods if isinstance(method, PathMethod)], task)
     path = sweeps[0].path(trial) if sweeps else walk_of("line").path(trial)
@@ -162,9 +170,7 @@ def _prepare(
     if idle and drop_idle:
         warnings.warn(f"left out {len(idle)} layers that do not run: {', '.join(idle)}.", stacklevel=4)
         task = replace(task, layers={name: module for name, module in task.layers.items() if name in running})
-    parts = task.options.parts
-    journal = Journal(None if parts is None else Path(parts), describe_run(task, methods))
-    return task, first_look.alias_groups(), journal
+    return task, first_look.alias_groups(), Journal(folder, describe_run(task, methods))
 
 
 @dataclass

@@ -46,6 +46,8 @@ def why_without_intervals(importance: LayerImportance) -> str:
         return ""
     if importance.dataset["sample"].values.tolist() == ["all images"]:
         return "The method scores all images together, so there are no intervals and the certainty is unknown."
+    if importance.dataset["sample"].values.tolist() == ["no image"]:
+        return "The method looks at the weights alone: there are no images over which the ranking could vary."
     return "One image was measured, so there are no intervals and the certainty is unknown. Rank several images."
 
 
@@ -86,6 +88,8 @@ def describe_images(importance: LayerImportance) -> str:
     data = importance.dataset
     if data["sample"].values.tolist() == ["all images"]:
         return "All images together; the file does not hold their number"
+    if data["sample"].values.tolist() == ["no image"]:
+        return "None: the method looks at the weights alone"
     sizes = Counter(zip(data["width"].values.tolist(), data["height"].values.tolist(), strict=True))
     kinds = Counter(kind for kind in data["degradation"].values.tolist() if kind)
     (width, height), count = sizes.most_common(1)[0]

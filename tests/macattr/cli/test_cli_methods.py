@@ -1,5 +1,6 @@
 """The commands that rank by several methods, compare and check."""
 
+import json
 import os
 import subprocess
 import sys
@@ -55,14 +56,51 @@ def refused(capsys, *arguments: str) -> str:
 def test_all_methods_are_ranked_by_and_compared_in_one_run(model, tmp_path, capsys):
     rank(model, tmp_path, "--method", "all", "--n-steps", "4")
     printed = capsys.readouterr().out
-    for name in METHODS.keys() - {"faig"}:
+    for name in METHODS.keys() - {"faig", "cka", "cosine"}:
         assert LayerImportance.load(tmp_path / name / "importance.nc").dataset.attrs["method"] == name
         assert f"\n{name}, top 40%" in printed
     assert f"written: {tmp_path / 'report.html'}, " in printed
     agreement = pd.read_csv(tmp_path / "agreement.csv")
-    assert len(agreement[agreement["measure"] == "spearman"]) == 18 * 17 // 2
+    assert len(agreement[agreement["measure"] == "spearman"]) == 21 * 20 // 2
     assert (tmp_path / "agreement.png").stat().st_size > 10_000
     assert "sharing passes saves 32 of them" in printed  # drift, patching, gradient x output, output: 2 each, 4 images
+
+
+def test_methods_that_look_at_the_weights_need_no_images(model, tmp_path, capsys):
+    out = tmp_path / "weights"
+    main(["rank", "--model", model, "--method", "kappa,spectrum", "--out", str(out)])
+    printed = capsys.readouterr()
+    assert "no image: the methods look at the weights alone" in printed.out
+    assert "pass/s" not in printed.err
+    assert "None: the method looks at the weights alone" in (out / "report.html").read_text()
+    kappa = LayerImportance.load(out / "kappa" / "importance.nc")
+    assert kappa.dataset["sample"].values.tolist() == ["no image"]
+    main(["rank", "--model", model, "--method", "kappa,spectrum", "--out", str(out)])
+    assert "already holds this ranking, complete" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "kappa,mac"], "`images` is missing: give --images FOLDER. 'mac' reads them; kappa, spectrum, "),
+        (["--method", "kappa", "--limit", "2"], "`limit` = 2 has no effect without --images"),
+        (["--method", "snip"], "no method 'snip'; it scores single weights for pruning"),
+    ],
+)
+def test_what_images_are_for_is_explained(model, tmp_path, capsys, options, message):
+    assert message in refused(capsys, "rank", "--model", model, "--out", str(tmp_path / "out"), *options)
+
+
+def test_files_of_other_tools_are_compared(model, tmp_path, capsys):
+    main(["rank", "--model", model, "--method", "kappa", "--out", str(tmp_path / "own")])
+    snr = {"0": {"snr": 3.0, "type": "conv"}, "2": {"snr": 1.0, "type": "conv"}, "4": {"snr": 2.0, "type": "conv"}}
+    (tmp_path / "snr_results.json").write_text(json.dumps(snr))
+    (tmp_path / "plain.csv").write_text("layer,score\n4,0.5\n0,0.9\n2,0.1\n")
+    files = [str(tmp_path / name) for name in ("snr_results.json", "plain.csv", "own/ranking.csv")]
+    main(["compare", *files, str(tmp_path / "own" / "importance.nc"), "--out", str(tmp_path / "out")])
+    agreement = pd.read_csv(tmp_path / "out" / "agreement.csv").query("measure == 'spearman'").set_index(["a", "b"])
+    assert agreement.loc[("snr_results", "plain"), "value"] == 1
+    assert agreement.loc[("ranking", "own"), "value"] == 1
 
 
 def test_a_finished_run_leaves_no_parts(model, tmp_path):

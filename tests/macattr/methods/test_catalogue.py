@@ -356,3 +356,39 @@ def test_a_name_is_given_once():
 def test_what_cannot_be_measured_is_explained(network, method, options, message):
     with pytest.raises(ValueError, match=message):
         rank_layers(network, torch.rand(1, 2, 6, 6), method, **options)
+
+
+def test_taylor_is_the_mean_weight_times_mean_gradient(network, pairs):
+    means = {name: torch.stack([gradients(network, pair)[name] for pair in pairs]).mean(0) for name in LAYERS}
+    expected = {
+        n: float((torch.cat([p.detach().flatten() for p in getattr(network, n).parameters()]) * h).abs().mean())
+        for n, h in means.items()
+    }
+    assert scores(network, pairs, "taylor") == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("method", ["taylor", "fisher", "rgn", "magnitude"])
+def test_quantised_weights_are_refused_by_name(method):
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(4, 1, dtype=torch.uint8), requires_grad=False)
+            self.bias = nn.Parameter(torch.zeros(2))
+
+        def forward(self, image):
+            return image + self.bias[:, None, None]
+
+    net = nn.Sequential(nn.Conv2d(2, 2, 1), Packed()).eval()
+    with pytest.raises(ValueError, match="'1' holds uint8 values"):
+        rank_layers(net, torch.rand(2, 2, 6, 6), method, **({} if method == "magnitude" else {"loss": OutputSum()}))
+
+
+def test_integers_that_are_no_weights_are_left_alone(network, pairs):
+    expected = scores(network, pairs, "taylor")
+    network.norm.register_parameter("steps", nn.Parameter(torch.tensor([3]), requires_grad=False))
+    assert scores(network, pairs, "taylor") == pytest.approx(expected, rel=1e-12)
+
+
+def test_all_stands_for_methods_that_score_any_layer_on_any_images():
+    names = {method.name for method in find_methods(["all"])}
+    assert METHODS.keys() - names == {"faig", "cka", "cosine"}

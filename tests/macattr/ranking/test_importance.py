@@ -210,7 +210,7 @@ def test_finished_images_survive_a_bad_one(network, images):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "saliency"}, "no method 'saliency'; there are mac, "),
+        ({"method": "nonsense"}, "no method 'nonsense'; there are mac, "),
         ({"reduction": "max"}, "`reduction` must be one of mean_abs"),
         ({"orders": 0}, "`orders` must be at least 1, got 0"),
         ({"n_steps": 0}, "`n_steps` must be at least 1, got 0"),
