@@ -11,13 +11,14 @@ from torch import nn
 
 from macattr.cli.loading import load_network
 from macattr.layers import LayerTable
-from macattr.ranking.importance import LayerImportance
+from macattr.ranking.importance import LayerImportance, leading_parts, strip_prefix
 from macattr.selection.exports import Format
 from macattr.selection.exports import export as write_export
 from macattr.selection.lora import Bare
 from macattr.selection.official import read_official_ranking
 from macattr.selection.rules import By, Per, Rounding, Selection, SelectionRule
 from macattr.selection.rules import select as select_layers
+from macattr.selection.score_files import SUFFIXES, read_scores
 
 
 def select(
@@ -32,8 +33,10 @@ def select(
     rounding: Rounding = "floor",
     skips: int = 3,
     fill: float = 0.95,
+    over: float | None = None,
     whole_modules: bool = False,
     model: str | None = None,
+    prefix: str | None = None,
     export: Format | None = None,
     out: Path | None = None,
     lora_rank: int | None = None,
@@ -42,7 +45,8 @@ def select(
     """Select layers from a ranking; print them with their number of parameters, and export them.
 
     Args:
-        importance: The importance.nc of macattr rank; or a folder with an official filter_*.txt triple, with --model.
+        importance: The importance.nc of macattr rank; or, with --model, a folder with an official filter_*.txt triple,
+            or a JSON or CSV file of names and scores.
         fraction: Share in (0, 1] that is selected, at least one layer. Give one of fraction, count and threshold.
         count: Number that is selected.
         threshold: Least score that is selected.
@@ -51,13 +55,17 @@ def select(
         include: Name or glob of layers that are always in, or a list of them as JSON.
         exclude: Name or glob of layers that are never in, or a list of them as JSON.
         rounding: Of a fraction of layers: floor (the paper's) or round.
-        skips: Layers that may be left out because they do not fit into the budget. The next one ends the selection.
-        fill: Least share of the budget that must be used if that end leaves out layers that would have fitted.
+        skips: Layers that may be left out because they do not fit into the budget. The next one ends the selection,
+            once the share "fill" is used.
+        fill: Share of the budget that counts as used up. Below it the layer that comes nearest to the budget is added.
+        over: Most that it may exceed the budget by, as a share of it, 0 for never; default: less than it falls short.
         whole_modules: A layer also stands for the parameters of modules inside it.
         model: The network, as MODULE:NAME or FILE.py:NAME: makes the counts exact and checks the export.
+        prefix: Beginning of the ranked names that is taken off, such as net. of a wrapper around the network. Where all
+            names fit the network without one, it is found by itself, with a message.
         export: File format: csv, json, official, peft or spectrum.
         out: Where the export goes.
-        lora_rank: Mean rank of peft's adapters (default 8).
+        lora_rank: Rank of peft's adapters (default 8); ranks follow the scores and cost what this one would on all.
         bare: Treatment by peft of bare parameters next to modules that are not selected, and of tied weights: refuse
             (default), train their module as a whole, or skip them.
     """
@@ -78,11 +86,12 @@ def select(
         rounding=rounding,
         skips=skips,
         fill=fill,
+        over=over,
     )
     network = None if model is None else load_network(model)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        chosen = _selection(importance, rule, network, whole_modules)
+        chosen = _selection(importance, rule, network, whole_modules=whole_modules, prefix=prefix)
         checked = (
             None
             if export is None or out is None
@@ -95,18 +104,39 @@ def select(
         print(f"written: {out} ({checked})")
 
 
-def _selection(source: Path, rule: SelectionRule, network: nn.Module | None, whole_modules: bool) -> Selection:
-    """The layers that a rule takes from a ranking of ours or of the authors."""
-    if not source.is_dir():
-        return LayerImportance.load(source).select(rule, network, whole_modules=whole_modules)
+def _selection(
+    source: Path, rule: SelectionRule, network: nn.Module | None, *, whole_modules: bool, prefix: str | None
+) -> Selection:
+    """The layers that a rule takes from a ranking of ours, of the authors or of another tool."""
+    is_file = source.suffix.lower() in SUFFIXES
+    if not (source.is_dir() or is_file):
+        ranking = LayerImportance.load(source)
+        taken_off = _prefix(ranking.dataset["layer"].values.tolist(), network, prefix)
+        ranking = ranking.without_prefix(taken_off) if taken_off else ranking
+        return ranking.select(rule, network, whole_modules=whole_modules)
     if network is None:
         raise ValueError(f"{str(source)!r} holds names and scores only: give the network as --model.")
+    scores = read_scores(source) if is_file else read_official_ranking(source)
+    names = strip_prefix(list(scores), _prefix(list(scores), network, prefix))
     return select_layers(
-        read_official_ranking(source),
+        dict(zip(names, scores.values(), strict=True)),
         LayerTable.of(network, whole_modules=whole_modules),
         rule,
-        {"method": "official lists", "folder": str(source)},
+        {"method": "scores from a file" if is_file else "official lists", "source": str(source)},
     )
+
+
+def _prefix(names: list[str], network: nn.Module | None, given: str | None) -> str:
+    """What is taken off the names: what was given, else what makes all of them fit the network, if anything does."""
+    if given is not None or network is None:
+        return given or ""
+    known = {name for name, _ in network.named_modules(remove_duplicate=False)}
+    found = next((p for p in leading_parts(names) if all(name.removeprefix(p) in known for name in names)), "")
+    if found:
+        print(
+            f"the ranked names begin with {found!r}, as of a wrapper; without it all fit the network", file=sys.stderr
+        )
+    return found
 
 
 def _print_selection(selection: Selection, exact: bool) -> None:

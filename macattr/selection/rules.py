@@ -25,6 +25,10 @@ UNEVEN = 1.5
 """Factor between the parameters of a selection and of a random one above which comparing them is unfair."""
 
 
+LISTED = 5
+"""Layers that did not fit into the budget and are named when a selection is printed."""
+
+
 @dataclass(frozen=True)
 class SelectionRule:
     r"""Number of layers that are selected, the way they are counted, and the layers that are always or never taken.
@@ -37,13 +41,17 @@ class SelectionRule:
         threshold: Least score of a selected layer.
         by: ``layers`` counts names, as the paper does. ``outputs`` counts distinct output tensors, and takes the layers
             that return the same one together. ``parameters`` fills a budget with such groups: it walks the ranking from
-            the top and leaves out groups that do not fit.
+            the top and leaves out groups that do not fit. If even that uses less than ``fill`` of the budget, the one
+            more group that comes nearest to it is taken too, if that is nearer than stopping short.
         per: Apply ``fraction`` or ``count`` within every ``block`` (the layers outside of any are one) or ``type``.
         include: Names and globs that are always in. They count towards the number or budget.
         exclude: Names and globs that are never in. They still count in the whole that ``fraction`` is a share of.
         rounding: Of ``fraction`` times layers: ``floor``, the paper's :math:`\lfloor kL \rfloor`, or ``round``.
-        skips: Groups that may be left out because they do not fit. The next one that does not fit ends the walk.
-        fill: Least share of the budget that must be used if the walk ends although a later group would have fitted.
+        skips: Groups that may be left out because they do not fit. The next one that does not fit ends the walk, once
+            ``fill`` of the budget is used; before, the walk goes on with a warning.
+        fill: Share of the budget, in [0, 1], that counts as used up.
+        over: Most that the selection may exceed the budget by, as a share of it: 0 for never, None for as long as that
+            is nearer to the budget than stopping short. At least one layer is selected in any case.
 
     Raises:
         ValueError: If an argument is out of range, contradicts another or would have no effect.
@@ -63,6 +71,7 @@ class SelectionRule:
     rounding: Rounding = "floor"
     skips: int = 3
     fill: float = 0.95
+    over: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that contradict each other or lie out of range."""
@@ -82,6 +91,10 @@ class SelectionRule:
                 raise ValueError(f"`{name}` must be one of {', '.join(allowed)}, got {value!r}.")
         if self.skips < 0 or not 0 <= self.fill <= 1:
             raise ValueError(f"`skips` must be at least 0 and `fill` lie in [0, 1], got {self.skips} and {self.fill}.")
+        if self.over is not None and not 0 <= self.over < math.inf:
+            raise ValueError(
+                f"`over` must be a share of the budget, at least 0, got {self.over}: 0.1 is 10 % above it."
+            )
         self._refuse_idle()
 
     def _refuse_idle(self) -> None:
@@ -92,6 +105,7 @@ class SelectionRule:
             "rounding": self.rounding != "floor" and (self.fraction is None or self.by == "parameters"),
             "skips": self.skips != 3 and self.by != "parameters",
             "fill": self.fill != 0.95 and self.by != "parameters",
+            "over": self.over is not None and self.by != "parameters",
         }
         if names := [name for name, is_idle in idle.items() if is_idle]:
             raise ValueError(f"`{names[0]}` has no effect on this rule ({self}): leave it out.")
@@ -177,7 +191,10 @@ class Selection:
         aliases = self.table.alias_of
         outputs = len({aliases.get(name, name) for name in self.layers}) if aliases else len(self.layers)
         distinct = f" ({outputs} distinct outputs)" if outputs < len(self.layers) else ""
-        skipped = f"; too large for the rest of the budget: {_listed(self.skipped)}" if self.skipped else ""
+        more = f" and {len(self.skipped) - LISTED} more" if len(self.skipped) > LISTED else ""
+        skipped = (
+            f"; too large for the rest of the budget: {_listed(self.skipped[:LISTED])}{more}" if self.skipped else ""
+        )
         return (
             f"{self.how}: {len(self.layers)} of {len(self.table.layers)} layers{distinct}, {self.parameters:,} of "
             f"{self.table.total:,} parameters ({self.parameters / self.table.total:.1%}){skipped}"
@@ -204,11 +221,11 @@ def select(
         The selection. Printing it gives its number of layers and parameters.
 
     Warns:
-        UserWarning: If a selection by number trains 1.5 times more or fewer parameters than the mean random one, or no
-            layer fits into a budget, or none into the rest of it.
+        UserWarning: If a selection by number trains 1.5 times more or fewer parameters than the mean random one, or a
+            budget cannot be filled in the order of the ranking: the message names the cause and what was done.
 
     Raises:
-        ValueError: If a name is unknown, nothing would be selected, or a budget cannot be met.
+        ValueError: If a name is unknown, nothing would be selected, or the included layers exceed a budget.
 
     Example:
         >>> from torch import nn
@@ -323,7 +340,7 @@ def _within_budget(
     largest = max(budgets.values(), default=0)
     if not rule.per and largest > table.total:
         raise ValueError(f"`count` {largest:,} is more than the network's {table.total:,} parameters.")
-    chosen, skipped, rest = [], [], []
+    chosen, skipped = [], []
     for key, members in _classes(pool, table, rule.per).items():
         forced = [candidate for candidate in members if candidate in fixed]
         if table.count(flat(forced)) > budgets[key]:
@@ -332,78 +349,71 @@ def _within_budget(
                 f"{budgets[key]:,}: include fewer or raise the budget."
             )
         order = forced + [candidate for candidate in members if candidate not in forced]
-        packed, left_out = pack(order, table, budgets[key], rule.skips)
+        packed, left_out = pack(order, table, budgets[key], rule.skips, rule.fill * budgets[key])
         chosen += packed
         skipped += left_out
-        rest += _fitting(order, packed, table, budgets[key])
     if not chosen:
         return _smallest(pool, largest, table, rule), []
-    _check_fill(
-        chosen=chosen,
-        skipped=skipped,
-        rest=rest,
-        pool=pool,
-        budget=sum(budgets.values()),
-        table=table,
-        rule=rule,
-    )
+    chosen, skipped = _nearest(chosen, skipped, pool=pool, budget=sum(budgets.values()), table=table, rule=rule)
     return sorted(chosen, key=pool.index), skipped
 
 
 def _smallest(pool: list[Candidate], budget: int, table: LayerTable, rule: SelectionRule) -> list[Candidate]:
-    """The smallest candidate, in place of a fraction that is smaller than all of them; a count is refused."""
+    """The smallest candidate, in place of a budget that is smaller than all of them."""
     smallest = min(pool, key=table.count)
     reason = f"a budget of {budget:,} parameters is smaller than the smallest layer {smallest[0]!r}"
     if rule.per:
         reason = f"no layer fits into the budget of its {rule.per}; the smallest is {smallest[0]!r}"
-    if rule.count is not None:
-        raise ValueError(f"{reason}: take at least {table.count(smallest):,}.")
     warn_user(f"{reason}, which is selected with its {table.count(smallest):,} parameters.")
     return [smallest]
 
 
-def _fitting(
-    candidates: Iterable[Candidate], chosen: list[Candidate], table: LayerTable, budget: int
-) -> list[Candidate]:
-    """The candidates that still fit into a budget after those that are chosen."""
-    return [
-        candidate
-        for candidate in candidates
-        if candidate not in chosen and table.count(flat([*chosen, candidate])) <= budget
-    ]
-
-
-def _check_fill(
-    *,
+def _nearest(
     chosen: list[Candidate],
     skipped: list[Candidate],
-    rest: list[Candidate],
+    *,
     pool: list[Candidate],
     budget: int,
     table: LayerTable,
     rule: SelectionRule,
-) -> None:
-    """Refuse a budget that is left unused because of ``skips``; warn where the sizes of the layers are the cause."""
+) -> tuple[list[Candidate], list[Candidate]]:
+    """The chosen candidates, and one more if they fall short and it comes nearer; a warning that says why."""
     used = table.count(flat(chosen))
+    walked = f"{len(skipped)} groups of layers do not fit into what is left, more than `skips` = {rule.skips}"
     if used >= rule.fill * budget or len(chosen) == len(pool):
-        return
-    filled = f"the ranking fills {used:,} of {budget:,} parameters, {used / budget:.1%}"
-    if rest:
-        raise ValueError(
-            f"{filled}, before more than `skips` = {rule.skips} do not fit ({_listed(skipped)}), although "
-            f"{_listed(rest[:1])} would: raise `skips`, change the budget, or lower `fill` = {rule.fill:g}."
-        )
-    left = min(table.count(flat([*chosen, candidate])) - used for candidate in pool if candidate not in chosen)
-    warn_user(
-        f"{filled}: no other layer fits into the rest of {budget - used:,}, as the smallest needs {left:,}. Budgets of "
-        f"{used:,} and {used + left:,} would be filled.",
+        if len(skipped) > rule.skips and rule.per is None:
+            warn_user(f"{walked}, so the walk went on to fill {used:,} of {budget:,} parameters.")
+        return chosen, skipped
+    totals = {other: table.count(flat([*chosen, other])) for other in pool if other not in chosen}
+    best = min(totals, key=lambda other: abs(totals[other] - budget))
+    total, name = totals[best], " = ".join(best)
+    rest = f"the rest of {budget - used:,}, as the smallest needs {min(totals.values()) - used:,}"
+    rest = f"what is left of its {rule.per}'s share" if rule.per else rest
+    filled = (
+        f"the ranking fills {used:,} of {budget:,} parameters, {used / budget:.1%}, less than `fill` = {rule.fill:g}: "
+        f"no other layer fits into {rest}"
     )
+    most = 2 * budget - used if rule.over is None else (1 + rule.over) * budget
+    if abs(total - budget) < budget - used and total <= most:
+        warn_user(f"{filled}. With {name!r} it is {total:,}, which is nearer; `over` = 0 leaves it out.")
+        return [*chosen, best], [other for other in skipped if other != best]
+    beyond = "farther from the budget" if total - budget >= budget - used else f"beyond `over` = {rule.over:g}"
+    warn_user(f"{filled}. With {name!r} it would be {total:,}, {beyond}.")
+    return chosen, skipped
 
 
 def pack(
-    candidates: Iterable[Candidate], table: LayerTable, budget: int, skips: int
+    candidates: Iterable[Candidate], table: LayerTable, budget: int, skips: int, least: float = 0
 ) -> tuple[list[Candidate], list[Candidate]]:
-    """Candidates in their order as long as they fit into a number of parameters, and the at most ``skips`` left out."""
+    """Candidates in their order as long as they fit into a number of parameters, and those left out.
+
+    Args:
+        candidates: The most important first.
+        table: Their sizes.
+        budget: Number of parameters.
+        skips: Candidates that may be left out. The next one that does not fit ends the walk ...
+        least: ... once so many parameters are used.
+    """
     chosen: list[Candidate] = []
     skipped: list[Candidate] = []
     held: dict[str, int] = {}
@@ -415,7 +425,7 @@ def pack(
             chosen.append(candidate)
             held |= more
             used += cost
-        elif len(skipped) == skips:
+        elif len(skipped) >= skips and used >= least:
             break
         else:
             skipped.append(candidate)

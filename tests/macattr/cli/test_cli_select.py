@@ -112,7 +112,7 @@ def test_official_lists_are_selected_from_with_the_network(model, tmp_path, caps
     [
         ([], "give one of `fraction`, `count`, `threshold`; got none"),
         (["--count", "0"], "`count` must be at least 1, got 0"),
-        (["--count", "9", "--by", "parameters"], "a budget of 9 parameters is smaller than the smallest layer"),
+        (["--count", "9", "--over", "0.1"], "`over` has no effect on this rule"),
         (["--fraction", "1.1"], "`fraction` must lie in (0, 1], got 1.1"),
         (["--count", "1", "--include", "conv"], "no layer 'conv'"),
         (["--count", "1", "--export", "json"], "`export` and `out` belong together"),
@@ -136,6 +136,56 @@ def test_files_that_are_no_ranking_are_refused(tmp_path, capsys, content):
     if content is not None:
         (tmp_path / "a.nc").write_bytes(content)
     assert "a.nc' cannot be read as a ranking" in refused(capsys, str(tmp_path / "a.nc"), "--count", "1")
+
+
+@pytest.fixture
+def wrapped(network, tmp_path) -> str:
+    """A ranking of the network inside of a wrapper."""
+    rank_layers(nn.ModuleDict({"net": network}), method="magnitude").save(tmp_path / "wrapped.nc")
+    return str(tmp_path / "wrapped.nc")
+
+
+@pytest.mark.filterwarnings("ignore:top 2 layers:UserWarning")
+@pytest.mark.parametrize("given", [[], ["--prefix", "net."]], ids=["found", "given"])
+def test_names_of_a_wrapper_fit_the_network_inside(wrapped, model, network, tmp_path, capsys, given):
+    out = tmp_path / "layers.json"
+    options = ["--count", "2", "--model", model, "--export", "json", "--out", str(out)]
+    main(["select", wrapped, *options, *given])
+    assert set(read_json(out).layers) <= {name for name, _ in network.named_modules()}
+    said = (
+        "the ranked names begin with 'net.', as of a wrapper; without it all fit the network" in capsys.readouterr().err
+    )
+    assert said == (not given)
+
+
+def test_a_prefix_that_does_not_fit_is_refused(wrapped, model, capsys):
+    error = refused(capsys, wrapped, "--count", "1", "--model", model, "--prefix", "model.")
+    assert "4 of 4 layers do not begin with `prefix` = 'model.', such as 'net.0'" in error
+    error = refused(capsys, wrapped, "--count", "1", "--model", model, "--prefix", "")
+    assert "no layer 'net.0'; did you mean '0'" in error
+
+
+def test_a_ranking_without_its_prefix_is_that_of_the_network_inside(network, wrapped):
+    inside = LayerImportance.load(wrapped).without_prefix("net.").dataset
+    expected = rank_layers(network, method="magnitude").dataset
+    for name in ("layer", "alias_of", "block", "role", "type", "parameters", "score"):
+        assert inside[name].values.tolist() == expected[name].values.tolist()
+
+
+def test_scores_of_other_tools_are_selected_from(model, tmp_path, capsys):
+    (tmp_path / "scores.json").write_text('{"net.0": 1, "net.2": 3, "net.3": 2, "net.4": 0}')
+    main(["select", str(tmp_path / "scores.json"), "--count", "2", "--model", model])
+    printed = capsys.readouterr()
+    assert [line.split()[1] for line in printed.out.splitlines()[1:3]] == ["2", "3"]
+    assert "without it all fit" in printed.err
+
+
+def test_budgets_are_met_as_near_as_layers_go_with_the_cause(importance, model, capsys):
+    main(["select", importance, "--fraction", "0.05", "--by", "parameters", "--model", model])
+    printed = capsys.readouterr()
+    assert "1 of 4 layers" in printed.out or "2 of 4 layers" in printed.out
+    main(["select", importance, "--count", "9", "--by", "parameters", "--over", "0"])
+    assert "a budget of 9 parameters is smaller than the smallest layer '3'" in capsys.readouterr().err
 
 
 def test_help_teaches(capsys):

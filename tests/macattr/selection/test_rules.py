@@ -4,6 +4,7 @@ import itertools
 import statistics
 import warnings
 
+import numpy as np
 import pytest
 from torch import nn
 
@@ -11,6 +12,7 @@ from macattr.layers import LayerTable
 from macattr.selection.rules import SelectionRule, select
 
 SIZES = {"a": 10, "b": 20, "c": 30, "d": 40, "e": 50, "f": 50}
+EQUAL = {f"n{number}": 100 for number in range(10)}
 RANKING = {"f": 6.0, "e": 5.0, "d": 4.0, "c": 3.0, "b": 2.0, "a": 1.0}
 
 
@@ -102,9 +104,56 @@ def test_outputs_fit_a_budget_as_a_whole_or_not_at_all():
     assert select(RANKING, layers, SelectionRule(count=90, by="parameters")).layers == ("d", "c", "b")
 
 
-def test_a_budget_that_is_not_filled_is_refused_with_its_numbers():
-    with pytest.raises(ValueError, match=r"50 of 60 .* 83\.3%, .* \(e, d, c\), although a would: .* `fill` = 0\.95"):
-        select(RANKING, table(), SelectionRule(count=60, by="parameters"))
+def test_the_walk_goes_on_past_its_skips_until_the_budget_is_filled_and_says_so():
+    with pytest.warns(
+        UserWarning, match=r"4 groups of layers do not fit .* `skips` = 3, so .* went on to fill 60 of 60"
+    ):
+        chosen = select(RANKING, table(), SelectionRule(count=60, by="parameters"))
+    assert chosen.layers == ("f", "a")
+
+
+@pytest.mark.parametrize(
+    ("count", "over", "layers", "reason"),
+    [
+        (265, None, 3, "With 'n2' it is 300, which is nearer; `over` = 0 leaves it out"),
+        (265, 0.1, 2, "With 'n2' it would be 300, beyond `over` = 0.1"),
+        (265, 0.2, 3, "which is nearer"),
+        (265, 0.0, 2, "beyond `over` = 0"),
+        (250, None, 2, "With 'n2' it would be 300, farther from the budget"),
+        (50, None, 1, "a budget of 50 parameters is smaller than the smallest layer 'n0', which is selected"),
+        (50, 0.0, 1, "smaller than the smallest layer"),
+    ],
+)
+def test_a_budget_between_two_sets_takes_the_nearer_one_within_over(count, over, layers, reason):
+    with pytest.warns(UserWarning, match=reason):
+        chosen = select(table(EQUAL).names, table(EQUAL), SelectionRule(count=count, by="parameters", over=over))
+    assert len(chosen.layers) == layers
+
+
+def test_of_several_layers_beyond_a_budget_the_nearest_is_taken():
+    sizes = {"a": 60, "b": 95, "c": 55, "d": 300}
+    with pytest.warns(UserWarning, match="60 of 100 parameters, .*With 'c' it is 115"):
+        chosen = select(list(sizes), table(sizes), SelectionRule(count=100, by="parameters"))
+    assert (chosen.layers, chosen.parameters, chosen.skipped) == (("a", "c"), 115, (("b",), ("d",)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("fraction", [0.001, 0.1, 0.25, 0.5, 0.8, 0.97, 1.0])
+@pytest.mark.parametrize("skips", [0, 3])
+def test_no_budget_fails_on_any_sizes(seed, fraction, skips):
+    random = np.random.default_rng(seed)
+    count = int(random.integers(1, 12))
+    sizes = {
+        f"n{number}": int(size) for number, size in enumerate(random.integers(1, 10 ** random.integers(1, 4), count))
+    }
+    layers, total = table(sizes), sum(sizes.values())
+    chosen = quietly(
+        random.permutation(layers.names).tolist(), layers, SelectionRule(fraction, by="parameters", skips=skips)
+    )
+    budget = SelectionRule(fraction).amount(total)
+    assert chosen.layers
+    nothing_fits = min(sizes.values()) > budget
+    assert chosen.parameters == min(sizes.values()) if nothing_fits else abs(chosen.parameters - budget) <= budget
 
 
 def test_a_budget_for_everything_is_accepted_however_little_that_is():
@@ -222,6 +271,8 @@ def test_selections_within_a_factor_of_one_and_a_half_do_not_warn(first):
         ({"count": 1, "by": "names"}, "`by` must be one of layers, outputs, parameters, got 'names'"),
         ({"count": 1, "per": "stage"}, "`per` must be one of block, type, got 'stage'"),
         ({"count": 1, "by": "parameters", "fill": 95.0}, r"`fill` lie in \[0, 1\], got 3 and 95\.0"),
+        ({"count": 1, "by": "parameters", "over": -0.1}, "`over` must be a share of the budget, at least 0, got -0.1"),
+        ({"count": 1, "over": 0.1}, "`over` has no effect"),
         ({"threshold": 1.0, "by": "parameters"}, "`by='parameters'` has no effect"),
         ({"threshold": 1.0, "per": "type"}, "`per` has no effect"),
         ({"count": 1, "rounding": "round"}, "`rounding` has no effect"),
@@ -240,11 +291,6 @@ def test_rules_that_cannot_be_meant_are_refused(options, message):
     ("ranking", "options", "message"),
     [
         (RANKING, {"count": 7}, "`count` 7 is more than the 6 layers: take at most 6"),
-        (
-            RANKING,
-            {"count": 9, "by": "parameters"},
-            "a budget of 9 parameters is smaller than .* layer 'a': .* least 10",
-        ),
         (RANKING, {"count": 201, "by": "parameters"}, "`count` 201 is more than the network's 200 parameters"),
         (RANKING, {"threshold": 7.0}, "at least 7: none is selected; the highest score is 6"),
         (RANKING, {"count": 1, "include": ("a", "b")}, "2 are included, which is more than 1"),
@@ -292,14 +338,11 @@ def test_a_fraction_selects_from_distinct_outputs_too():
     assert quietly(["c", "a", "b"], layers, SelectionRule(0.1, by="outputs")).layers == ("c", "b")
 
 
-EQUAL = {f"n{number}": 100 for number in range(10)}
-
-
-@pytest.mark.parametrize(("fraction", "number"), [(0.25, 2), (0.15, 1), (0.99, 9)])
+@pytest.mark.parametrize(("fraction", "number"), [(0.25, 2), (0.15, 1), (0.74, 7)])
 def test_a_budget_between_equal_layers_is_filled_as_far_as_they_go(fraction, number):
     layers = table(EQUAL)
     rest = round(1000 * fraction) - 100 * number
-    message = rf"no other layer fits into the rest of {rest}, .* needs 100\. Budgets of {100 * number} and "
+    message = rf"no other layer fits into the rest of {rest}, as the smallest needs 100\. With"
     with pytest.warns(UserWarning, match=message):
         chosen = select(layers.names, layers, SelectionRule(fraction, by="parameters", skips=30))
     assert chosen.layers == layers.names[:number]
@@ -309,7 +352,7 @@ def test_a_budget_between_equal_layers_is_filled_as_far_as_they_go(fraction, num
 def test_the_reason_for_an_unfilled_budget_does_not_depend_on_skips_that_change_nothing(skips):
     layers = table(EQUAL)
     with pytest.warns(UserWarning, match="no other layer fits"):
-        select(layers.names, layers, SelectionRule(count=280, by="parameters", skips=skips))
+        select(layers.names, layers, SelectionRule(count=230, by="parameters", skips=skips))
 
 
 def test_a_share_below_the_smallest_layer_selects_that_one_and_warns():
