@@ -14,9 +14,6 @@ venv: .venv/.installed ## create .venv with the pinned packages
 	$(BIN)/python -m pip install -c constraints.txt -e '.[test]'
 	@touch $@
 
-demo bench notebooks: export MALLOC_MMAP_THRESHOLD_ = 33554432
-demo bench notebooks: export MALLOC_TRIM_THRESHOLD_ = 68719476736
-
 demo: venv ## rank the layers of the small bundled network on sample images, into demo/
 	$(BIN)/macattr rank --model ram_models:ram_swinir_tiny --images sample --method mac --out demo/
 

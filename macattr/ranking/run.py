@@ -19,6 +19,7 @@ from macattr.methods.walks import walk_of
 from macattr.ranking.journal import Journal, Record, Unit
 from macattr.ranking.settings import describe_run
 from macattr.statistics.stopping import Stability, StableTop
+from macattr.sweep.allocator import keep_freed_memory
 from macattr.sweep.survey import survey
 
 
@@ -133,12 +134,13 @@ def run(
     )
     progress.available = 0 if inputs is None else count_samples(inputs)
     try:
-        for number, sample in enumerate(chain([] if first is None else [first], samples)):
-            if announce is not None:
-                announce(sample.name)
-            progress.visit(number, sample)
-            if progress.is_stable_after(number + 1):
-                break
+        with keep_freed_memory(task.options.memory_budget is None):
+            for number, sample in enumerate(chain([] if first is None else [first], samples)):
+                if announce is not None:
+                    announce(sample.name)
+                progress.visit(number, sample)
+                if progress.is_stable_after(number + 1):
+                    break
         return progress.complete()
     except (Exception, KeyboardInterrupt) as error:
         complete = progress.complete_images()

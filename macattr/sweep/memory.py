@@ -1,9 +1,7 @@
 """How many nodes share a forward pass, and how layers are split over sweeps, by memory."""
 
-__all__ = ["ROWS_ON_CPU", "estimate_bytes", "nodes_per_batch", "return_free_memory", "split_layers"]
+__all__ = ["ROWS_ON_CPU", "estimate_bytes", "nodes_per_batch", "split_layers"]
 
-import ctypes
-import sys
 from collections.abc import Sequence
 
 import torch
@@ -15,14 +13,8 @@ ROWS_ON_CPU = 4
 """Rows (nodes x samples) that share a forward pass on a CPU."""
 
 
-CHUNK_BYTES_ON_CPU = 8 << 30
-
-
-def return_free_memory() -> None:
-    """Give freed memory back to the system where glibc would keep it, so that a budget bounds what is held."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
+CHUNK_BYTES_ON_CPU = 2 << 30
+"""Memory of the nodes that share a forward pass on a CPU: where one node takes more, more nodes are no faster."""
 
 
 def split_layers(survey: Survey, sums: Sequence[LayerSum], memory_budget: float | None) -> list[list[ProbedTensor]]:

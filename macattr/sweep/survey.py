@@ -217,6 +217,10 @@ class Surveys:
     """Surveys of one network, one for each shape of its inputs.
 
     Images of one shape cost the same and run the same layers, so that one survey serves them all.
+
+    Args:
+        known: Surveys by the shapes that they hold for.
+        row_checked: Shapes of which the rows are known to be independent.
     """
 
     known: dict[Hashable, Survey] = field(default_factory=dict)

@@ -17,10 +17,11 @@ from macattr.paths.inputs import Path
 from macattr.paths.objectives import GradientMagnitude, Objective
 from macattr.paths.partitions import Partition
 from macattr.paths.sums import LayerSum, StieltjesSum
+from macattr.sweep.allocator import keep_freed_memory, return_free_memory
 from macattr.sweep.arguments import checked_budget, whole_number
 from macattr.sweep.cuts import find_cuts
 from macattr.sweep.guard import undisturbed
-from macattr.sweep.memory import estimate_bytes, nodes_per_batch, return_free_memory, split_layers
+from macattr.sweep.memory import estimate_bytes, nodes_per_batch, split_layers
 from macattr.sweep.nodes import Forward, evaluate, leaves_at
 from macattr.sweep.probes import Site
 from macattr.sweep.survey import ProbedTensor, Survey, Surveys, never_ran, survey_inputs
@@ -144,7 +145,7 @@ def trace(
         internal_batch_size = whole_number("internal_batch_size", internal_batch_size)
     memory_budget = checked_budget(memory_budget)
     surveys = Surveys() if surveys is None else surveys
-    with undisturbed(model, layers.values()) as rewind:
+    with keep_freed_memory(memory_budget is None), undisturbed(model, layers.values()) as rewind:
         forward = Forward(model, layers, path, rewind, forward_args, at_input)
         inputs = leaves_at(path, partition.nodes[:1])
         survey = surveys.find(forward, inputs)

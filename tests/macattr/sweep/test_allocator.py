@@ -1,0 +1,99 @@
+"""The allocator while a sweep runs: thresholds are set once, put back once, and never against the user's own."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from macattr.sweep import allocator
+from macattr.sweep.allocator import LARGEST_MMAP_THRESHOLD, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_freed_memory
+
+KEPT = [(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD), (M_TRIM_THRESHOLD, -1)]
+PUT_BACK = [(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD), (M_TRIM_THRESHOLD, 2 * LARGEST_MMAP_THRESHOLD)]
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Arguments of every call of mallopt."""
+    made = []
+    monkeypatch.setattr(allocator, "_mallopt", lambda: lambda name, value: made.append((name, value)))
+    return made
+
+
+def test_thresholds_are_set_and_put_back(calls):
+    with keep_freed_memory():
+        assert calls == KEPT
+    assert calls == KEPT + PUT_BACK
+
+
+def test_a_failure_puts_them_back(calls):
+    with pytest.raises(RuntimeError), keep_freed_memory():
+        raise RuntimeError
+    assert calls == KEPT + PUT_BACK
+
+
+def _hold(entered, leave):
+    with keep_freed_memory():
+        entered.set()
+        leave.wait(60)
+
+
+def test_the_outermost_of_several_decides(calls):
+    with keep_freed_memory():
+        with keep_freed_memory(), keep_freed_memory(active=False):
+            pass
+        assert calls == KEPT
+        entered, leave = threading.Event(), threading.Event()
+        thread = threading.Thread(target=_hold, args=(entered, leave))
+        thread.start()
+        entered.wait(60)
+    assert calls == KEPT  # the thread's sweep goes on
+    leave.set()
+    thread.join()
+    assert calls == KEPT + PUT_BACK
+
+
+def test_inactive_does_nothing(calls):
+    with keep_freed_memory(active=False):
+        pass
+    assert calls == []
+
+
+@pytest.mark.parametrize("variable", ["MALLOC_TRIM_THRESHOLD_=65536", "GLIBC_TUNABLES=", "MACATTR_ALLOCATOR=system"])
+def test_the_environment_decides(monkeypatch, variable):
+    name, value = variable.split("=")
+    monkeypatch.setenv(name, value)
+    allocator._mallopt.cache_clear()
+    try:
+        assert allocator._mallopt() is None
+    finally:
+        monkeypatch.undo()
+        allocator._mallopt.cache_clear()
+
+
+MEMORY = """
+import torch
+from macattr.sweep.allocator import keep_freed_memory
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+def work():
+    kept = [torch.ones(1 << 20) for _ in range(64)]
+    small = [torch.ones(100) for _ in range(1000)]
+    del kept
+
+work()
+before = resident()
+with keep_freed_memory():
+    for _ in range(3):
+        work()
+print(resident() / before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_is_given_back(tmp_path):
+    ratio = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert float(ratio.stdout) < 1.05
