@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
 import pandas as pd
 
 from ram_models.evaluation.protocols import PAPER, SIGMAS
+from ram_models.psnr_means import mean_of_means, mean_psnr
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,9 @@ class Column:
     def mean(self, values: Mapping[str, float]) -> float | None:
         """Its value, given those of the settings; None if one is missing, or infinite among others."""
         parts = [values.get(part) if isinstance(part, str) else part.mean(values) for part in self.parts]
-        present = [part for part in parts if part is not None and (math.isfinite(part) or len(parts) == 1)]
-        return sum(present) / len(present) if len(present) == len(parts) else None
+        present = [part for part in parts if part is not None and not math.isnan(part)]
+        mean = mean_of_means(present) if len(present) == len(parts) else math.nan
+        return None if math.isnan(mean) else mean
 
 
 @dataclass(frozen=True)
@@ -160,21 +161,18 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         ``method, setting, task, images, identical, psnr_db, psnr_std, ssim, ssim_std`` (sample standard deviations).
     """
-    identical = np.isinf(rows["psnr_db"])
-    summary = (
-        rows.assign(identical=identical, psnr_db=rows["psnr_db"].mask(identical))
-        .groupby(["method", "setting", "task"], sort=False)
+    return (
+        rows.groupby(["method", "setting", "task"], sort=False)
         .agg(
             images=("psnr_db", "size"),
-            identical=("identical", "sum"),
-            psnr_db=("psnr_db", "mean"),
-            psnr_std=("psnr_db", "std"),
+            identical=("psnr_db", lambda values: mean_psnr(values.to_numpy()).identical),
+            psnr_db=("psnr_db", lambda values: mean_psnr(values.to_numpy()).db),
+            psnr_std=("psnr_db", lambda values: values[values < math.inf].std()),
             ssim=("ssim", "mean"),
             ssim_std=("ssim", "std"),
         )
         .reset_index()
     )
-    return summary.assign(psnr_db=summary["psnr_db"].mask(summary["identical"] == summary["images"], math.inf))
 
 
 def beside_paper(name: str, summary: pd.DataFrame, paper: Path | None = None) -> pd.DataFrame:

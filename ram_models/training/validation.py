@@ -2,7 +2,8 @@
 
 __all__ = ["Validation", "validate", "whole_views"]
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from ram_models.psnr_means import MeanPSNR, mean_psnr
 from ram_models.training.batches import Batch, Crops, read
 
 
@@ -41,7 +43,7 @@ def validate(
 ) -> tuple[dict[str, float], Float[Tensor, "3 h w"]]:
     """Mean PSNR in dB by name, such as ``psnr_whole``, and a picture with one crop a row: its views and the clean crop.
 
-    A crop that was not degraded equals the clean one. Its PSNR is infinite and left out of that mean.
+    A crop that was not degraded equals the clean one. Its PSNR is infinite and left out of that mean, with a warning.
 
     Args:
         network: Network in eval mode.
@@ -58,11 +60,17 @@ def validate(
             values.append(peak_signal_noise_ratio(image, batch[1], 1.0, dim=(1, 2, 3), reduction="none"))
         framed = [F.pad(image, (0, 2, 0, 2), value=1.0) for image in (*images, batch[1])]
         rows += list(torch.cat(framed, dim=3)[: max(0, shown - len(rows))].cpu())
-    means = {f"psnr_{name}": round(_mean_without_infinite(torch.cat(values)), 3) for name, values in psnr.items()}
-    return means, torch.cat(rows, dim=1)
+    means = {name: mean_psnr(torch.cat(values).cpu().numpy()) for name, values in psnr.items()}
+    _warn_of_identical(means, len(validation.crops))
+    return {f"psnr_{name}": round(mean.db, 3) for name, mean in means.items()}, torch.cat(rows, dim=1)
 
 
-def _mean_without_infinite(values: Tensor) -> float:
-    """Mean of the finite values; infinity if all are infinite. NaN, from a diverged network, stays NaN."""
-    others = values[~values.isinf()]
-    return float(others.mean()) if len(others) else float("inf")
+def _warn_of_identical(means: Mapping[str, MeanPSNR], count: int) -> None:
+    """Say how many of the crops are left out of which mean."""
+    if found := {name: mean.identical for name, mean in means.items() if mean.identical}:
+        parts = ", ".join(f"{identical} of psnr_{name}" for name, identical in found.items())
+        warnings.warn(
+            f"of the {count} held-out crops, these equal the clean ones: {parts}. Their PSNR is infinite; the mean is "
+            "that of the others.",
+            stacklevel=3,
+        )

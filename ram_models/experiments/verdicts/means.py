@@ -15,12 +15,14 @@ __all__ = [
     "with_runs",
 ]
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from ram_models.experiments.study.store import UNTUNED_SEED, BlockKey
+from ram_models.psnr_means import mean_of_means, mean_psnr
 
 ID = "in distribution"
 """Column of the mean over the trained tasks."""
@@ -51,6 +53,8 @@ def by_network(scores: pd.DataFrame) -> pd.DataFrame:
     """PSNR in dB of every scored network: by task and noise, their means and differences; SSIM in distribution.
 
     The mean over tasks is one of means over images, so that a task counts the same however many images test it.
+    Restorations that equal the clean image have no finite PSNR and are left out, with a warning; a task without any
+    other has an infinite PSNR, and means over tasks with such a one among others are missing.
 
     Args:
         scores: Of :meth:`ram_models.experiments.study.store.Store.scores_of`.
@@ -60,18 +64,41 @@ def by_network(scores: pd.DataFrame) -> pd.DataFrame:
         ``ssim``, ``kept`` (see :data:`ram_models.experiments.study.judge.SCORES`).
     """
     key = ["pretrained", "seed", "arm", "progress"]
-    means = scores.groupby([*key, "kind", "task"], sort=False)[["psnr_db", "ssim", "kept_db"]].mean()
+    _warn_of_identical(scores)
+    means = scores.groupby([*key, "kind", "task"], sort=False).agg(
+        {"psnr_db": _mean_db, "ssim": "mean", "kept_db": _mean_db}
+    )
     wide = means["psnr_db"].unstack(["kind", "task"])
     table = wide.droplevel("kind", axis=1)
-    table[ID] = wide["trained"].mean(axis=1)
-    table[UNLIT] = wide["trained"].drop(columns="lowlight", errors="ignore").mean(axis=1)
+    table[ID] = wide["trained"].agg(_mean_over_tasks, axis=1)
+    table[UNLIT] = wide["trained"].drop(columns="lowlight", errors="ignore").agg(_mean_over_tasks, axis=1)
     if "unseen" in wide:
-        table[UNSEEN] = wide["unseen"].mean(axis=1)
+        table[UNSEEN] = wide["unseen"].agg(_mean_over_tasks, axis=1)
         table[NOISE] = wide["unseen"].reindex(columns=["poisson", "speckle"]).mean(axis=1, skipna=False)
         for column, noise in ((UNSEEN_EXTRA, NOISE), (PEPPER_EXTRA, "pepper")):
             table[column] = table[noise] - table[TRAINED_NOISE] if {noise, TRAINED_NOISE} <= set(table) else np.nan
-    trained = means.xs("trained", level="kind").groupby(level=key, sort=False).mean()
-    return table.assign(ssim=trained["ssim"], kept=trained["kept_db"])
+    trained = means.xs("trained", level="kind").groupby(level=key, sort=False)
+    return table.assign(ssim=trained["ssim"].mean(), kept=trained["kept_db"].agg(_mean_over_tasks))
+
+
+def _mean_db(values: pd.Series) -> float:
+    """Mean in dB of the images whose PSNR is finite."""
+    return mean_psnr(values.to_numpy()).db
+
+
+def _mean_over_tasks(means: pd.Series) -> float:
+    """Mean in dB over tasks, of theirs."""
+    return mean_of_means(means.to_numpy())
+
+
+def _warn_of_identical(scores: pd.DataFrame) -> None:
+    """Say how many scores have no share in the means."""
+    if count := int(np.isposinf(scores["psnr_db"]).sum()):
+        warnings.warn(
+            f"{count} of {len(scores)} restorations equal the clean image: their PSNR is infinite, and the means are "
+            "those of the others.",
+            stacklevel=3,
+        )
 
 
 def blocks_of(table: pd.DataFrame, arm: str, blocks: Sequence[BlockKey]) -> pd.DataFrame:

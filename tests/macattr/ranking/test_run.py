@@ -80,7 +80,11 @@ def test_processes_that_stop_early_agree_with_one_alone(network, images, tmp_pat
         assert LayerImportance.load(tmp_path / f"{rank}.nc").dataset.identical(alone.dataset)
 
 
-def test_a_run_that_is_killed_ten_times_ends_as_if_it_had_not_been(network, images, tmp_path):
+def test_a_run_that_is_killed_ten_times_ends_as_if_it_had_not_been(network, tmp_path):
+    """``MACATTR_KILLS`` sets another number of times; there are more images then, so that all hit a run at work."""
+    kills = int(os.environ.get("MACATTR_KILLS", "10"))
+    generator = torch.Generator().manual_seed(1)
+    images = list(torch.rand(kills // 2, 3, 8, 8, generator=generator))
     rank_layers(network, images, **OPTIONS).save(tmp_path / "undisturbed.nc")
     draw = random.Random(0)
 
@@ -89,7 +93,7 @@ def test_a_run_that_is_killed_ten_times_ends_as_if_it_had_not_been(network, imag
         rank_layers(network, images, **OPTIONS, parts=tmp_path / "parts").save(tmp_path / "killed.nc")
 
     killed = 0
-    for _ in range(10):
+    for _ in range(kills):
         child = FORK.Process(target=work)
         child.start()
         time.sleep(draw.uniform(0.0, 0.25))
@@ -97,7 +101,8 @@ def test_a_run_that_is_killed_ten_times_ends_as_if_it_had_not_been(network, imag
             os.kill(child.pid, signal.SIGKILL)
             killed += 1
         child.join(60)
-    assert killed >= 5  # a child needs about as long as it is given
+    print(f"killed {killed} times")
+    assert killed >= kills // 2  # a child needs about as long as it is given
     work()
     assert (tmp_path / "killed.nc").read_bytes() == (tmp_path / "undisturbed.nc").read_bytes()
 

@@ -204,20 +204,20 @@ def from_yaml(file, *options):
 @pytest.mark.slow
 def test_a_run_killed_ten_times_at_random_ends_as_if_it_had_not_been(pictures, tmp_path):
     """SIGKILL at random times, among them the start; ``RAM_KILLS`` sets another number of times."""
-    generator, killed = random.Random(0), 0
+    generator, killed, kills = random.Random(0), 0, int(os.environ.get("RAM_KILLS", "10"))
     file = tmp_path / "config.yaml"
-    file.write_text(YAML.format(folder=pictures, out=tmp_path / "killed", steps=400))
+    file.write_text(YAML.format(folder=pictures, out=tmp_path / "killed", steps=60 * kills))
     command = [sys.executable, "-c", SCRIPT.format(file=file)]
-    for _ in range(int(os.environ.get("RAM_KILLS", "10"))):
+    for _ in range(kills):
         with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
             wait_for(tmp_path / "killed" / "starts.yaml", process)
             time.sleep(generator.uniform(0, 1.5))
             process.kill()
             killed += process.wait() == -signal.SIGKILL
-    assert killed
-    print(f"killed {killed} times")
+    print(f"killed {killed} times at step {latest_checkpoint(tmp_path / 'killed' / 'checkpoints')['step']} at most")
+    assert killed > kills // 2  # on a fast machine the last starts find the run complete
     main(from_yaml(file))
-    file.write_text(YAML.format(folder=pictures, out=tmp_path / "whole", steps=400))
+    file.write_text(YAML.format(folder=pictures, out=tmp_path / "whole", steps=60 * kills))
     main(from_yaml(file))
     assert_same_end(tmp_path / "whole", tmp_path / "killed")
 

@@ -169,13 +169,14 @@ def test_a_crop_that_came_out_undegraded_leaves_the_mean_finite():
     clean = torch.full((3, 4, 4), 0.5)
     crops = TensorDataset(torch.stack([clean, clean + 0.1]), clean.expand(2, 3, 4, 4))
     validation = Validation(crops, ("input", "clean"), lambda network, batch: tuple(batch))
-    values, _ = validate(nn.Identity(), validation, 2, torch.device("cpu"))
+    with pytest.warns(UserWarning, match=r"of the 2 held-out crops, .*: 1 of psnr_input, 2 of psnr_clean\. .* the others"):
+        values, _ = validate(nn.Identity(), validation, 2, torch.device("cpu"))
     assert values == {"psnr_input": pytest.approx(20.0, abs=1e-3), "psnr_clean": float("inf")}
 
 
 def test_a_diverged_network_is_seen_in_the_validation():
     clean = torch.full((3, 4, 4), 0.5)
-    crops = TensorDataset(clean.expand(2, 3, 4, 4), clean.expand(2, 3, 4, 4))
+    crops = TensorDataset(clean.expand(2, 3, 4, 4) + 0.1, clean.expand(2, 3, 4, 4))
     validation = Validation(crops, ("input", "whole"), lambda network, batch: (batch[0], batch[0] * torch.nan))
     values, _ = validate(nn.Identity(), validation, 2, torch.device("cpu"))
     assert math.isnan(values["psnr_whole"])

@@ -61,6 +61,21 @@ def test_a_task_counts_the_same_however_many_images_test_it():
     assert table[UNSEEN_EXTRA].item() == pytest.approx(-5.0)
 
 
+@pytest.mark.parametrize(
+    ("images", "noise", "mean"),
+    [(["n0"], 20.5, 20.25), (["n0", "n1", "n2"], np.inf, np.nan)],
+    ids=["one_of_three", "a_whole_task"],
+)
+def test_restorations_that_equal_the_clean_image_are_counted_and_left_out(images, noise, mean):
+    one = scores("masked-0", 10, "plain")
+    one.loc[one["image"].isin(images), "psnr_db"] = np.inf
+    with pytest.warns(UserWarning, match=f"{len(images)} of 7 restorations equal the clean image"):
+        table = by_network(one)
+    assert table["noise"].item() == pytest.approx(noise)
+    assert table[ID].item() == pytest.approx(mean, nan_ok=True)
+    assert table[UNLIT].item() == pytest.approx(noise)
+
+
 def test_a_difference_is_taken_block_by_block():
     found = check(BETTER).iloc[0]
     assert (found["blocks"], found["mean_db"], found["verdict"]) == (6, pytest.approx(0.4), "holds")
