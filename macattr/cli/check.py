@@ -29,6 +29,8 @@ def check(
     steps: int = 4,
     fraction: float = 0.1,
     crop: int | None = None,
+    multiple: int | None = None,
+    grey: bool = False,
     limit: int | None = None,
     clean: str | None = None,
     seed: int = 0,
@@ -49,6 +51,8 @@ def check(
         steps: Number of groups of layers, by depth.
         fraction: Top share of the layers that is compared, in (0, 1]; at least one layer.
         crop: Use the middle of every file only, at most this many pixels a side.
+        multiple: Cut the sides of every file to multiples of this number; a shorter side is reflected.
+        grey: Read files as grey, for networks of one channel.
         limit: Use the first images only.
         clean: Folder with the clean image of every image, under the same name; for methods that need a loss.
         seed: Seed of everything random.
@@ -58,7 +62,7 @@ def check(
     if not 0 < fraction <= 1:
         raise ValueError(f"`fraction` must lie in (0, 1], got {fraction}.")
     network = load_network(model, device)
-    inputs = load_images(images, model, crop, limit, clean)
+    inputs = load_images(images, model, crop, limit, clean, multiple=multiple, grey=grey, out=out)
     options: dict[str, object] = {"n_steps": n_steps, "seed": seed or None, "show_progress": True}
     rankings = rank_methods(network, inputs, list(dict.fromkeys([method, "activation"])), None, **options)
     importance = rankings[method]

@@ -145,7 +145,15 @@ def load_network(source: str, device: str = "cpu") -> nn.Module:
 
 
 def load_images(
-    source: str, model: str, crop: int | None, limit: int | None, clean: str | None = None
+    source: str,
+    model: str,
+    crop: int | None,
+    limit: int | None,
+    clean: str | None = None,
+    *,
+    multiple: int | None = None,
+    grey: bool = False,
+    out: Path | None = None,
 ) -> ImageFolder | list[Item]:
     """Images of a folder or file, or those that a named function returns.
 
@@ -155,6 +163,9 @@ def load_images(
         crop: Largest side in pixels, for files.
         limit: Number of images, the first ones; None for all.
         clean: Folder of the clean images, for files.
+        multiple: Number that divides both sides, for files.
+        grey: Whether images have one channel, for files.
+        out: Folder of the results, whose pictures are no images to rank on.
 
     Raises:
         ValueError: If there is none, or the clean images do not correspond.
@@ -162,18 +173,19 @@ def load_images(
     for name, place in {"images": source, "clean": clean}.items():
         if place == "":
             raise ValueError(f"`{name}` is empty: name a folder or file, '.' for the current folder.")
-    for name, value in {"crop": crop, "limit": limit}.items():
+    for name, value in {"crop": crop, "limit": limit, "multiple": multiple}.items():
         if value is not None and value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
     if Path(source).exists() or ("/" in source and ":" not in source):
-        return ImageFolder(source, crop, clean)[:limit]
+        folder = ImageFolder(source, crop, clean, multiple=multiple, grey=grey)
+        return (folder if out is None else _without_results(folder, Path(source), out))[:limit]
     if ":" not in source:
         module = model.rpartition(":")[0]
         try:
-            return load_images(f"{module}:{source}", model, crop, limit, clean)
+            return load_images(f"{module}:{source}", model, crop, limit, clean, multiple=multiple, grey=grey, out=out)
         except ValueError as error:
             raise ValueError(f"there is no file or folder {source!r}, and {error}") from error
-    for name, given in {"crop": crop, "clean": clean}.items():
+    for name, given in {"crop": crop, "clean": clean, "multiple": multiple, "grey": grey or None}.items():
         if given is not None:
             raise ValueError(f"`{name}` = {given} has no effect on {source!r}: it applies to image files.")
     factory = load_object(source)
@@ -181,6 +193,17 @@ def load_images(
     if not isinstance(images, Sequence) or not images:
         raise ValueError(f"{source!r} must give a non-empty list of images, got {type(images).__name__}.")
     return list(images)[:limit]
+
+
+def _without_results(images: ImageFolder, source: Path, out: Path) -> ImageFolder:
+    """The images that do not lie in the folder of the results: a figure of the run before is no photograph."""
+    results = out.resolve()
+    if source.is_dir() and results == source.resolve():
+        raise ValueError(
+            f"`out` {str(out)!r} is the folder of the images: name another, such as {str(out / 'ranking')!r}."
+        )
+    kept = [number for number, file in enumerate(images.files) if not file.resolve().is_relative_to(results)]
+    return images.select(kept) if source.is_dir() and results.is_relative_to(source.resolve()) else images
 
 
 def shuffled(inputs: ImageFolder | list[Item], seed: int) -> ImageFolder | list[Item]:

@@ -3,6 +3,7 @@
 __all__ = ["rank"]
 
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -21,7 +22,7 @@ from macattr.cli.compare import write_comparison
 from macattr.cli.loading import load_images, load_network, load_weights, shuffled
 from macattr.cli.options import with_options
 from macattr.cli.results import Results
-from macattr.image_files import ImageFolder, display_name
+from macattr.image_files import ImageFolder, display_name, read_size
 from macattr.layers import resolve_layers
 from macattr.methods.catalogue import find_methods, refuse_missing_images
 from macattr.methods.kinds import Method
@@ -62,6 +63,8 @@ def rank(
     seed: int = 0,
     start_weights: Path | None = None,
     crop: int | None = None,
+    multiple: int | None = None,
+    grey: bool = False,
     limit: int | None = None,
     until_stable: bool = False,
     confidence: float = 0.95,
@@ -92,6 +95,8 @@ def rank(
         seed: Seed of everything random.
         start_weights: Checkpoint where FAIG's path through weight space starts.
         crop: Use the middle of every file only, at most this many pixels a side.
+        multiple: Cut the sides of every file to multiples of this number; a shorter side is reflected.
+        grey: Read files as grey, for networks of one channel.
         limit: Use the first images only.
         until_stable: Stop adding images when the top fraction (of the first method) is stable; they are shuffled.
         confidence: Confidence level for --until-stable, in (0, 1).
@@ -117,7 +122,9 @@ def rank(
     )
     methods = find_methods([name.strip() for name in method.split(",")])
     network = load_network(model, device)
-    inputs = _load_images(images, model, methods, crop=crop, limit=limit, clean=clean)
+    inputs = _load_images(
+        images, model, methods, crop=crop, limit=limit, clean=clean, multiple=multiple, grey=grey, out=out
+    )
     if until_stable and inputs:
         inputs = shuffled(inputs, seed)
     wanted = [name.strip() for name in layers.split(",")] if isinstance(layers, str) else layers
@@ -125,12 +132,14 @@ def rank(
     evaluations, saved = estimate_evaluations(methods, task, len(inputs or ()))
     if is_first:
         _announce(model, task, len(inputs or ()), methods=methods, evaluations=evaluations, saved=saved)
+        if cuts := _describe_cuts(inputs):
+            print(cuts)
     with torch.autocast(torch.device(device).type, torch.bfloat16) if bf16 else nullcontext():
         if dry_run:
             if inputs:
                 _estimate(task, inputs, methods, evaluations)
             return
-        settings = describe_run(task, methods) | _describe_inputs(inputs, crop, clean)
+        settings = describe_run(task, methods) | _describe_inputs(inputs, clean)
         results = Results(out, [m.name for m in methods], settings)
         with sole_writer(out) if is_first else nullcontext():
             _rank(results, task, inputs, wanted, fraction=fraction, overwrite=overwrite, is_first=is_first)
@@ -169,12 +178,16 @@ def _load_images(
     crop: int | None,
     limit: int | None,
     clean: str | None,
+    multiple: int | None,
+    grey: bool,
+    out: Path,
 ) -> ImageFolder | list[Item] | None:
     """The images, or None where no method needs any and none are given."""
     if images is not None:
-        return load_images(images, model, crop, limit, clean)
+        return load_images(images, model, crop, limit, clean, multiple=multiple, grey=grey, out=out)
     refuse_missing_images(methods, "`images` is missing: give --images FOLDER")
-    for name, value in {"crop": crop, "limit": limit, "clean": clean}.items():
+    given = {"crop": crop, "limit": limit, "clean": clean, "multiple": multiple, "grey": grey or None}
+    for name, value in given.items():
         if value is not None:
             raise ValueError(f"`{name}` = {value} has no effect without --images.")
     return None
@@ -189,9 +202,9 @@ def _measure(
         return rank_with(task.model, inputs, results.methods, layers, options)
     except RankingInterrupted as stopped:
         results.write(stopped.rankings)
-        raise ValueError(
-            f"{stopped} The finished images are in {results.folder}; the same command continues with the others."
-        ) from stopped
+        if isinstance(stopped.__cause__, KeyboardInterrupt):
+            raise KeyboardInterrupt from stopped
+        raise ValueError(f"{stopped} What is finished is kept in {results.folder} and not measured again.") from stopped
 
 
 def _write(results: Results, rankings: Mapping[str, LayerImportance], task: Task, fraction: float) -> None:
@@ -226,10 +239,24 @@ def _join(device: str) -> tuple[bool, str]:
     return True, device
 
 
-def _describe_inputs(inputs: ImageFolder | list[Item] | None, crop: int | None, clean: str | None) -> dict[str, object]:
+def _describe_inputs(inputs: ImageFolder | list[Item] | None, clean: str | None) -> dict[str, object]:
     """The images of a run, for the settings of its results."""
-    names = [display_name(file) for file in inputs.files] if isinstance(inputs, ImageFolder) else len(inputs or ())
-    return {"images": names, "crop": crop, "clean": clean}
+    if not isinstance(inputs, ImageFolder):
+        return {"images": len(inputs or ())}
+    names = [display_name(file) for file in inputs.files]
+    multiple, grey = inputs.multiple, inputs.grey or None
+    return {"images": names, "clean": clean, "crop": inputs.crop, "multiple": multiple, "grey": grey}
+
+
+def _describe_cuts(inputs: ImageFolder | list[Item] | None) -> str:
+    """How many images do not have sides of the multiple that is asked for; '' if all do, or none is."""
+    if not isinstance(inputs, ImageFolder) or inputs.multiple is None:
+        return ""
+    cap = inputs.crop or sys.maxsize
+    sizes = [[min(side, cap) for side in read_size(file)] for file in inputs.files]
+    reflected = sum(min(size) < inputs.multiple for size in sizes)
+    cut = sum(any(side > inputs.multiple and side % inputs.multiple for side in size) for size in sizes)
+    return f"sides as multiples of {inputs.multiple}: {cut} of {len(sizes)} images are cut, {reflected} reflected"
 
 
 def _announce(model: str, task: Task, images: int, methods: Sequence[Method], evaluations: int, saved: int) -> None:

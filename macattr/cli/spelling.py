@@ -17,6 +17,7 @@ from typing import Literal
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 from jsonargparse._actions import _ActionConfigLoad
+from jsonargparse.typing import register_type
 
 NODES = 10_000
 """Largest number of values in a configuration file, aliases counted as often as they are used."""
@@ -25,6 +26,21 @@ WORDS: Mapping[object, str] = types.MappingProxyType(
     {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path", type(None): "null"}
 )
 """Names of the types of options in messages."""
+
+EMPTY, NO_PATH = "an empty path", "not a path: "
+"""What the reader of paths says of '', and of values that are no text."""
+
+
+def _path(value: object) -> Path:
+    """A path; '' is refused, because ``Path('')`` is the current folder, which nobody meant."""
+    if isinstance(value, str) and not value:
+        raise ValueError(EMPTY)
+    if not isinstance(value, str | Path):
+        raise TypeError(f"{NO_PATH}{value!r}")
+    return Path(value)
+
+
+register_type(Path, str, _path, fail_already_registered=False)
 
 
 def parse(
@@ -54,7 +70,9 @@ def parse(
     words = _spell(list(arguments), parser)
     try:
         _check(words, parser, configs)
-        options = parser.instantiate(parser.parse_args(words))
+        parsed = parser.parse_args(words)
+        _refuse_empty(vars(parsed.as_flat()), parser)
+        options = parser.instantiate(parsed)
     except ArgumentError as error:
         raise ValueError(f"{_refusal(str(error), parser)} (see `{program} --help`)") from error
     own = {action.dest.partition(".")[0] for action in parser._actions}
@@ -156,6 +174,19 @@ def _is_list(action: Action) -> bool:
     """Whether an option takes a list of text, and a word alone would not do."""
     members = _members(_type(action))
     return list[str] in members and str not in members
+
+
+def _refuse_empty(values: Mapping[str, object], parser: ArgumentParser) -> None:
+    """Raise ValueError for an empty text, unless that is the default: a variable of the shell may have been empty."""
+    for action in parser._actions:
+        value = values.get(action.dest)
+        if value != action.default and (value == "" or (isinstance(value, list) and "" in value)):
+            raise ValueError(f"`{_option(action)}` is empty: leave it out, or give a value.")
+
+
+def _option(action: Action) -> str:
+    """An option as it is typed."""
+    return action.dest if not action.option_strings else f"--{action.dest.replace('_', '-')}"
 
 
 def _spell(arguments: list[str], parser: ArgumentParser) -> list[str]:
@@ -292,9 +323,15 @@ def _refusal(message: str, parser: ArgumentParser) -> str:
     key = re.search(r'Parser key "([\w.]+)"', message)
     given = re.search(r"(?:Got value|Given value): (.*)", message, re.DOTALL)
     action = next((action for action in parser._actions if key and action.dest == key[1]), None)
+    if action is not None and EMPTY in message:
+        return f"`{_option(action)}` is empty: name a path, '.' for the current folder"
+    if action is not None and "surrogates not allowed" in message:
+        return f"`{_option(action)}` holds bytes that are not UTF-8: rename the file or folder, or name it by a link"
+    if action is not None and NO_PATH in message:
+        value = message.partition(NO_PATH)[2].splitlines()[0]
+        return f"`{_option(action)}` must be a path, got {value}: names that look like numbers need quotation marks"
     if key and given and action is not None and _type(action) is not None:
-        option = action.dest if not action.option_strings else f"--{action.dest.replace('_', '-')}"
-        return f"`{option}` must be {_expected(_type(action))}, got {' '.join(given[1].split())}"
+        return f"`{_option(action)}` must be {_expected(_type(action))}, got {' '.join(given[1].split())}"
     if surplus := re.match(r"unrecognized arguments: (.*)", message):
         return f"nothing takes {surplus[1]!r}: an option before it may be missing, or quotation marks around a blank"
     if missing := re.search(r"argument (--[\w.]+): expected one argument", message):

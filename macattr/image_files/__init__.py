@@ -12,7 +12,9 @@ __all__ = [
     "display_name",
     "find_images",
     "find_partners",
+    "fit_to_multiple",
     "image_folders",
+    "luminance",
     "read_image",
     "read_picture",
     "read_pixels",
@@ -30,4 +32,4 @@ from macattr.image_files.search import (
     image_folders,
     unique_names,
 )
-from macattr.image_files.tensors import center_crop, read_image, read_pixels
+from macattr.image_files.tensors import center_crop, fit_to_multiple, luminance, read_image, read_pixels

@@ -9,7 +9,7 @@ from typing import overload
 from torch import Tensor
 
 from macattr.image_files.search import display_name, find_images, find_partners
-from macattr.image_files.tensors import center_crop, read_image
+from macattr.image_files.tensors import center_crop, fit_to_multiple, read_image
 
 
 class ImageFolder:
@@ -19,9 +19,12 @@ class ImageFolder:
         source: Folder, searched recursively; image file; or list of image files.
         crop: Largest side in pixels, cut from the middle; None for whole images.
         clean: Folder of the clean images, under the same relative paths; or list of as many files. None if unknown.
+        multiple: Number that divides both sides of every image: the rest is cut from the edges, and a shorter side is
+            reflected. See :func:`macattr.image_files.tensors.fit_to_multiple`.
+        grey: Whether images have one channel, see :func:`macattr.image_files.tensors.luminance`.
 
     Raises:
-        ValueError: If there is no image, or not one clean image for each.
+        ValueError: If there is no image, not one clean image for each, or no pixel would be left.
 
     Example:
         >>> import tempfile
@@ -37,13 +40,19 @@ class ImageFolder:
         source: Path | str | Sequence[Path | str],
         crop: int | None = None,
         clean: Path | str | Sequence[Path | str] | None = None,
+        *,
+        multiple: int | None = None,
+        grey: bool = False,
     ) -> None:
         self.files = _files(source)
         if not self.files:
             raise ValueError("the list of image files is empty.")
-        if crop is not None and crop < 1:
-            raise ValueError(f"`crop` must be at least 1 pixel, got {crop}.")
-        self.crop = crop
+        for name, size in {"crop": crop, "multiple": multiple}.items():
+            if size is not None and size < 1:
+                raise ValueError(f"`{name}` must be at least 1 pixel, got {size}.")
+        if crop is not None and multiple is not None and crop < multiple:
+            raise ValueError(f"`crop` {crop} leaves less than one `multiple` of {multiple} pixels: raise it.")
+        self.crop, self.multiple, self.grey = crop, multiple, grey
         self.clean = None if clean is None else self._partners(source, clean)
 
     def _partners(
@@ -61,7 +70,8 @@ class ImageFolder:
         """The images of these numbers, in this order; nothing is read."""
         numbers = list(indices)
         clean = None if self.clean is None else [self.clean[number] for number in numbers]
-        return ImageFolder([self.files[number] for number in numbers], self.crop, clean)
+        files = [self.files[number] for number in numbers]
+        return ImageFolder(files, self.crop, clean, multiple=self.multiple, grey=self.grey)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -86,8 +96,9 @@ class ImageFolder:
 
     def _read(self, file: Path) -> Tensor:
         """An image, cropped."""
-        image = read_image(file)
-        return image if self.crop is None else center_crop(image, self.crop)
+        image = read_image(file, self.grey)
+        image = image if self.crop is None else center_crop(image, self.crop)
+        return image if self.multiple is None else fit_to_multiple(image, self.multiple)
 
 
 def _files(source: Path | str | Sequence[Path | str]) -> list[Path]:

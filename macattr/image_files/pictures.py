@@ -2,14 +2,15 @@
 
 __all__ = ["Picture", "read_picture", "read_size"]
 
+import io
 import struct
 import threading
-import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from PIL.ImageFile import ImageFile
 from torch import Tensor
 
 from macattr.image_files.tiff import is_tiff, read_tiff_header, read_tiff_pixels
+from macattr.user_warnings import warn_user
 
 Array = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -50,8 +52,8 @@ ORIENTATION = 0x0112
 SIDEWAYS = (5, 6, 7, 8)
 """Orientations that exchange rows and columns."""
 
-CLIPPED = ("JPEG2000", "AVIF")
-"""Formats that may have more than 8 bits, of which Pillow keeps 8."""
+CODESTREAM = b"\xff\x4f\xff\x51"
+"""First bytes of the pixels of a JPEG 2000 file, before their sizes and depths."""
 
 _pillow = threading.Lock()
 
@@ -125,19 +127,19 @@ def read_picture(path: Path | str) -> Picture:
     """The picture in an image file, upright.
 
     - The EXIF or TIFF orientation is applied to the pixels and removed from the EXIF data.
-    - PNG and TIFF with 16 bits stay exact. Palettes become RGB.
+    - PNG, TIFF and PPM with 16 bits stay exact, JPEG 2000 with 16 bits if it is grey. Palettes become RGB.
     - Of several frames or pages the first is read, with a warning; the preview or gain map in a JPEG of a phone (MPO)
       does not count.
     - CMYK becomes RGB without its profile, with a warning.
 
     Raises:
-        ValueError: If the file is empty, truncated or not an image, holds floating-point, signed or 32-bit pixels, or
-            has more than 2^30 pixels.
+        ValueError: If the file is empty, truncated or not an image, holds floating-point, signed or 32-bit pixels or
+            more than 8 bits of which the decoder would keep 8, or has more than 2^30 pixels.
     """
     with _named_errors(path) as file:
         decoded = _read_tiff(file) if is_tiff(file) else _read_other(file)
     for remark in decoded.remarks:
-        warnings.warn(f"{str(path)!r} {remark}", stacklevel=2)
+        warn_user(f"{str(path)!r} {remark}")
     pixels = decoded.pixels if decoded.is_upright else _upright(decoded.pixels, decoded.orientation)
     info, dpi = dict(decoded.info), decoded.info.get("dpi")
     if decoded.orientation in SIDEWAYS and isinstance(dpi, tuple):
@@ -218,12 +220,14 @@ def _read_tiff(file: Path) -> _Decoded:
 def _read_other(file: Path) -> _Decoded:
     """A file of any other format."""
     with _opened(file) as image:
-        if image.format in CLIPPED or _is_deep_ppm(image):
+        if (bits := _clipped_bits(image, file)) is not None:
             raise ValueError(
-                f"{image.format} may have more than the 8 bits that can be read: convert it to PNG or TIFF."
+                f"{image.format} holds {bits} bits a colour, of which 8 can be read: convert it to 16-bit PNG or TIFF."
             )
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         remarks = [f"holds {frames} frames: the first is read."] if frames > 1 else []
+        if isinstance(image, ImageFile) and _is_deep_ppm(image):
+            return _Decoded(_deep_ppm(image, file), 1, _kept(image), tuple(remarks))
         image.load()
         remarks += _remarks_on_colours(image)
         deep = _is_deep_png(image, file)
@@ -253,9 +257,9 @@ def _eight_bits(image: Image.Image) -> Array:
     return pixels.reshape(*pixels.shape[:2], -1)
 
 
-def _is_deep_ppm(image: Image.Image) -> bool:
-    """Whether an image is a PPM file with more than 8 bits a colour, of which Pillow reads 8."""
-    if not isinstance(image, ImageFile) or (image.format, image.mode) != ("PPM", "RGB"):
+def _is_deep_ppm(image: ImageFile) -> bool:
+    """Whether an image that is not loaded yet is a PPM file with more than 8 bits a colour, of which Pillow reads 8."""
+    if (image.format, image.mode) != ("PPM", "RGB"):
         return False
     arguments = image.tile[0].args
     return isinstance(arguments, tuple) and any(isinstance(value, int) and value > 255 for value in arguments)
@@ -269,6 +273,41 @@ def _sixteen_bits(image: Image.Image, file: Path) -> Array:
     if image.format == "PNG":
         return _deep_png(file)
     raise ValueError("it holds floating-point or 32-bit pixels of unknown range: save it with 8 or 16 bits.")
+
+
+def _deep_ppm(image: ImageFile, file: Path) -> Array:
+    """Exact colours of a PPM file, read as a grey one of three times its width."""
+    _, _, offset, arguments = image.tile[0]
+    height, width, content = image.height, image.width, file.read_bytes()
+    kind = {b"P3": b"P2", b"P6": b"P5"}[content[:2]]
+    white = max(value for value in cast(tuple[object, ...], arguments) if isinstance(value, int))
+    header = b"%s %d %d %d\n" % (kind, 3 * width, height, white)
+    with Image.open(io.BytesIO(header + content[offset:])) as grey:
+        return np.array(grey).astype(np.uint16).reshape(height, width, 3)
+
+
+def _clipped_bits(image: Image.Image, file: Path) -> int | str | None:
+    """Bits a colour of a JPEG 2000 or AVIF file if Pillow would read fewer; None if it reads all."""
+    content = file.read_bytes() if image.format in ("JPEG2000", "AVIF") else b""
+    if image.format == "AVIF":
+        header = content.partition(b"mdat")[0]
+        boxes = [header[place + 6] for place in _places(header, b"av1C")]
+        return None if boxes and not any(flags & 0x40 for flags in boxes) else "more than 8"
+    if image.format == "JPEG2000":
+        start = content.index(CODESTREAM)
+        count = int.from_bytes(content[start + 40 : start + 42])
+        depths = [content[start + 42 + 3 * number] + 1 for number in range(count)]
+        is_exact = max(depths) <= 8 or (depths == [16] and image.mode == "I;16")
+        return None if is_exact else max(depth if depth <= 128 else depth - 128 for depth in depths)
+    return None
+
+
+def _places(content: bytes, name: bytes) -> Iterator[int]:
+    """Where a name occurs."""
+    place = content.find(name)
+    while place >= 0:
+        yield place
+        place = content.find(name, place + 1)
 
 
 def _deep_png(file: Path) -> Array:

@@ -2,7 +2,9 @@
 
 __all__ = ["TiffHeader", "is_tiff", "read_tiff_header", "read_tiff_pixels"]
 
+import io
 import logging
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import tifffile
+from PIL import Image
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # its complaints end in our errors instead
 
@@ -19,6 +22,9 @@ SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 MIN_IS_WHITE, MIN_IS_BLACK, RGB = 0, 1, 2
 """Values of PhotometricInterpretation whose channels are grey or red, green and blue."""
+
+LZW, HORIZONTAL = 5, 2
+"""Values of Compression and Predictor."""
 
 ASSOCIATED, UNASSOCIATED = 1, 2
 """Values of ExtraSamples for colours that are multiplied by alpha, and for colours that are not."""
@@ -122,6 +128,8 @@ def _decoded(page: tifffile.TiffPage) -> npt.NDArray[np.uint16]:
     try:
         values = page.asarray()
     except ValueError as error:
+        if "imagecodecs" in str(error) and page.compression == LZW and page.axes in ("YX", "YXS"):
+            return _decoded_lzw(page)
         if "imagecodecs" in str(error):
             name = getattr(page.compression, "name", page.compression)
             raise ValueError(
@@ -134,6 +142,41 @@ def _decoded(page: tifffile.TiffPage) -> npt.NDArray[np.uint16]:
     if page.axes not in ("YX", "YXS"):
         raise ValueError(f"it holds an array of axes {page.axes}, not an image.")
     return values.reshape(*values.shape[:2], -1)
+
+
+def _decoded_lzw(page: tifffile.TiffPage) -> npt.NDArray[np.uint16]:
+    """Channels of a page that is compressed by LZW, (h, w, c); tifffile has no decoder for it."""
+    with Image.open(io.BytesIO(_as_grey(page))) as image:
+        values = np.array(image).astype(np.uint16).reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
+    if page.predictor != HORIZONTAL:
+        return values
+    width = page.tilewidth if page.is_tiled else page.imagewidth
+    for left in range(0, page.imagewidth, width):
+        part = values[:, left : left + width]
+        np.cumsum(part, axis=1, dtype=np.uint16, out=part)
+    return values
+
+
+def _as_grey(page: tifffile.TiffPage) -> bytes:
+    """A page's strips or tiles as those of a grey file, as wide as all channels together, which Pillow expands."""
+    handle, order, channels = page.parent.filehandle, page.parent.byteorder, page.samplesperpixel
+    segments = []
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        handle.seek(offset)
+        segments.append(handle.read(count))
+    shape = {322: page.tilewidth * channels, 323: page.tilelength} if page.is_tiled else {278: page.rowsperstrip}
+    fields: dict[int, int] = {256: page.imagewidth * channels, 257: page.imagelength, 258: 16, 259: LZW, 262: 1, 277: 1}
+    places, counts = (324, 325) if page.is_tiled else (273, 279)
+    number = len(segments)
+    entries = sorted((fields | shape | {places: 0, counts: 0}).items())
+    lists = 8 + 2 + 12 * len(entries) + 4
+    sizes = [len(segment) for segment in segments]
+    offsets = [lists + 8 * number + sum(sizes[:place]) for place in range(number)]
+    stored = {places: lists if number > 1 else offsets[0], counts: lists + 4 * number if number > 1 else sizes[0]}
+    head = struct.pack(f"{order}2sHIH", b"II" if order == "<" else b"MM", 42, 8, len(entries))
+    for tag, value in entries:
+        head += struct.pack(f"{order}HHII", tag, 4, number if tag in stored else 1, stored.get(tag, value))
+    return head + struct.pack(f"{order}I{2 * number}I", 0, *offsets, *sizes) + b"".join(segments)
 
 
 def _divided(colours: npt.NDArray[np.uint16], alpha: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:

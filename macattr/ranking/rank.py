@@ -22,6 +22,7 @@ from macattr.paths.inputs import Gate, Reference
 from macattr.paths.objectives import Objective
 from macattr.paths.presets import MOST_STEPS, MacTag, Preset
 from macattr.ranking.importance import LayerImportance, assemble
+from macattr.ranking.refusals import explained
 from macattr.ranking.run import RunStopped, World, run
 from macattr.statistics.step_errors import steps_for_tolerance
 from macattr.statistics.stopping import StableTop
@@ -278,7 +279,8 @@ def _with_enough_steps(task: Task, methods: Sequence[PathMethod], inputs: Inputs
     sample = next(iterate_samples(inputs, task.model))
     measured = replace(task, options=replace(task.options, step_error=True))
     along = [method for method in methods if method.reads == "path"]
-    readings = measure(Trial(measured, sample, seed=task.seed), along)
+    with explained(task, [sample]):
+        readings = measure(Trial(measured, sample, seed=task.seed), along)
     errors = [
         error / abs(score)
         for reading in readings.values()

@@ -2,7 +2,6 @@
 
 __all__ = ["RunResult", "RunStopped", "World", "run"]
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -17,10 +16,12 @@ from macattr.methods.samples import Inputs, Sample, count_samples, iterate_sampl
 from macattr.methods.task import Task, Trial
 from macattr.methods.walks import walk_of
 from macattr.ranking.journal import Journal, Record, Unit
+from macattr.ranking.refusals import explained
 from macattr.ranking.settings import describe_run
 from macattr.statistics.stopping import Stability, StableTop
 from macattr.sweep.allocator import keep_freed_memory
 from macattr.sweep.survey import survey
+from macattr.user_warnings import warn_user
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ def run(
     first = next(samples, None)
     if first is None and inputs is not None:
         raise ValueError("`inputs` holds no image.")
-    task, alias_of, journal = _prepare(task, methods, first, drop_idle)
+    with explained(task, [] if first is None else [first]):
+        task, alias_of, journal = _prepare(task, methods, first, drop_idle)
     progress = _Progress(
         task=task,
         methods=tuple(methods),
@@ -138,7 +140,8 @@ def run(
             for number, sample in enumerate(chain([] if first is None else [first], samples)):
                 if announce is not None:
                     announce(sample.name)
-                progress.visit(number, sample)
+                with explained(task, [sample]):
+                    progress.visit(number, sample)
                 if progress.is_stable_after(number + 1):
                     break
         return progress.complete()
@@ -146,9 +149,16 @@ def run(
         complete = progress.complete_images()
         if not complete or progress.world.size > 1 or not progress.each:
             raise
-        reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-        result = progress.result(complete, {})
-        raise RunStopped(f"stopped after {complete} finished images: {reason}", result) from error
+        images = f"{complete} finished image{'s' if complete > 1 else ''}"
+        message = f"interrupted after {images}." if isinstance(error, KeyboardInterrupt) else _reason(error, images)
+        raise RunStopped(message, progress.result(complete, {})) from error
+
+
+def _reason(error: Exception, images: str) -> str:
+    """An error in one line, its type where the message alone would say little, and how far the run had come."""
+    words = " ".join(str(error).split())
+    said = words if words and isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {words}"
+    return f"{said.rstrip('.: ')}. It happened after {images}."
 
 
 def _prepare(
@@ -170,7 +180,7 @@ def _prepare(
     running = first_look.sites
     idle = [name for name in task.layers if name not in running]
     if idle and drop_idle:
-        warnings.warn(f"left out {len(idle)} layers that do not run: {', '.join(idle)}.", stacklevel=4)
+        warn_user(f"left out {len(idle)} layers that do not run: {', '.join(idle)}.")
         task = replace(task, layers={name: module for name, module in task.layers.items() if name in running})
     return task, first_look.alias_groups(), Journal(folder, describe_run(task, methods))
 
@@ -296,7 +306,8 @@ class _Progress:
         scores = {}
         for method in self.methods:
             if isinstance(method, JointMethod):
-                scores[method.name] = [float(score) for score in method.score(self.task, self.samples)]
+                with explained(self.task, self.samples):
+                    scores[method.name] = [float(score) for score in method.score(self.task, self.samples)]
                 self.advance(len(self.samples) * method.cost(self.task))
         return scores
 

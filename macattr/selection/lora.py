@@ -266,7 +266,7 @@ def _holder_of_tied(
     if holder and (bare == "whole" or all(id(parameter) in selected for parameter in inside)):
         return [holder]
     if bare == "skip":
-        warnings.warn(f"{owner!r} is left out, because its weights are tied: {' = '.join(tied)}.", stacklevel=4)
+        warn_user(f"{owner!r} is left out, because its weights are tied: {' = '.join(tied)}.")
         return []
     whole = f", or bare='whole', which trains all of {holder!r}" if holder else ""
     raise ValueError(
@@ -427,10 +427,9 @@ def _warn_of_fast_path(adapted: list[str], modules: Mapping[str, nn.Module]) -> 
     """Warn of layers whose weights torch reads past the adapter."""
     bypassed = [name for name in adapted if isinstance(modules[name.rpartition(".")[0]], nn.TransformerEncoderLayer)]
     if bypassed:
-        warnings.warn(
+        warn_user(
             f"in eval mode torch.nn.TransformerEncoderLayer reads the weights of {len(bypassed)} layers like "
-            f"{bypassed[0]!r} past their adapters: call torch.backends.mha.set_fastpath_enabled(False).",
-            stacklevel=3,
+            f"{bypassed[0]!r} past their adapters: call torch.backends.mha.set_fastpath_enabled(False)."
         )
 
 

@@ -3,7 +3,6 @@
 __all__ = ["ParameterCount", "TrainableMask", "train_only"]
 
 import math
-import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from macattr.layers import constants, layer_of, mark_frozen, resolve_layers, trainable_parameters
+from macattr.user_warnings import warn_user
 
 
 @dataclass(frozen=True)
@@ -145,10 +145,9 @@ class TrainableMask:
         """
         count = train_only(model, self.parameter_names(model), len(self.layers))
         if drifting := self._frozen_statistics(model):
-            warnings.warn(
+            warn_user(
                 f"{len(drifting)} frozen layers keep statistics that move in training mode, such as {drifting[0]!r}: "
-                "call mask.train_mode(model) wherever your loop calls model.train().",
-                stacklevel=2,
+                "call mask.train_mode(model) wherever your loop calls model.train()."
             )
         return count
 

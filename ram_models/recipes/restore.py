@@ -118,10 +118,17 @@ def planned(config: Config) -> dict[Path, Path]:
 
 
 def sources(config: Config) -> list[Path]:
-    """Image files to restore, without the results of an earlier run in a folder inside the source."""
-    files, out = find_images(config.source), config.out.resolve()
-    inside = config.source.is_dir() and out.is_relative_to(config.source.resolve()) and out != config.source.resolve()
-    return [file for file in files if not (inside and file.resolve().is_relative_to(out))]
+    """Image files to restore, without results and figures of an earlier run in folders inside the source.
+
+    Raises:
+        ValueError: If there is none, or figures would lie among the sources.
+    """
+    files, source = find_images(config.source), config.source.resolve()
+    if config.figure is not None and config.figure.resolve() == source:
+        raise ValueError(f"`figure` {str(config.figure)!r} is the folder of the images: name another.")
+    made = [folder.resolve() for folder in (config.out, config.figure) if folder is not None]
+    inside = [folder for folder in made if folder != source and folder.is_relative_to(source)]
+    return [file for file in files if not any(file.resolve().is_relative_to(folder) for folder in inside)]
 
 
 def naming(config: Config) -> Callable[[Path], Path]:

@@ -61,7 +61,7 @@ def validate(
         framed = [F.pad(image, (0, 2, 0, 2), value=1.0) for image in (*images, batch[1])]
         rows += list(torch.cat(framed, dim=3)[: max(0, shown - len(rows))].cpu())
     means = {name: mean_psnr(torch.cat(values).cpu().numpy()) for name, values in psnr.items()}
-    _warn_of_identical(means, len(validation.crops))
+    _warn_of_identical(means, sum(map(len, next(iter(psnr.values())))))
     return {f"psnr_{name}": round(mean.db, 3) for name, mean in means.items()}, torch.cat(rows, dim=1)
 
 

@@ -17,7 +17,9 @@ from macattr.image_files import (
     display_name,
     find_images,
     find_partners,
+    fit_to_multiple,
     image_folders,
+    luminance,
     read_image,
     read_picture,
     read_pixels,
@@ -317,12 +319,74 @@ def test_truncated_files_of_every_format_are_refused_in_one_line(tmp_path, suffi
     assert "\n" not in str(raised.value)
 
 
-def test_colours_of_a_ppm_file_with_sixteen_bits_are_refused_and_grey_is_exact(tmp_path):
-    (tmp_path / "a.ppm").write_bytes(b"P6 1 1 65535\n" + bytes(6))
-    with pytest.raises(ValueError, match="PPM may have more than the 8 bits"):
+@pytest.mark.parametrize("white", [65535, 1023], ids=str)
+@pytest.mark.parametrize("plain", [False, True], ids=["binary", "plain"])
+def test_colours_of_a_ppm_file_with_sixteen_bits_are_exact(tmp_path, white, plain):
+    colours = np.random.default_rng(0).integers(0, white + 1, (5, 7, 3))
+    pixels = " ".join(map(str, colours.ravel())).encode() if plain else colours.astype(">u2").tobytes()
+    header = b"%s\n# a comment\n7 5\n%d\n" % (b"P3" if plain else b"P6", white)
+    (tmp_path / "a.ppm").write_bytes(header + pixels)
+    read = read_picture(tmp_path / "a.ppm").pixels
+    assert read.dtype == np.uint16
+    np.testing.assert_allclose(read, colours * (65535 / white), rtol=0, atol=0.5)  # rounded to whole levels
+
+
+def test_a_truncated_ppm_file_with_sixteen_bits_is_refused(tmp_path):
+    (tmp_path / "a.ppm").write_bytes(b"P6 2 2 65535\n" + bytes(20))
+    with pytest.raises(ValueError, match=r"a\.ppm' cannot be read as an image: .*truncated"):
         read_image(tmp_path / "a.ppm")
-    (tmp_path / "a.pgm").write_bytes(b"P5 1 1 65535\n\x12\x34")
-    assert read_picture(tmp_path / "a.pgm").pixels.item() == 0x1234
+
+
+@pytest.mark.parametrize("rows", [8, 1000], ids=["strips", "one_strip"])
+@pytest.mark.parametrize("predictor", [1, 2], ids=["plain", "differences"])
+@pytest.mark.parametrize("channels", [3, 4], ids=["rgb", "rgba"])
+def test_sixteen_bit_colours_compressed_by_lzw_are_exact(tmp_path, rows, predictor, channels):
+    """Pillow writes the strips as those of a grey image; then the header says that they are colours."""
+    values = np.random.default_rng(0).integers(0, 65536, (37, 41, channels), dtype=np.uint16)
+    stored = values.copy()
+    if predictor == 2:
+        stored[:, 1:] -= values[:, :-1]
+    fields = {317: 1, 277: 1, 338: 2} if channels == 4 else {317: 1, 277: 1}
+    Image.fromarray(stored.reshape(37, -1)).save(
+        tmp_path / "a.tif", compression="tiff_lzw", tiffinfo=fields, strip_size=rows * 41 * channels * 2
+    )
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
+        for tag, value in {256: 41, 262: 2, 277: channels, 317: predictor}.items():
+            file.pages[0].tags[tag].overwrite(value)
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.tif").pixels, values)
+
+
+@pytest.mark.parametrize("suffix", ["jp2", "j2k"])
+@pytest.mark.parametrize("kind", ["rgb", "grey", "grey_16"])
+def test_jpeg_2000_is_read_at_full_depth(tmp_path, suffix, kind):
+    shape = (24, 20, 3) if kind == "rgb" else (24, 20)
+    dtype = np.uint16 if kind == "grey_16" else np.uint8
+    values = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, shape, dtype=dtype)
+    Image.fromarray(values).save(tmp_path / f"a.{suffix}")
+    read = read_picture(tmp_path / f"a.{suffix}").pixels
+    assert read.dtype == dtype
+    np.testing.assert_array_equal(read.reshape(shape), values)
+
+
+@pytest.mark.parametrize(("mode", "bits"), [("RGB", 16), ("RGB", 12), ("L", 12)], ids=["rgb_16", "rgb_12", "grey_12"])
+def test_jpeg_2000_with_bits_that_would_be_lost_is_refused(tmp_path, mode, bits):
+    Image.new(mode, (8, 8)).save(tmp_path / "a.jp2")
+    content = bytearray((tmp_path / "a.jp2").read_bytes())
+    content[content.index(b"\xff\x4f\xff\x51") + 42] = bits - 1  # the depth of the first colour
+    (tmp_path / "a.jp2").write_bytes(content)
+    with pytest.raises(
+        ValueError, match=f"JPEG2000 holds {bits} bits a colour, of which 8 .*: convert it to 16-bit PNG"
+    ):
+        read_image(tmp_path / "a.jp2")
+
+
+def test_avif_is_read_upright(tmp_path):
+    values = np.broadcast_to((np.arange(64, dtype=np.uint8) * 3)[None, :, None], (48, 64, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(values.copy()).save(tmp_path / "a.avif", quality=100, subsampling="4:4:4", exif=exif)
+    picture = read_picture(tmp_path / "a.avif")
+    np.testing.assert_allclose(picture.pixels, np.rot90(values, -1), rtol=0, atol=2)  # levels that the encoder moves
 
 
 # ---- which files there are
@@ -470,3 +534,52 @@ def test_an_image_folder_takes_a_file_or_a_list_of_files(folder):
 def test_image_folders_that_make_no_sense_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         ImageFolder(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("side", "multiple", "expected"),
+    [
+        (6, 3, [0, 1, 2, 3, 4, 5]),
+        (7, 3, [0, 1, 2, 3, 4, 5]),
+        (8, 3, [1, 2, 3, 4, 5, 6]),
+        (3, 5, [1, 0, 1, 2, 1]),
+        (2, 7, [0, 1, 0, 1, 0, 1, 0]),
+        (1, 4, [0, 0, 0, 0]),
+    ],
+    ids=["fits", "one_off", "two_off", "reflected", "reflected_often", "one_pixel"],
+)
+def test_sides_are_cut_or_reflected_to_a_multiple(side, multiple, expected):
+    row = torch.arange(side, dtype=torch.float32).expand(1, multiple, side)
+    assert fit_to_multiple(row, multiple)[0, 0].tolist() == expected
+    assert fit_to_multiple(row.mT, multiple)[0, :, 0].tolist() == expected
+
+
+def test_grey_is_the_luminance_and_equal_channels_stay_exact():
+    colours = torch.tensor([[[1.0, 0.0, 0.0, 1.0]], [[0.0, 1.0, 0.0, 1.0]], [[0.0, 0.0, 1.0, 1.0]]])
+    torch.testing.assert_close(luminance(colours)[0, 0], torch.tensor([0.299, 0.587, 0.114, 1.0]))
+    grey = torch.rand(1, 50, 50, generator=torch.Generator().manual_seed(0))
+    assert luminance(grey.expand(3, -1, -1)).equal(grey)
+
+
+def test_a_folder_gives_grey_images_and_their_clean_ones_of_the_same_part(tmp_path):
+    for folder in ("in", "gt"):
+        (tmp_path / folder).mkdir()
+        Image.effect_noise((11, 6), 80).save(tmp_path / folder / "a.png")
+    item = ImageFolder(tmp_path / "in", crop=9, clean=tmp_path / "gt", multiple=4, grey=True)[:1][0]
+    whole = read_image(tmp_path / "in" / "a.png", grey=True)
+    assert item["image"].equal(whole[:, 1:5, 1:9])
+    assert item["clean"].shape == (1, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"multiple": 0}, "`multiple` must be at least 1 pixel, got 0"),
+        ({"crop": 8, "multiple": 16}, "`crop` 8 leaves less than one `multiple` of 16"),
+    ],
+    ids=["zero", "smaller_crop"],
+)
+def test_sizes_that_leave_nothing_are_refused(tmp_path, options, message):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=message):
+        ImageFolder(tmp_path, **options)

@@ -85,7 +85,7 @@ def test_a_dry_run_estimates_and_writes_nothing(model, folder, tmp_path, capsys)
 def test_finished_images_are_kept_when_one_is_corrupt(model, folder, tmp_path, capsys):
     (folder / "2.png").write_bytes(b"broken")
     error = refused(capsys, "--model", model, "--images", str(folder), "--out", str(tmp_path / "o"), "--n_steps", "2")
-    assert "stopped after 2 finished images" in error
+    assert "It happened after 2 finished images" in error
     assert "cannot be read as an image" in error
     assert LayerImportance.load(tmp_path / "o" / "importance.nc").dataset.sizes["sample"] == 2
 

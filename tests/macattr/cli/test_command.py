@@ -90,6 +90,11 @@ def test_options_are_spelled_as_they_are_typed(calls, arguments, expected):
         (["try", "a", "--n-steps", "2.5"], "`--n-steps` must be a whole number or null, got 2.5"),
         (["try", "a", "--dry-run", "x"], "nothing takes 'x'"),
         (["try", "a", "--n-steps"], "`--n-steps` needs a value"),
+        (["try", "a", "--out", ""], "`--out` is empty: name a path, '.' for the current folder"),
+        (["try", "a", "--out", "o\udcff"], "`--out` holds bytes that are not UTF-8: rename"),
+        (["try", "a", "--out="], "`--out` is empty: name a path, '.' for the current folder"),
+        (["try", ""], "`names` is empty"),
+        (["try", "a", "--layers", "b,,c"], "`--layers` is empty"),
         (["try", "a", "--config", "none.yaml"], "there is no file 'none.yaml'"),
         (["tri", "a"], "no command 'tri': did you mean `prog try`?"),
     ],
@@ -110,13 +115,15 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     [
         (BOMB, "holds more than 10000 values"),
         ("values: &v {a: *v}\n", "holds more than 10000 values"),
+        ("out: ''\n", "`--out` is empty: name a path"),
+        ("out: 3\n", "`--out` must be a path, got 3"),
         ("n_stps: 3\n", "has no option 'n_stps'; did you mean 'n_steps'?"),
         ("- a\n- b\n", "holds no options"),
         ("a: [1\n", "is not a YAML file"),
         ("n_steps: !!python/object/apply:os.system [ls]\n", "could not determine a constructor"),
         ("[" * 5000, "is not a YAML file"),
     ],
-    ids=["alias_bomb", "endless", "unknown_key", "list", "broken", "object", "deep"],
+    ids=["alias_bomb", "endless", "empty_path", "number_as_path", "unknown_key", "list", "broken", "object", "deep"],
 )
 def test_bad_configuration_files_are_one_line(calls, capsys, tmp_path, text, message):
     (tmp_path / "a.yaml").write_text(text)

@@ -161,6 +161,16 @@ def test_limit_and_shuffling_keep_clean_images_with_their_own(pairs):
     assert images[0]["image"].shape == (3, 8, 8)
 
 
+def test_pictures_of_an_earlier_run_inside_the_folder_are_no_images(pairs):
+    (pairs / "in" / "ranking" / "mac").mkdir(parents=True)
+    Image.new("L", (16, 16)).save(pairs / "in" / "ranking" / "mac" / "heatmap.png")
+    assert len(load_images(str(pairs / "in"), "", None, None, out=pairs / "in" / "ranking")) == 3
+    assert len(load_images(str(pairs / "in"), "", None, None, out=pairs / "elsewhere")) == 4
+    assert len(load_images(str(pairs / "in" / "ranking"), "", None, None, out=pairs / "in")) == 1
+    with pytest.raises(ValueError, match=r"`out` '.*in' is the folder of the images: name another, such as"):
+        load_images(str(pairs / "in"), "", None, None, out=pairs / "in")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

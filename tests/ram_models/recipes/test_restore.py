@@ -142,6 +142,14 @@ def test_results_inside_the_source_are_not_restored_again(folder):
     assert written(config) == ["a.png", "b.jpg", "sub/c.png"]
 
 
+def test_figures_inside_the_source_are_not_restored(folder):
+    config = replace(folder, figure=folder.source / "figures")
+    assert main(config) == main(config) == 0
+    assert written(config) == ["a.png", "b.jpg", "sub/c.png"]
+    with pytest.raises(ValueError, match=r"`figure` .* is the folder of the images: name another"):
+        main(replace(folder, figure=folder.source))
+
+
 def test_bad_files_are_reported_and_the_others_done(folder, capsys):
     (folder.source / "empty.png").touch()
     (folder.source / "text.png").write_text("no image")

@@ -169,7 +169,9 @@ def test_a_crop_that_came_out_undegraded_leaves_the_mean_finite():
     clean = torch.full((3, 4, 4), 0.5)
     crops = TensorDataset(torch.stack([clean, clean + 0.1]), clean.expand(2, 3, 4, 4))
     validation = Validation(crops, ("input", "clean"), lambda network, batch: tuple(batch))
-    with pytest.warns(UserWarning, match=r"of the 2 held-out crops, .*: 1 of psnr_input, 2 of psnr_clean\. .* the others"):
+    with pytest.warns(
+        UserWarning, match=r"of the 2 held-out crops, .*: 1 of psnr_input, 2 of psnr_clean\. .* the others"
+    ):
         values, _ = validate(nn.Identity(), validation, 2, torch.device("cpu"))
     assert values == {"psnr_input": pytest.approx(20.0, abs=1e-3), "psnr_clean": float("inf")}
 

@@ -1,0 +1,114 @@
+"""Images that a network refuses for their size or channels: which one, and what it would take."""
+
+__all__ = ["explained"]
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from macattr.image_files import center_crop, fit_to_multiple, luminance
+from macattr.methods.samples import Sample
+from macattr.methods.task import Task
+from macattr.sweep.guard import undisturbed
+
+MULTIPLES = (2, 4, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 64, 128)
+"""Numbers that sides may have to be multiples of: products of strides, and sides of patches and windows."""
+
+CROPS = (32, 64, 128, 224, 256, 384, 448, 512)
+"""Sides of the images that networks of a fixed size take."""
+
+LARGEST = 1024
+"""Sides in pixels above which a part of the image is tried instead, whose sides leave the same rest by 128."""
+
+
+@dataclass(frozen=True)
+class _Form:
+    """An image in another form: what that is, and how such images are read.
+
+    Args:
+        words: What a network takes that takes this form.
+        flag: Option of the command line.
+        keyword: Argument in Python.
+        images: Examples (1, C, H, W), all of which the network must take.
+    """
+
+    words: str
+    flag: str
+    keyword: str
+    images: tuple[Tensor, ...]
+
+
+@contextmanager
+def explained(task: Task, samples: Sequence[Sample]) -> Iterator[None]:
+    """An error is one about an image's size or channels, if the network runs on that image in another form.
+
+    Args:
+        task: With the network.
+        samples: Images that are measured inside.
+
+    Raises:
+        ValueError: Instead of the network's own error, with the name of the image, its size and a remedy.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        for sample in samples:
+            if remedy := _remedy(task, sample):
+                size = "x".join(map(str, sample.image.shape[1:]))
+                reason = " ".join((str(error) or type(error).__name__).split()).rstrip(".")
+                raise ValueError(
+                    f"the network refuses {sample.name!r} of {size} (channels x rows x columns): {reason}. {remedy}"
+                ) from error
+        raise
+
+
+def _remedy(task: Task, sample: Sample) -> str:
+    """What makes the network take an image; '' if it takes it as it is, or not in any form that is tried."""
+    image = _part(sample.image)
+    if _runs(task, sample, image):
+        return ""
+    grey = _Form("one channel", "--grey", "grey=True", (luminance(image[0])[None],)) if image.shape[1] == 3 else None
+    for channels in (None, grey) if grey else (None,):
+        for size in (None, *_sizes(channels.images[0] if channels else image)):
+            wanted = [form for form in (channels, size) if form]
+            if wanted and all(_runs(task, sample, image) for image in wanted[-1].images):
+                return (
+                    f"It takes {' and '.join(form.words for form in wanted)}: give other images, or read these with "
+                    f"`macattr rank {' '.join(form.flag for form in wanted)}`, in Python "
+                    f"`ImageFolder(..., {', '.join(form.keyword for form in wanted)})`."
+                )
+    return ""
+
+
+def _sizes(image: Tensor) -> Iterator[_Form]:
+    """An image in other sizes."""
+    for number in MULTIPLES:
+        side = number * (11 if number <= 16 else 3)  # which is a multiple of no larger one in the list
+        other = image[:, :, torch.arange(side) % image.shape[2]][..., torch.arange(side) % image.shape[3]]
+        examples = (fit_to_multiple(image[0], number)[None], other)
+        yield _Form(f"sides that are multiples of {number}", f"--multiple {number}", f"multiple={number}", examples)
+    for side in CROPS:
+        if side <= min(image.shape[2:]):
+            cropped = center_crop(image[0], side)[None]
+            yield _Form(f"{side}x{side} pixels", f"--crop {side}", f"crop={side}", (cropped,))
+
+
+def _part(image: Tensor) -> Tensor:
+    """The image, or of a very large one a part that leaves the same rest when it is divided."""
+    rows, columns = (side if side <= LARGEST else 2 * MULTIPLES[-1] + side % MULTIPLES[-1] for side in image.shape[2:])
+    return image[:, :, :rows, :columns]
+
+
+def _runs(task: Task, sample: Sample, image: Tensor) -> bool:
+    """Whether the network takes an image."""
+    try:
+        with undisturbed(task.model), torch.no_grad():
+            task.model(image, *task.arguments(sample))
+    except Exception:
+        return False
+    return True
