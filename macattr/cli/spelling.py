@@ -295,7 +295,10 @@ def _keys(file: Path) -> Iterator[str]:
         raise ValueError(
             f"{str(file)!r} holds more than {NODES} values (its aliases repeat themselves): write it plainly."
         )
-    yield from _key_names(root, "")
+    try:
+        yield from _key_names(root, "")
+    except _GivenTwice as error:
+        raise ValueError(f"{str(file)!r} gives {str(error)!r} twice: keep one.") from error
 
 
 def _count(node: yaml.Node, counted: dict[int, float]) -> float:
@@ -308,10 +311,18 @@ def _count(node: yaml.Node, counted: dict[int, float]) -> float:
     return counted[id(node)]
 
 
+class _GivenTwice(ValueError):
+    """A mapping has a key twice, of which YAML's readers keep the last without a word."""
+
+
 def _key_names(node: yaml.MappingNode, prefix: str) -> Iterator[str]:
     """Dotted names of the values in a mapping."""
+    known = set()
     for key, value in node.value:
         name = f"{prefix}{key.value}"
+        if name in known:
+            raise _GivenTwice(name)
+        known.add(name)
         if isinstance(value, yaml.MappingNode):
             yield from _key_names(value, f"{name}.")
         else:

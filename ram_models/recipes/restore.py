@@ -149,8 +149,8 @@ def naming(config: Config) -> Callable[[Path], Path]:
         if suffix not in (None, out.suffix.lower()):
             raise ValueError(f"`format` {config.format!r} contradicts `out` {str(out)!r}: leave one of them out.")
         return lambda source: out
-    if out.is_file():
-        raise ValueError(f"`out` {str(out)!r} is a file without suffix: name a folder, or a file with one.")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"`out` {str(out)!r} is a file or device without suffix: name a folder, or a file with one.")
     root = config.source if folder else config.source.parent
     return lambda source: out / source.relative_to(root).with_suffix(suffix or source.suffix)
 

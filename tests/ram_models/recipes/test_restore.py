@@ -215,6 +215,7 @@ def test_fifty_megapixels_pass_in_bounded_memory(tmp_path):
         ({"source": "nowhere"}, "there is no file or folder '.*nowhere'"),
         ({"source": "in/a.png", "out": "x.png", "format": "jpg"}, r"`format` 'jpg' contradicts `out` '.*x\.png'"),
         ({"source": "in/a.png", "out": "x.xyz"}, r"`out` '.*x\.xyz' is not a folder and ends with none of \.png"),
+        ({"source": "in/a.png", "out": "/dev/full"}, "`out` '/dev/full' is a file or device without suffix"),
         ({"network": "swin"}, "no network 'swin'"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
