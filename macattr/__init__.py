@@ -25,6 +25,8 @@ __all__ = [
     "Selection",
     "SelectionRule",
     "Target",
+    "Token",
+    "TokenMaskPath",
     "TrainableMask",
     "Window",
     "order_by_score",
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from macattr.paths.inputs import BlurPath, LinearPath, MaskAttributePath, order_by_score
     from macattr.paths.objectives import Distance, GradientMagnitude, OutputMean, OutputSum, Target, Window
     from macattr.paths.presets import DEFAULT, OFFICIAL, PAPER, RANKING, Preset
+    from macattr.paths.tokens import Token, TokenMaskPath
     from macattr.ranking.importance import LayerImportance
     from macattr.ranking.rank import RankingInterrupted, rank_layers, rank_methods
     from macattr.report.page import write_report
@@ -73,6 +76,7 @@ MODULES = MappingProxyType(
         "macattr.paths.inputs": ("BlurPath", "LinearPath", "MaskAttributePath", "order_by_score"),
         "macattr.paths.objectives": ("Distance", "GradientMagnitude", "OutputMean", "OutputSum", "Target", "Window"),
         "macattr.paths.presets": ("DEFAULT", "OFFICIAL", "PAPER", "RANKING", "Preset"),
+        "macattr.paths.tokens": ("Token", "TokenMaskPath"),
         "macattr.ranking.importance": ("LayerImportance",),
         "macattr.ranking.rank": ("RankingInterrupted", "rank_layers", "rank_methods"),
         "macattr.report.page": ("write_report",),

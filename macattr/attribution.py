@@ -10,7 +10,7 @@ __all__ = [
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -21,16 +21,33 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from macattr.layers import LayerLike, resolve_layers
-from macattr.paths.inputs import Gate, LinearPath, Path, Reference, resolve_reference
+from macattr.layers import LayerLike, is_glob, resolve_layers
+from macattr.paths.inputs import Gate, LinearPath, Path, Reference, random_order, resolve_reference
 from macattr.paths.objectives import Objective, Target, TargetType
 from macattr.paths.partitions import Partition, Tag, captum_nodes, tagged_partition
 from macattr.paths.presets import DEFAULT, MacTag, Preset
 from macattr.paths.sums import ActivationGradientSum, GradientSum, LayerSum, StieltjesSum
+from macattr.paths.tokens import Token, TokenMaskPath
 from macattr.sweep.activations import sweep_activations
 from macattr.sweep.arguments import checked_seed, positive_number, whole_number
+from macattr.sweep.calls import CallsName, join_calls
+from macattr.sweep.entry import walked_keyword
 from macattr.sweep.nodes import objective_at
-from macattr.sweep.trace import Trace, add_calls, trace
+from macattr.sweep.outputs import OutputChoice
+from macattr.sweep.places import (
+    MASK,
+    Place,
+    at_input,
+    at_layer,
+    at_mask,
+    embedding_of,
+    refuse_nowhere,
+    takes_mask,
+    token_path,
+    token_value,
+)
+from macattr.sweep.survey import survey
+from macattr.sweep.trace import Trace, trace
 
 MacMethod = Literal["riemann_left", "riemann_right", "riemann_trapezoid", "riemann_middle", "gausslegendre"]
 
@@ -45,7 +62,8 @@ TAGS: Mapping[MacMethod, MacTag] = {
 
 Tensors = Tensor | tuple[Tensor, ...]
 Attributions = Tensors | list[Tensors]
-Baselines = Reference | tuple[Reference, ...] | None
+Inputs = Tensors | Mapping[str, Any]
+Baselines = Reference | Token | tuple[Reference, ...] | None
 
 
 @dataclass(frozen=True)
@@ -53,24 +71,26 @@ class _Call:
     """Arguments of one call, read from one of Captum's signatures.
 
     Args:
+        place: What the path walks, and the network as a function of it.
         path: Path through the inputs.
         partition: Nodes on it.
         objective: Scalar function of the output whose change is attributed.
-        forward_args: Further positional arguments of the model.
         internal_batch_size: Rows (nodes x samples) of one forward pass; None chooses by memory.
         at_input: Whether to attribute to the input of the layers.
         grad_kwargs: Passed to :func:`torch.autograd.grad`.
         show_progress: Whether to show a progress bar.
+        calls: What counts of a layer that runs several times in a forward pass.
     """
 
+    place: Place
     path: Path
     partition: Partition
     objective: Objective
-    forward_args: tuple[Any, ...]
     internal_batch_size: int | None = None
     at_input: bool = False
     grad_kwargs: Mapping[str, Any] | None = None
     show_progress: bool = False
+    calls: CallsName = "sum"
 
 
 class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
@@ -98,11 +118,18 @@ class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
         if device_ids is not None:
             raise ValueError("`device_ids` is not supported: pass the network inside DataParallel (`model.module`).")
         self._several = isinstance(layer, Sequence) and not isinstance(layer, str)
+        self._droppable: frozenset[str] = frozenset()
         if isinstance(forward_func, nn.Module):
             self._layers = resolve_layers(forward_func, layer)
             if isinstance(layer, Sequence) and not isinstance(layer, str) and len(self._layers) < len(layer):
                 raise ValueError(f"`layer` names a layer twice: {len(layer)} entries for {list(self._layers)}.")
             self._several = self._several or len(self._layers) > 1
+            entries = list(layer) if isinstance(layer, Sequence) and not isinstance(layer, str) else [layer]
+            named = [entry for entry in entries if not is_glob(entry)]
+            if len(named) < len(entries):
+                self._droppable = frozenset(
+                    self._layers.keys() - (resolve_layers(forward_func, named) if named else {})
+                )
         else:
             modules = list(layer) if isinstance(layer, Sequence) and not isinstance(layer, str) else [layer]
             if not all(isinstance(module, nn.Module) for module in modules):
@@ -125,26 +152,83 @@ class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
 
     def _trace(self, call: _Call, layer_sum: LayerSum) -> tuple[Trace, dict[str, tuple[Tensor, ...]]]:
         """One sweep with one sum for all layers."""
+        layers = self._running(call)
         with _progress(call, self.get_name()) as advance:
             result = trace(
-                self.forward_func,
-                self._layers,
+                self._network(call.place),
+                layers,
                 call.path,
                 call.partition,
                 call.objective,
                 [layer_sum],
-                forward_args=call.forward_args,
+                forward_args=call.place.arguments,
                 internal_batch_size=call.internal_batch_size,
                 at_input=call.at_input,
                 grad_kwargs=call.grad_kwargs,
                 advance=advance,
             )
-        return result, {name: result.values(layer_sum, name) for name in self._layers}
+        aliases = result.survey.aliases
+        return result, {
+            name: join_calls({s: layer_sum.value(alias) for s, alias in aliases.items() if s.layer == name}, call.calls)
+            for name in layers
+        }
+
+    def _running(self, call: _Call) -> dict[str, nn.Module]:
+        """The layers without those that a glob matched and that do not run."""
+        if not self._droppable:
+            return self._layers
+        look = survey(
+            self._network(call.place), self._layers, call.path, call.partition, forward_args=call.place.arguments
+        )
+        return {
+            name: layer for name, layer in self._layers.items() if name in look.sites or name not in self._droppable
+        }
+
+    def _place(
+        self, inputs: Inputs, arguments: Any, output: OutputChoice, at: LayerLike | None, path: object = None
+    ) -> tuple[Place, dict[str, Any]]:
+        """What a path walks, and the keyword arguments of the model."""
+        model, rest = self.forward_func, _as_tuple(arguments)
+        keywords = {str(name): value for name, value in inputs.items()} if isinstance(inputs, Mapping) else {}
+        first: tuple[Any, ...] = () if isinstance(inputs, Mapping) else _inputs(inputs)
+        if "image" in keywords:
+            first = (keywords.pop("image"),)
+        key = "" if first else walked_keyword(model, keywords)
+        layer = None if at is None else self._layer_of_path(at)
+        if layer is None and not first and not key and isinstance(model, nn.Module):
+            embedding = embedding_of(model)
+            layer = None if embedding is None else self._layer_of_path(embedding)
+        if layer is None and isinstance(path, TokenMaskPath) and isinstance(model, nn.Module) and takes_mask(model):
+            picture = first[0] if first else keywords[key or ""]
+            others = {name: value for name, value in keywords.items() if name != MASK}
+            return at_mask(model, picture, (*first, *rest), others).reading(output), keywords
+        if layer is not None:
+            return at_layer(model, *layer, (*first, *rest), keywords).reading(output), keywords
+        if first:
+            return at_input(model, first[0], (*first[1:], *rest), keywords).reading(output), keywords
+        if not key:
+            raise refuse_nowhere("the inputs", model)
+        others = {name: value for name, value in keywords.items() if name != key}
+        return at_input(model, keywords[key], rest, others, key).reading(output), keywords
+
+    def _network(self, place: Place) -> Callable[..., Any]:
+        """The network as a function of what the path walks; a user's function that is called as it is, itself."""
+        entry = place.entry
+        is_plain = not entry.keys and not entry.keywords and entry.at is None and entry.output is None
+        return self.forward_func if is_plain and not isinstance(self.forward_func, nn.Module) else entry
+
+    def _layer_of_path(self, at: LayerLike) -> tuple[str, nn.Module]:
+        """The layer at which a path runs, by name."""
+        if isinstance(self.forward_func, nn.Module):
+            return next(iter(resolve_layers(self.forward_func, at).items()))
+        if not isinstance(at, nn.Module):
+            raise ValueError(f"`at` = {at!r} needs a network, got a function: pass the module.")
+        return type(at).__name__, at
 
     def _change(self, call: _Call) -> Tensor:
         """Change of the objective between the ends of the path, (B,)."""
         start, end = (
-            objective_at(self.forward_func, call.path, alpha, call.objective, call.forward_args)
+            objective_at(self._network(call.place), call.path, alpha, call.objective, call.place.arguments)
             for alpha in call.path.interval
         )
         return end - start
@@ -192,7 +276,7 @@ class MaskAttributeConductance(_ConductanceMethod):
     @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
         self,
-        inputs: Tensor,
+        inputs: Tensor | Mapping[str, Any],
         baselines: Reference | None = None,
         target: TargetType = None,
         additional_forward_args: Any = None,
@@ -214,13 +298,16 @@ class MaskAttributeConductance(_ConductanceMethod):
         groups: int | None = None,
         include_end: bool | None = None,
         patch_size: int = 1,
+        output: OutputChoice = None,
+        at: LayerLike | None = None,
+        calls: CallsName = "sum",
     ) -> Attributions | tuple[Attributions, Tensor | list[Tensor]]:
         """MAC of every neuron.
 
         Arguments that are None take their value from ``preset``.
 
         Args:
-            inputs: Whole images (B, C, H, W).
+            inputs: Whole images (B, C, H, W), or a mapping of keyword arguments that holds them.
             baselines: Values of hidden pixels: number, tensor or function of the inputs. None: the model's own
                 ``reference_input`` if it has one, else 0.
             target: As in Captum, for models that do not return images; excludes ``objective``.
@@ -245,6 +332,9 @@ class MaskAttributeConductance(_ConductanceMethod):
             groups: Groups of pixels of the ``fade`` gate (default one for every 10 steps, at most 5).
             include_end: Whether the whole image is the last node (default True).
             patch_size: Side in pixels of the blocks that are revealed together.
+            output: Which tensor of the model's output is read, as in :func:`macattr.rank_layers`.
+            at: Layer at which the path runs instead of at the input; its output walks from the reference to its value.
+            calls: What counts of a layer that runs several times: ``sum``, ``each`` (calls first) or ``last``.
 
         Returns:
             Attributions in the shape of the layer's output; a tuple if it returns several tensors; a list of these
@@ -256,8 +346,10 @@ class MaskAttributeConductance(_ConductanceMethod):
         """
         if seed is not None and order is not None:
             raise ValueError(f"`seed` = {seed} has no effect when `order` is given.")
-        if not isinstance(inputs, Tensor):
+        if not isinstance(inputs, Tensor | Mapping):
             raise ValueError(f"a mask path needs one tensor of images (B, C, H, W), got {type(inputs).__name__}.")
+        place, _ = self._place(inputs, additional_forward_args, output, at)
+        (images,) = _ends(place, inputs)
         options = _preset(preset).override(
             r=None if r is None else _masked_fraction(r),
             n_steps=None if n_steps is None else whole_number("n_steps", n_steps),
@@ -269,23 +361,24 @@ class MaskAttributeConductance(_ConductanceMethod):
             objective=None if target is None and objective is None else _objective(target, objective),
         )
         if baselines is None:
-            baselines = getattr(self.forward_func, "reference_input", 0.0)
+            baselines = 0.0 if place.words else getattr(self.forward_func, "reference_input", 0.0)
         path = options.path(
-            inputs,
-            resolve_reference(baselines, inputs),
+            images,
+            resolve_reference(baselines, images),
             None if order is None else _order(order),
             0 if seed is None else checked_seed(seed),
             whole_number("patch_size", patch_size, least=0),
         )
         call = _Call(
+            place=place,
             path=path,
             partition=options.partition(path),
             objective=options.objective,
-            forward_args=_as_tuple(additional_forward_args),
             internal_batch_size=internal_batch_size,
             at_input=attribute_to_layer_input,
             grad_kwargs=grad_kwargs,
             show_progress=show_progress,
+            calls=calls,
         )
         return self._conductance(call, return_convergence_delta)
 
@@ -303,7 +396,7 @@ class LayerConductance(_ConductanceMethod):
     @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
         self,
-        inputs: Tensors,
+        inputs: Inputs,
         baselines: Baselines = None,
         target: TargetType = None,
         additional_forward_args: Any = None,
@@ -314,14 +407,17 @@ class LayerConductance(_ConductanceMethod):
         attribute_to_layer_input: bool = False,
         grad_kwargs: Mapping[str, Any] | None = None,
         *,
-        path: Path | None = None,
+        path: Path | TokenMaskPath | None = None,
         objective: Objective | None = None,
         show_progress: bool = False,
+        output: OutputChoice = None,
+        at: LayerLike | None = None,
+        calls: CallsName = "sum",
     ) -> Attributions | tuple[Attributions, Tensor | list[Tensor]]:
         """Conductance of every neuron.
 
         Args:
-            inputs: Model inputs, (B, ...) each.
+            inputs: Model inputs, (B, ...) each; or a mapping of keyword arguments, one of which the path walks.
             baselines: Start of the line: number, tensor or function of the input, one for each input; None for 0.
             target: As in Captum; excludes ``objective``.
             additional_forward_args: Further positional arguments of the model.
@@ -333,9 +429,13 @@ class LayerConductance(_ConductanceMethod):
             return_convergence_delta: Also return the sum of the attributions minus the objective's change.
             attribute_to_layer_input: Attribute to the layer's input.
             grad_kwargs: Passed to :func:`torch.autograd.grad`.
-            path: Path to walk instead of the line; must end at ``inputs``; excludes ``baselines``.
+            path: Path to walk instead of the line; must end at ``inputs``; excludes ``baselines``. A
+                :class:`macattr.paths.tokens.TokenMaskPath` hides tokens in random order.
             objective: Scalar function of the output whose change is attributed, (B, ...) to (B,).
             show_progress: Show a progress bar.
+            output: Which tensor of the model's output is read, as in :func:`macattr.rank_layers`.
+            at: Layer at which the path runs instead of at the input; its output walks from the reference to its value.
+            calls: What counts of a layer that runs several times: ``sum``, ``each`` (calls first) or ``last``.
 
         Returns:
             As :meth:`MaskAttributeConductance.attribute`.
@@ -343,16 +443,18 @@ class LayerConductance(_ConductanceMethod):
         Raises:
             ValueError: As there.
         """
-        walked = _path(inputs, baselines, path)
+        place, keywords = self._place(inputs, additional_forward_args, output, at, path)
+        walked = _path(place, keywords, inputs, baselines, path)
         call = _Call(
+            place=_after(place, walked),
             path=walked,
             partition=_partition(walked, n_steps, method, extra=1),
             objective=_objective(target, objective),
-            forward_args=_as_tuple(additional_forward_args),
             internal_batch_size=internal_batch_size,
             at_input=attribute_to_layer_input,
             grad_kwargs=grad_kwargs,
             show_progress=show_progress,
+            calls=calls,
         )
         return self._conductance(call, return_convergence_delta)
 
@@ -369,7 +471,7 @@ class InternalInfluence(_LayerMethod):
     @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
         self,
-        inputs: Tensors,
+        inputs: Inputs,
         baselines: Baselines = None,
         target: TargetType = None,
         additional_forward_args: Any = None,
@@ -379,24 +481,29 @@ class InternalInfluence(_LayerMethod):
         attribute_to_layer_input: bool = False,
         grad_kwargs: Mapping[str, Any] | None = None,
         *,
-        path: Path | None = None,
+        path: Path | TokenMaskPath | None = None,
         objective: Objective | None = None,
         show_progress: bool = False,
+        output: OutputChoice = None,
+        at: LayerLike | None = None,
+        calls: CallsName = "sum",
     ) -> Attributions:
         """Mean gradient at every neuron; arguments as in :meth:`LayerConductance.attribute`.
 
         Captum's methods put ``n_steps`` nodes on the path, ``left``, ``right`` and ``trapezoid`` one more.
         """
-        walked = _path(inputs, baselines, path)
+        place, keywords = self._place(inputs, additional_forward_args, output, at, path)
+        walked = _path(place, keywords, inputs, baselines, path)
         call = _Call(
+            place=_after(place, walked),
             path=walked,
             partition=_partition(walked, n_steps, method, extra=0),
             objective=_objective(target, objective),
-            forward_args=_as_tuple(additional_forward_args),
             internal_batch_size=internal_batch_size,
             at_input=attribute_to_layer_input,
             grad_kwargs=grad_kwargs,
             show_progress=show_progress,
+            calls=calls,
         )
         result, parts = self._trace(call, GradientSum(call.partition.weights))
         self.input_residual = result.input_residual
@@ -436,7 +543,7 @@ class LayerIntegratedGradients(_LayerMethod):
     @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
         self,
-        inputs: Tensors,
+        inputs: Inputs,
         baselines: Baselines = None,
         target: TargetType = None,
         additional_forward_args: Any = None,
@@ -447,24 +554,29 @@ class LayerIntegratedGradients(_LayerMethod):
         attribute_to_layer_input: bool = False,
         grad_kwargs: Mapping[str, Any] | None = None,
         *,
-        path: Path | None = None,
+        path: Path | TokenMaskPath | None = None,
         objective: Objective | None = None,
         show_progress: bool = False,
+        output: OutputChoice = None,
+        at: LayerLike | None = None,
+        calls: CallsName = "sum",
     ) -> Attributions | tuple[Attributions, Tensor]:
         """Integrated gradients of every neuron; arguments as in :meth:`LayerConductance.attribute`.
 
         The delta is that of all layers together, (B,).
         """
-        walked = _path(inputs, baselines, path)
+        place, keywords = self._place(inputs, additional_forward_args, output, at, path)
+        walked = _path(place, keywords, inputs, baselines, path)
         call = _Call(
+            place=_after(place, walked),
             path=walked,
             partition=_partition(walked, n_steps, method, extra=0),
             objective=_objective(target, objective),
-            forward_args=_as_tuple(additional_forward_args),
             internal_batch_size=internal_batch_size,
             at_input=attribute_to_layer_input,
             grad_kwargs=grad_kwargs,
             show_progress=show_progress,
+            calls=calls,
         )
         parts = self._integrate(call)
         if not return_convergence_delta:
@@ -475,14 +587,15 @@ class LayerIntegratedGradients(_LayerMethod):
 
     def _integrate(self, call: _Call) -> dict[str, tuple[Tensor, ...]]:
         """Integrated gradients of all layers, by name."""
+        layers = self._running(call)
         with _progress(call, self.get_name()) as advance:
             sums = sweep_activations(
-                self.forward_func,
-                self._layers,
+                self._network(call.place),
+                layers,
                 call.path,
                 call.partition,
                 call.objective,
-                forward_args=call.forward_args,
+                forward_args=call.place.arguments,
                 internal_batch_size=call.internal_batch_size,
                 at_input=call.at_input,
                 grad_kwargs=call.grad_kwargs,
@@ -493,8 +606,8 @@ class LayerIntegratedGradients(_LayerMethod):
             for site, (gradient, change) in sums.items()
         }
         return {
-            name: add_calls({site: value for site, value in each.items() if site.layer == name})
-            for name in self._layers
+            name: join_calls({site: value for site, value in each.items() if site.layer == name}, call.calls)
+            for name in layers
         }
 
 
@@ -524,24 +637,29 @@ class LayerGradientXActivation(_LayerMethod):
     @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
         self,
-        inputs: Tensors,
+        inputs: Inputs,
         target: TargetType = None,
         additional_forward_args: Any = None,
         attribute_to_layer_input: bool = False,
         grad_kwargs: Mapping[str, Any] | None = None,
         *,
         objective: Objective | None = None,
+        output: OutputChoice = None,
+        at: LayerLike | None = None,
+        calls: CallsName = "sum",
     ) -> Attributions:
         """Gradient x activation of every neuron; arguments as in :meth:`LayerConductance.attribute`."""
-        ends = _inputs(inputs)
+        place, _ = self._place(inputs, additional_forward_args, output, at)
+        ends = _ends(place, inputs)
         weight = torch.ones(1, dtype=torch.float64)
         call = _Call(
+            place=_after(place, LinearPath(ends, ends)),
             path=LinearPath(ends, ends),
             partition=Partition(weight, "left", weight),
             objective=_objective(target, objective),
-            forward_args=_as_tuple(additional_forward_args),
             at_input=attribute_to_layer_input,
             grad_kwargs=grad_kwargs,
+            calls=calls,
         )
         layer_sum = (ActivationGradientSum if self.multiplies_by_inputs else GradientSum)(weight)
         return self._format(self._trace(call, layer_sum)[1])
@@ -601,9 +719,33 @@ def _objective(target: TargetType, objective: Objective | None) -> Objective:
     return Target(target) if objective is None else objective
 
 
-def _path(inputs: Tensors, baselines: Baselines, path: Path | None) -> Path:
+def _ends(place: Place, inputs: Inputs) -> tuple[Tensor, ...]:
+    """What a path ends at: all tensors that are given by position, or the one of the place."""
+    if place.words or isinstance(inputs, Mapping):
+        return (place.tensor,) if place.tensor is not None else ()
+    return _inputs(inputs)
+
+
+def _after(place: Place, path: Path) -> Place:
+    """The place with the arguments that come after what the path walks."""
+    count = len(path.inputs) if isinstance(path, LinearPath) else 1
+    if place.words or count == 1:
+        return place
+    return replace(place, arguments=place.arguments[count - 1 :])
+
+
+def _path(
+    place: Place, keywords: Mapping[str, Any], inputs: Inputs, baselines: Baselines, path: Path | TokenMaskPath | None
+) -> Path:
     """The straight line from the baselines, or the given path if it ends at the inputs."""
-    ends = _inputs(inputs)
+    ends = _ends(place, inputs)
+    if isinstance(baselines, Token):
+        baselines = token_value(place, baselines, place.arguments, keywords)
+    if isinstance(path, TokenMaskPath):
+        if path.token is not None:
+            baselines = token_value(place, Token(path.token), place.arguments, keywords)
+        reference = resolve_reference(baselines, ends[0])  # type: ignore[arg-type]
+        return token_path(place, path, random_order(ends[0].shape[1], 0), reference, keywords, DEFAULT.n_groups)
     if path is None:
         starts = _as_tuple(baselines) if isinstance(baselines, tuple) else (baselines,) * len(ends)
         if len(starts) != len(ends):

@@ -4,8 +4,12 @@ __all__ = [
     "LayerDescription",
     "LayerLike",
     "LayerTable",
+    "bare_name",
     "constants",
     "describe_layers",
+    "full_name",
+    "inner_network",
+    "is_glob",
     "layer_of",
     "mark_frozen",
     "own_parameters",
@@ -29,8 +33,95 @@ LayerLike = nn.Module | str
 PREFIXES = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
 """Prefixes that a wrapper puts before the names of all layers."""
 
+TRANSPARENT = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""Modules of torch that hold another one as if it stood in their place: torch.compile, FSDP, checkpointing."""
+
 _FROZEN = WeakIdKeyDictionary()
 """Parameters that a mask has frozen. They are no constants, although they need no gradient."""
+
+
+def inner_network(model: nn.Module) -> tuple[nn.Module, str]:
+    """The network inside of torch's own wrappers, and the prefix that these put before its names.
+
+    Args:
+        model: Network, or one inside DataParallel, DistributedDataParallel or torch.compile.
+
+    Example:
+        >>> inner_network(nn.DataParallel(nn.ReLU()))
+        (ReLU(), 'module.')
+    """
+    prefix = ""
+    while True:
+        names = ("module",) if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) else TRANSPARENT
+        inside = next((name for name in names if name in model._modules), None)
+        if inside is None:
+            return model, prefix
+        model, prefix = model.get_submodule(inside), f"{prefix}{inside}."
+
+
+def bare_name(name: str, prefix: str = "") -> str:
+    """A name without what wrappers put into it.
+
+    Args:
+        name: Name of a module or parameter.
+        prefix: Its beginning that is to go, with the dot; names that begin otherwise keep theirs.
+
+    Example:
+        >>> bare_name("net.body._orig_mod.0", "net.")
+        'body.0'
+    """
+    rest = f"{name}.".removeprefix(prefix) if prefix else f"{name}."
+    return ".".join(part for part in rest.split(".") if part and part not in TRANSPARENT)
+
+
+def full_name(model: nn.Module, name: str) -> str:
+    """The name that a layer has inside of the wrappers of a network.
+
+    Args:
+        model: Network, or one inside of torch's wrappers.
+        name: Name as :func:`resolve_layers` gives it.
+    """
+    outer = inner_network(model)[1]
+    if not outer and _has_module(model, name):
+        return name
+    every = [full for full, _ in model.named_modules(remove_duplicate=False) if bare_name(full, outer) == name]
+    return every[-1] if every else name
+
+
+def _has_module(model: nn.Module, name: str) -> bool:
+    """Whether a name leads to a module."""
+    for part in name.split(".") if name else ():
+        if part not in model._modules:
+            return False
+        model = model.get_submodule(part)
+    return True
+
+
+def _whole_prefix(model: nn.Module, prefix: str) -> str:
+    """The beginning that names lose: that of torch's wrappers, and a user's own with its dot."""
+    return inner_network(model)[1] + (f"{prefix.removesuffix('.')}." if prefix else "")
+
+
+def _modules(model: nn.Module, prefix: str, *, duplicates: bool) -> dict[str, nn.Module]:
+    """All modules of a network by their bare names.
+
+    Raises:
+        ValueError: If no module is inside the prefix, or two have the same name without it.
+    """
+    outer, whole = inner_network(model)[1], _whole_prefix(model, prefix)
+    found: dict[str, nn.Module] = {}
+    inside = 0
+    for name, module in model.named_modules(remove_duplicate=not duplicates):
+        is_inside = f"{name}.".startswith(whole)
+        inside += is_inside
+        bare = bare_name(name, whole if is_inside else outer)
+        if prefix and bare and bare in found and found[bare] is not module:
+            raise ValueError(f"`prefix` = {prefix!r} gives two modules the name {bare!r}: pass the network inside.")
+        found[bare] = module
+    if prefix and not inside:
+        first = ", ".join(repr(name) for name, _ in inner_network(model)[0].named_children())
+        raise ValueError(f"`prefix` = {prefix!r}: no module is called so; the model holds {first or 'no module'}.")
+    return found
 
 
 def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -124,27 +215,38 @@ def _parametrisations(model: nn.Module) -> set[int]:
     }
 
 
-def parameter_owners(model: nn.Module) -> dict[str, nn.Module]:
+def parameter_owners(model: nn.Module, prefix: str = "") -> dict[str, nn.Module]:
     """Modules that own a parameter directly, in module order: the layers that can be fine-tuned."""
     inside, fixed = _parametrisations(model), constants(model)
     return {
         name: module
-        for name, module in model.named_modules()
+        for name, module in _modules(model, prefix, duplicates=False).items()
         if name and id(module) not in inside and any(id(own) not in fixed for own in own_parameters(module).values())
     }
 
 
+def is_glob(layer: object) -> bool:
+    """Whether an entry of ``layers`` stands for whatever it matches: a glob or a class, not a name or a module."""
+    return isinstance(layer, type) or (isinstance(layer, str) and any(character in layer for character in "*?["))
+
+
 def resolve_layers(
-    model: nn.Module, layers: LayerLike | type[nn.Module] | Sequence[LayerLike | type[nn.Module]] | None = None
+    model: nn.Module,
+    layers: LayerLike | type[nn.Module] | Sequence[LayerLike | type[nn.Module]] | None = None,
+    prefix: str = "",
 ) -> dict[str, nn.Module]:
     """Layers by their names in the model, in module order for None and globs, else in the order given.
 
     A weight under ``parametrizations`` (weight norm, spectral norm, ...) belongs to its layer and is not one itself.
+    The prefixes of torch's own wrappers (``module.``, ``_orig_mod.``) are no part of a name; globs do not match the
+    network itself.
 
     Args:
         model: Network that contains the layers.
         layers: None for every module that owns a parameter directly, unless all of these are :func:`constants`; or one
             or several of: a module of the model, a name, a glob over names (``"layers.*.conv"``), a module class.
+        prefix: Beginning of all names that a wrapper of your own adds, such as ``net``: names come without it, and may
+            be given with or without it.
 
     Raises:
         ValueError: If a name, glob, class or module is not in the model, or nothing is selected.
@@ -155,7 +257,7 @@ def resolve_layers(
         (['0', '2'], ['1'])
     """
     if layers is None:
-        owners = parameter_owners(model)
+        owners = parameter_owners(model, prefix)
         if not owners:
             raise ValueError(
                 f"no module inside {type(model).__name__} owns a parameter that can be trained: name the `layers` to "
@@ -163,10 +265,14 @@ def resolve_layers(
             )
         return owners
     inside = _parametrisations(model)
-    every_name = dict(model.named_modules(remove_duplicate=False))
-    own_names = {name: module for name, module in model.named_modules() if id(module) not in inside}
+    every_name = _modules(model, prefix, duplicates=True)
+    every = _modules(model, prefix, duplicates=False).items()
+    own_names = {name: module for name, module in every if id(module) not in inside}
+    whole = _whole_prefix(model, prefix)
+    bare = {full: bare_name(full, whole) for full, _ in model.named_modules(remove_duplicate=False)}
     chosen: dict[str, nn.Module] = {}
-    for layer in layers if isinstance(layers, Sequence) and not isinstance(layers, str) else [layers]:
+    for given in layers if isinstance(layers, Sequence) and not isinstance(layers, str) else [layers]:
+        layer = bare.get(given, given) if isinstance(given, str) else given
         _refuse_parametrisation(layer, every_name, inside)
         chosen |= {name: every_name[name] for name in _names(layer, own_names, every_name)}
     if not chosen:
@@ -203,7 +309,7 @@ def _names(
         return names
     if layer in every_name:
         return [layer]
-    return match_names(layer, list(own_names))
+    return match_names(layer, [name for name in own_names if name])
 
 
 def match_names(pattern: str, names: Sequence[str]) -> list[str]:

@@ -302,7 +302,9 @@ def _print_summary(rankings: Mapping[str, LayerImportance], fraction: float) -> 
             f"\ninput residual |sum of attributions / change of the objective - 1|: median {median:.2%}, "
             f"largest {largest:.2%} (0 is exact)"
         )
-    for importance in rankings.values():
+    for name, importance in rankings.items():
+        for words in importance.doubts:
+            print(f"\n{name}: {words}")
         if stability := importance.dataset.attrs.get("stability"):
             print(f"\n{stability}")
 

@@ -152,6 +152,7 @@ BUILT_IN: tuple[Method, ...] = (
         source="Sung et al. 2021 (FISH)",
         score=parameters.fisher,
         options=LOSS,
+        of_parameters=True,
     ),
     SampleMethod(
         name="rgn",
@@ -159,6 +160,7 @@ BUILT_IN: tuple[Method, ...] = (
         source="Lee et al. 2023 (surgical fine-tuning)",
         score=parameters.relative_gradient_norm,
         options=LOSS,
+        of_parameters=True,
     ),
     JointMethod(
         name="snr",
@@ -168,6 +170,7 @@ BUILT_IN: tuple[Method, ...] = (
         evaluations=lambda task: 1,
         price="1 an image",
         options=LOSS,
+        of_parameters=True,
     ),
     JointMethod(
         name="adam_gain",
@@ -177,6 +180,7 @@ BUILT_IN: tuple[Method, ...] = (
         evaluations=lambda task: 1,
         price="1 an image",
         options=LOSS,
+        of_parameters=True,
     ),
     JointMethod(
         name="lca",
@@ -186,6 +190,7 @@ BUILT_IN: tuple[Method, ...] = (
         evaluations=parameters.lca_evaluations,
         price=parameters.LCA_PRICE,
         options=LOSS,
+        of_parameters=True,
     ),
     SampleMethod(
         name="faig",
@@ -195,6 +200,7 @@ BUILT_IN: tuple[Method, ...] = (
         evaluations=lambda task: task.preset.n_steps + 1,
         price="n_steps + 1 an image",
         options=frozenset({"loss", "start_weights", "n_steps"}),
+        of_parameters=True,
     ),
     JointMethod(
         name="taylor",
@@ -204,6 +210,7 @@ BUILT_IN: tuple[Method, ...] = (
         evaluations=lambda task: 1,
         price="1 an image",
         options=LOSS,
+        of_parameters=True,
     ),
     JointMethod(
         name="kappa",
@@ -211,6 +218,7 @@ BUILT_IN: tuple[Method, ...] = (
         source="KappaTune (arXiv:2506.16289)",
         score=weights.condition_score,
         needs_images=False,
+        of_parameters=True,
     ),
     JointMethod(
         name="spectrum",
@@ -218,6 +226,7 @@ BUILT_IN: tuple[Method, ...] = (
         source="Spectrum (arXiv:2406.06623)",
         score=weights.spectral_score,
         needs_images=False,
+        of_parameters=True,
     ),
     JointMethod(
         name="cka",
@@ -242,6 +251,7 @@ BUILT_IN: tuple[Method, ...] = (
         source="a control",
         score=_magnitude,
         needs_images=False,
+        of_parameters=True,
     ),
     JointMethod(
         name="depth",

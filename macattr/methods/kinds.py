@@ -87,6 +87,7 @@ class _WithoutPath:
     price: str = "1 an image"
     options: frozenset[str] = frozenset()
     is_general: bool = True
+    of_parameters: bool = False
 
     def cost(self, task: Task) -> int:
         """Evaluations for one image."""
@@ -114,6 +115,7 @@ class SampleMethod(_WithoutPath):
         price: The same in words.
         options: Names of the arguments of :func:`macattr.rank_layers` that have an effect on it.
         is_general: Whether it scores any layer on any images; the name ``all`` leaves the others out.
+        of_parameters: Whether it scores the parameters that a layer owns, so that layers without any have no score.
     """
 
     score: Callable[[Task, Sample], Sequence[float]]

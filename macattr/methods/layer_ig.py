@@ -2,12 +2,13 @@
 
 __all__ = ["layer_integrated_gradients"]
 
+from macattr.methods.objectives import objective_of
 from macattr.methods.reductions import REDUCTIONS, reduce_neurons
 from macattr.methods.samples import Sample
 from macattr.methods.task import Task, Trial
 from macattr.methods.walks import walk_of
 from macattr.sweep.activations import sweep_activations
-from macattr.sweep.trace import add_calls
+from macattr.sweep.calls import join_calls
 
 
 def layer_integrated_gradients(task: Task, sample: Sample) -> list[float]:
@@ -22,19 +23,20 @@ def layer_integrated_gradients(task: Task, sample: Sample) -> list[float]:
     reduction = task.options.reduction
     if REDUCTIONS[reduction].needs_output:
         raise ValueError(f"the reduction {reduction!r} is not available for the method 'layer_ig'.")
-    path = walk_of(task.options.path or "line").path(Trial(task, sample, seed=task.seed))
+    walk, trial = walk_of(task.options.path or "line"), Trial(task, sample, seed=task.seed)
+    path, place = walk.path(trial), walk.place(trial)
     partition = task.preset.partition(path)
     scores = []
     for name, module in task.layers.items():
         sums = sweep_activations(
-            task.model,
+            place.entry,
             {name: module},
             path,
             partition,
-            task.preset.objective,
-            forward_args=task.arguments(sample),
-            internal_batch_size=task.options.internal_batch_size,
+            objective_of(trial, place, path),
+            forward_args=place.arguments,
+            internal_batch_size=trial.rows,
         )
-        parts = add_calls({site: gradient * change for site, (gradient, change) in sums.items()})
+        parts = join_calls({site: g * change for site, (g, change) in sums.items()}, task.options.calls)
         scores.append(reduce_neurons(reduction, parts[0], module))
     return scores

@@ -14,7 +14,8 @@ __all__ = [
     "weight_line",
 ]
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,7 +27,6 @@ from macattr.methods.samples import Sample
 from macattr.methods.task import Task
 from macattr.methods.weight_paths import adam_states, allocate_loss_change, by_layer, straight_weights
 from macattr.sweep.guard import undisturbed
-from macattr.sweep.nodes import single_output
 
 LCA_STEPS = 20
 """Optimiser steps of the fine-tuning along which the loss change is allocated."""
@@ -114,7 +114,7 @@ def loss_change_allocation(task: Task, samples: Sequence[Sample]) -> list[float]
     with undisturbed(task.model):
         states = adam_states(task.model, loss, LCA_STEPS, LCA_RATE)
         (change,) = allocate_loss_change(task.model, states, [loss], by_layer)
-    return [-float(change.parts.get(name, 0.0)) for name in task.layers]
+    return [-part for part in _by_layer(task, change.parts)]
 
 
 def lca_evaluations(task: Task) -> int:
@@ -145,7 +145,7 @@ def weight_line(task: Task, sample: Sample) -> list[float]:
         (change,) = allocate_loss_change(
             task.model, states, [lambda call: _call_loss(task, sample, call, "the method 'faig'")], by_layer
         )
-    return [abs(float(change.parts.get(name, 0.0))) for name in task.layers]
+    return [abs(part) for part in _by_layer(task, change.parts)]
 
 
 def own_parameters(task: Task) -> Iterator[Tensor]:
@@ -165,7 +165,7 @@ def loss_gradients(task: Task, sample: Sample, user: str) -> list[Tensor]:
             name: p.detach().requires_grad_() for name, p in task.model.named_parameters() if p.is_floating_point()
         }
         by_identity = {id(p): name for name, p in task.model.named_parameters()}
-        loss = _call_loss(task, sample, lambda *inputs: functional_call(task.model, weights, inputs), user)
+        loss = _call_loss(task, sample, partial(_call, task.model, weights), user)
         if not bool(loss.isfinite()):
             raise ValueError(f"the loss of {sample.name!r} is {float(loss)}: image or weights hold NaN or infinity.")
         known = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
@@ -189,8 +189,19 @@ def _real_parameters(layer: str, module: nn.Module) -> list[nn.Parameter]:
 
 def _call_loss(task: Task, sample: Sample, call: Callable[..., Any], user: str) -> Tensor:
     """Loss of one image, with a function to call in the network's place."""
-    output = single_output(call(sample.image, *task.arguments(sample)))
-    return task.sample_loss(sample, user)(output.float() if output.element_size() < 4 else output).sum()
+    arguments, keywords = task.call_arguments(sample)
+    return task.loss_of(call(*arguments, **keywords), sample, user)
+
+
+def _call(model: nn.Module, weights: Mapping[str, Tensor], *arguments: object, **keywords: object) -> Any:
+    """Output of the network with other weights."""
+    return functional_call(model, dict(weights), arguments, keywords)
+
+
+def _by_layer(task: Task, parts: Mapping[str, Tensor]) -> list[float]:
+    """Sums over the parameters of every layer, by the names that layers have in the task."""
+    first = {id(module): name for name, module in task.model.named_modules()}
+    return [float(parts.get(first[id(module)], 0.0)) for module in task.layers.values()]
 
 
 def _moments(task: Task, samples: Sequence[Sample], user: str) -> list[tuple[Tensor, Tensor]]:

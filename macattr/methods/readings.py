@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from macattr.methods.kinds import Method, PathMethod, is_ordered, walks_of
+from macattr.methods.objectives import hidden_loss, objective_of
 from macattr.methods.reductions import REDUCTIONS, reduce_neurons
 from macattr.methods.task import Task, Trial
 from macattr.methods.walks import Walk
-from macattr.paths.inputs import Path
-from macattr.paths.objectives import HiddenDistance, Objective
+from macattr.paths.inputs import MaskAttributePath, Path
+from macattr.paths.objectives import Objective
 from macattr.paths.partitions import Partition, every_second_node, tagged_partition
 from macattr.paths.presets import CAPTUM_ONLY
 from macattr.paths.sums import (
@@ -28,6 +29,7 @@ from macattr.paths.sums import (
     StieltjesSum,
 )
 from macattr.statistics.step_errors import step_error
+from macattr.sweep.calls import CallsName, join_calls
 from macattr.sweep.trace import Trace, trace
 
 
@@ -64,6 +66,7 @@ class Reading:
         order_seed: Seed of the random pixel order.
         evaluations: Forward + backward passes of the sweeps that it was read from; shared ones count for each method.
         estimated_bytes: Memory for activations, outputs and sums, as planned beforehand.
+        objective_variation: Sum of the objective's absolute changes from node to node.
     """
 
     score: list[float]
@@ -76,6 +79,7 @@ class Reading:
     order_seed: int
     evaluations: int
     estimated_bytes: int
+    objective_variation: float = math.nan
 
     @classmethod
     def plain(cls, score: Sequence[float], evaluations: int) -> "Reading":
@@ -132,14 +136,27 @@ class Sweep:
 
     def partition(self, task: Task, path: Path) -> Partition:
         """Nodes on a path."""
-        return tagged_partition(path.interval, 1, "right") if self.route.only_ends else task.preset.partition(path)
+        return (
+            tagged_partition(path.interval, 1, "right")
+            if self.route.only_ends
+            else task.preset.partition(path, halved=task.options.step_error)
+        )
 
-    def objective(self, trial: Trial) -> Objective:
-        """Scalar function of the output whose change is attributed."""
+    def objective(self, trial: Trial, path: Path) -> Objective:
+        """Scalar function of the output whose change is attributed.
+
+        Args:
+            trial: Sample and options.
+            path: Its path.
+
+        Raises:
+            ValueError: If the sample has not what the objective needs.
+        """
         if not self.route.hidden_loss:
-            return trial.task.preset.objective
-        hidden = trial.mask_path(twin=self.route.walk.name == "twin").hidden()
-        return HiddenDistance(trial.sample.require_clean("the loss on hidden pixels"), hidden)
+            return objective_of(trial, self.route.walk.place(trial), path)
+        if not isinstance(path, MaskAttributePath):
+            raise ValueError("the loss on hidden pixels needs a path over pixels: rank images (C, H, W).")
+        return hidden_loss(trial, path, trial.sample.require_clean("the loss on hidden pixels"))
 
     def needs(self, reduction: str) -> set[str]:
         """Names of the sums that the methods read.
@@ -230,7 +247,7 @@ def measure(
 
 def _read(trial: Trial, sweep: Sweep, advance: Callable[[float], object] | None) -> dict[str, Reading]:
     """Walk once; readings of all methods of the sweep."""
-    task, path = trial.task, sweep.path(trial)
+    task, path, place = trial.task, sweep.path(trial), sweep.route.walk.place(trial)
     partition = sweep.partition(task, path)
     sums = {name: SUMS[name](partition) for name in sorted(sweep.needs(task.options.reduction))}
     coarse: dict[str, LayerSum] = {}
@@ -239,14 +256,14 @@ def _read(trial: Trial, sweep: Sweep, advance: Callable[[float], object] | None)
         refined = {need for method in sweep.methods if method.reads == "path" for need in method.needs}
         coarse = {name: EverySecond(SUMS[name](half)) for name in sorted(refined)}
     result = trace(
-        task.model,
+        place.entry,
         task.layers,
         path=path,
         partition=partition,
-        objective=sweep.objective(trial),
+        objective=sweep.objective(trial, path),
         sums=[*sums.values(), *coarse.values()],
-        forward_args=trial.arguments,
-        internal_batch_size=task.options.internal_batch_size,
+        forward_args=place.arguments,
+        internal_batch_size=trial.rows,
         memory_budget=task.options.memory_budget,
         advance=advance,
         surveys=task.surveys,
@@ -269,13 +286,14 @@ def _reading(
     has_coarse = method.reads == "path" and coarse.keys() >= set(method.needs)
     scores, signed, halves = [], [], []
     for layer, module in task.layers.items():
-        at_layer = _at(layer, result, sums)
+        at_layer = _at(layer, result, sums, task.options.calls)
         output = at_layer.get("end_output")
         neurons = method.neurons(at_layer)
         scores.append(reduce_neurons(reduction, neurons, module, output))
         signed.append(float(neurons.sum(dtype=torch.float64)))
         if has_coarse:
-            halves.append(reduce_neurons(reduction, method.neurons(_at(layer, result, coarse)), module, output))
+            half = method.neurons(_at(layer, result, coarse, task.options.calls))
+            halves.append(reduce_neurons(reduction, half, module, output))
     order = task.preset.order_of_convergence
     unknown = np.full(len(scores), np.nan)
     errors = step_error(np.array(scores), np.array(halves) if has_coarse else unknown, order)
@@ -290,12 +308,17 @@ def _reading(
         order_seed=seed,
         evaluations=result.evaluations,
         estimated_bytes=result.estimated_bytes,
+        objective_variation=float(result.objective_variation[0]),
     )
 
 
-def _at(layer: str, result: Trace, sums: Mapping[str, LayerSum]) -> dict[str, Tensor]:
+def _at(layer: str, result: Trace, sums: Mapping[str, LayerSum], calls: CallsName) -> dict[str, Tensor]:
     """Values of the sums at a layer: those of the first tensor that it returns."""
-    return {name: result.values(layer_sum, layer)[0] for name, layer_sum in sums.items()}
+    sites = {site: alias for site, alias in result.survey.aliases.items() if site.layer == layer}
+    return {
+        name: join_calls({site: layer_sum.value(alias) for site, alias in sites.items()}, calls)[0]
+        for name, layer_sum in sums.items()
+    }
 
 
 def _mean(readings: Sequence[Reading]) -> Reading:

@@ -1,60 +1,94 @@
-"""Images to rank on: one at a time, named, on the model's device, from anything that holds images."""
+"""Samples to rank on: one at a time, named, on the model's device, from anything that holds some."""
 
 __all__ = ["Inputs", "Item", "Sample", "count_samples", "iterate_samples", "open_inputs", "refuse_iterator"]
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from macattr.image_files import ImageFolder
+from macattr.sweep.entry import forward_parameters, walked_keyword
 
-Item = Tensor | Sequence[Tensor] | Mapping[str, object]
-"""One or several images; see :func:`iterate_samples`."""
+Item = Tensor | Sequence[object] | Mapping[str, object]
+"""One or several samples; see :func:`iterate_samples`."""
 
-Inputs = Tensor | Iterable[Item] | Dataset[Item]
-"""Images to rank on; see :func:`iterate_samples`."""
+Inputs = Tensor | Mapping[str, object] | Iterable[Item] | Dataset[Item]
+"""Samples to rank on; see :func:`iterate_samples`."""
 
 Files = Path | str | Sequence[Path | str]
 """A folder of image files, an image file, or a list of them."""
 
+OWN_KEYS = ("image", "clean", "target", "name", "degradation", "forward_args")
+"""Keys of a mapping that are ours; all others are keyword arguments of the model."""
+
+UNBATCHED = {"pixel_values": 3, "inputs_embeds": 2}
+"""Dimensions that one sample has without a batch, by keyword, as data sets hold it."""
+
+TEXT = ("input_ids", 1)
+"""The same for tokens."""
+
 
 @dataclass(frozen=True)
 class Sample:
-    """One image to rank on.
+    """One sample to rank on.
 
     Args:
-        image: (1, C, H, W).
+        image: What a path walks: a floating-point tensor (1, ...), most often an image (1, C, H, W); None if the model
+            takes none.
         name: Name in the results.
         degradation: Name of its degradation, '' if unknown.
-        clean: The image that the model should return, (1, C, H, W); None if unknown.
-        forward_args: Further positional arguments of the model for this image.
+        clean: What the model should return: the clean image (1, C, H, W), labels or anything that the loss takes; None
+            if unknown.
+        forward_args: Further positional arguments of the model for this sample.
+        keywords: Its keyword arguments, without the one that a path walks.
+        key: Keyword of ``image``; '' passes it as the first positional argument.
+        fixed: The first positional argument where no path can walk it, such as tokens.
     """
 
-    image: Tensor
+    image: Tensor | None
     name: str
     degradation: str = ""
-    clean: Tensor | None = None
+    clean: object = None
     forward_args: tuple[object, ...] = field(default=())
+    keywords: Mapping[str, object] = field(default_factory=dict)
+    key: str = ""
+    fixed: tuple[object, ...] = field(default=())
 
-    def require_clean(self, user: str, remedy: str = "give a mapping with `clean`") -> Tensor:
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns in pixels; (0, 0) where there is no image."""
+        if self.image is None or self.image.dim() != 4:
+            return 0, 0
+        return self.image.shape[-2], self.image.shape[-1]
+
+    def require_clean(self, user: str, remedy: str = "give a mapping with `clean`", same_shape: bool = False) -> Tensor:
         """The clean image.
 
         Args:
             user: Name of what needs it, for the error message.
             remedy: Advice at the end of the message.
+            same_shape: Whether it must have the shape of the sample, as where a path leads from one to the other.
 
         Raises:
-            ValueError: If there is none, or it has another shape than the degraded one.
+            ValueError: If there is none, or it has another shape than it must have.
         """
         if self.clean is None:
             raise ValueError(f"{self.name!r} has no clean image, which {user} needs: {remedy}.")
-        if self.clean.shape != self.image.shape:
-            shapes = f"{tuple(self.clean.shape[1:])}, the degraded one {tuple(self.image.shape[1:])}"
-            raise ValueError(f"the clean image of {self.name!r} has shape {shapes}: they must be equal.")
+        if not isinstance(self.clean, Tensor):
+            raise ValueError(
+                f"the target of {self.name!r} is no tensor, as {user} needs, but {type(self.clean).__name__}."
+            )
+        if same_shape and (self.image is None or self.clean.shape != self.image.shape):
+            found = "no image" if self.image is None else f"the degraded one {tuple(self.image.shape[1:])}"
+            raise ValueError(
+                f"the clean image of {self.name!r} has shape {tuple(self.clean.shape[1:])}, {found}: they must be "
+                f"equal for {user}."
+            )
         return self.clean
 
 
@@ -74,53 +108,165 @@ def open_inputs(inputs: Inputs | Files) -> Inputs:
 
 
 def count_samples(inputs: Inputs) -> int | None:
-    """Number of images if it can be known beforehand; a data loader's data set is taken to hold one image an item."""
+    """Number of samples if it can be known beforehand; a data loader's data set is taken to hold one sample an item."""
     if isinstance(inputs, Tensor):
-        return 1 if inputs.dim() == 3 else inputs.shape[0]
+        return len(_batch(inputs, "the inputs"))
+    if isinstance(inputs, Mapping):
+        return None
     dataset = getattr(inputs, "dataset", inputs)
     if isinstance(dataset, list | tuple) and all(isinstance(item, Tensor) for item in dataset):
-        return sum(1 if item.dim() == 3 else item.shape[0] for item in dataset)
+        return sum(len(_batch(item, f"image {number}")) for number, item in enumerate(dataset))
     return len(dataset) if isinstance(dataset, Sized) else None
 
 
 def iterate_samples(inputs: Inputs, model: nn.Module) -> Iterator[Sample]:
-    """Single images on the device and in the dtype of the model.
+    """Single samples on the device and in the dtype of the model.
 
     Args:
-        inputs: Images: a tensor (C, H, W) or (B, C, H, W); or any iterable (list, DataLoader) or map-style data set of
-            such tensors, of sequences whose first element is one (and whose second, if it is one too, is the clean
-            image), or of mappings with ``image`` and optionally ``clean``, ``name``, ``degradation`` and
-            ``forward_args``.
+        inputs: A tensor, a mapping, or any iterable (list, DataLoader) or map-style data set of items:
+
+            - A tensor: an image (C, H, W) or images (B, C, H, W); a vector (N,); else a batch (B, ...). Integers, such
+              as tokens (L,) or (B, L), are passed to the model, but no path walks them.
+            - A sequence: such a tensor, and the target, if there is a second entry.
+            - A mapping: ``image`` is such a tensor; ``clean`` or ``target``, ``name``, ``degradation`` and
+              ``forward_args`` are optional. All other keys (``pixel_values``, ``input_ids``, ``labels``, ...) are
+              keyword arguments of the model, with the batch first; integers (L,), pictures (C, H, W) as
+              ``pixel_values`` and (L, D) as ``inputs_embeds`` are one sample.
+
+            A target may be a clean image of any size, labels, or anything that the loss takes.
         model: Network that they are for.
 
     Raises:
-        ValueError: If an item holds no image, or a clean image of another shape.
+        ValueError: If an item holds no sample, a keyword that the model does not take, or fewer targets than samples.
     """
     parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     number = 0
     for item in _items(inputs):
-        fields = _fields(item)
-        image = _batch(fields.get("image"), f"image {number}")
-        clean = None if fields.get("clean") is None else _batch(fields["clean"], f"the clean image {number}")
-        if clean is not None and clean.shape[0] != image.shape[0]:
-            raise ValueError(f"image {number}: {image.shape[0]} images need as many clean ones, got {clean.shape[0]}.")
-        arguments = fields.get("forward_args", ())
-        if not isinstance(arguments, tuple):
-            raise ValueError(f"image {number}: `forward_args` must be a tuple, got {type(arguments).__name__}.")
-        for row in range(len(image)):
-            yield Sample(
-                image[row : row + 1].to(parameter),
-                _text(fields.get("name"), row, f"image {number}"),
-                _text(fields.get("degradation"), row, ""),
-                None if clean is None else clean[row : row + 1].to(parameter),
-                tuple(a.to(parameter.device) if isinstance(a, Tensor) else a for a in arguments),
-            )
+        for sample in _samples(item, model, number):
+            yield _moved(sample, parameter)
             number += 1
+
+
+def _samples(item: Item, model: nn.Module, number: int) -> Iterator[Sample]:
+    """The samples of an item, the first of which has a number."""
+    fields = _fields(item)
+    keywords = {str(key): _as_tensor(value) for key, value in fields.items() if key not in OWN_KEYS}
+    if "clean" in fields and "target" in fields:
+        raise ValueError(f"image {number}: `clean` and `target` are two names of the same thing: give one.")
+    arguments = fields.get("forward_args", ())
+    if not isinstance(arguments, tuple):
+        raise ValueError(f"image {number}: `forward_args` must be a tuple, got {type(arguments).__name__}.")
+    _refuse_unknown(keywords, model, number)
+    image: Tensor | None
+    if "image" in fields or not keywords:
+        image, is_single, key = _batch(fields.get("image"), f"image {number}"), _is_single(fields.get("image")), ""
+        count = len(image)
+    else:
+        keywords, is_single = _batched(keywords)
+        key = walked_keyword(model, keywords) or ""
+        count = max((len(value) for value in keywords.values() if isinstance(value, Tensor) and value.dim()), default=1)
+        walked = keywords.pop(key) if key else None
+        image = walked if isinstance(walked, Tensor) else None
+    is_picture = not key and image is not None and image.dim() == 4
+    target = _target(fields.get("clean", fields.get("target")), count, (is_single, is_picture), number)
+    for row in range(count):
+        own = None if image is None else image[row : row + 1]
+        is_walked = own is not None and own.is_floating_point()
+        yield Sample(
+            image=own if is_walked else None,
+            name=_text(fields.get("name"), row, f"image {number + row}"),
+            degradation=_text(fields.get("degradation"), row, ""),
+            clean=_row(target, row, count),
+            forward_args=arguments,
+            keywords={name: _row(value, row, count) for name, value in keywords.items()},
+            key=key,
+            fixed=() if is_walked or own is None else (own,),
+        )
+
+
+def _moved(sample: Sample, parameter: Tensor) -> Sample:
+    """A sample on the device of a parameter, images and targets in its dtype; further arguments keep theirs."""
+
+    def move(value: object) -> object:
+        if not isinstance(value, Tensor):
+            return value
+        return value.to(parameter) if value.is_floating_point() else value.to(parameter.device)
+
+    keywords = {name: move(value) for name, value in sample.keywords.items()}
+    arguments = tuple(a.to(parameter.device) if isinstance(a, Tensor) else a for a in sample.forward_args)
+    return replace(
+        sample,
+        image=None if sample.image is None else sample.image.to(parameter),
+        clean=move(sample.clean),
+        forward_args=arguments,
+        keywords=keywords,
+        fixed=tuple(map(move, sample.fixed)),
+    )
+
+
+def _refuse_unknown(keywords: Mapping[str, object], model: nn.Module, number: int) -> None:
+    """Raise for a keyword that the model's forward method does not take."""
+    known, takes_all = forward_parameters(model)
+    unknown = [name for name in keywords if name not in known]
+    if unknown and not takes_all:
+        raise ValueError(
+            f"image {number}: the model takes no argument {unknown[0]!r}, but {', '.join(known)}: leave it out, or "
+            "call it `image`, `clean`, `name`, `degradation` or `forward_args` if it is one of these."
+        )
+
+
+def _batched(keywords: dict[str, object]) -> tuple[dict[str, object], bool]:
+    """Keyword arguments with the batch first, and whether they were one sample without it."""
+
+    def is_single(name: str, value: object) -> bool:
+        if not isinstance(value, Tensor):
+            return False
+        return value.dim() == UNBATCHED.get(name, 0) if value.is_floating_point() else (name, value.dim()) == TEXT
+
+    if not any(is_single(name, value) for name, value in keywords.items()):
+        return keywords, False
+    return {name: value[None] if isinstance(value, Tensor) else value for name, value in keywords.items()}, True
+
+
+def _target(target: object, count: int, kind: tuple[bool, bool], number: int) -> object:
+    """A target with the batch first, if it is a tensor or numbers; ``kind``: of one sample, of pictures."""
+    is_single, is_picture = kind
+    tensor = _as_tensor(target)
+    if isinstance(tensor, int | float) and not isinstance(tensor, bool):
+        tensor = torch.tensor(tensor)
+    if not isinstance(tensor, Tensor):
+        return target
+    if is_picture and tensor.is_floating_point() and tensor.dim() in (3, 4) and count == 1:
+        tensor = tensor if tensor.dim() == 4 and len(tensor) == 1 else tensor[None]
+    elif is_single or not tensor.dim():
+        tensor = tensor[None]
+    if len(tensor) != count:
+        raise ValueError(f"image {number}: {count} images need as many clean ones, got {len(tensor)}.")
+    return tensor
+
+
+def _row(value: object, row: int, count: int) -> object:
+    """A sample's row of a value that holds one for each; other values belong to all."""
+    if isinstance(value, Tensor) and value.dim() and len(value) == count:
+        return value[row : row + 1]
+    return value
+
+
+def _as_tensor(value: object) -> object:
+    """Lists of numbers and arrays as tensors; everything else as it is."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return torch.as_tensor(value)
+    if isinstance(value, list) and value:
+        try:
+            return torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError):
+            return value
+    return value
 
 
 def _items(inputs: Inputs) -> Iterable[Item]:
     """The items one by one; a map-style data set ends at its length, whatever its ``__getitem__`` answers beyond."""
-    if isinstance(inputs, Tensor):
+    if isinstance(inputs, Tensor | Mapping):
         return [inputs]
     if isinstance(inputs, Iterable):
         return inputs
@@ -143,16 +289,23 @@ def _fields(item: Item) -> Mapping[str, object]:
         return item
     if isinstance(item, Tensor) or not isinstance(item, Sequence):
         return {"image": item}
-    pair = len(item) > 1 and isinstance(item[1], Tensor) and item[1].dim() in (3, 4)
-    return {"image": item[0] if len(item) else None} | ({"clean": item[1]} if pair else {})
+    return {"image": item[0] if len(item) else None} | ({"target": item[1]} if len(item) > 1 else {})
+
+
+def _is_single(image: object) -> bool:
+    """Whether a tensor is one sample without a batch: a vector, a text or an image (C, H, W)."""
+    return isinstance(image, Tensor) and image.dim() in (1, 3)
 
 
 def _batch(image: object, name: str) -> Tensor:
-    """One or several images as (B, C, H, W)."""
-    if not isinstance(image, Tensor) or image.dim() not in (3, 4) or not image.is_floating_point():
+    """One or several samples as (B, ...)."""
+    usable = isinstance(image, Tensor) and image.dim() > 0 and not image.is_complex()
+    if not isinstance(image, Tensor) or not usable or (not image.is_floating_point() and image.dim() > 2):
         found = f"{image.dtype} {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
-        raise ValueError(f"{name} must be a float tensor (C, H, W) or (B, C, H, W), got {found}.")
-    return image if image.dim() == 4 else image[None]
+        raise ValueError(
+            f"{name} must be a float tensor (C, H, W) or (B, C, H, W), or any batch (B, ...), got {found}."
+        )
+    return image[None] if _is_single(image) else image
 
 
 def _text(value: object, row: int, default: str) -> str:

@@ -145,7 +145,8 @@ def _forward(task: Task, sample: Sample, keep: Callable[[str, Tensor, Tensor], N
     with undisturbed(task.model), torch.no_grad(), ExitStack() as stack:
         for name, module in task.layers.items():
             stack.enter_context(_watched(name, module, keep))
-        task.model(sample.image, *task.arguments(sample))
+        arguments, keywords = task.call_arguments(sample)
+        task.model(*arguments, **keywords)
 
 
 @contextmanager

@@ -1,34 +1,59 @@
 """The task of a ranking (network, layers, options) and its trials: one image along one pixel order each."""
 
-__all__ = ["Options", "Orders", "PathLike", "PathName", "Task", "Trial"]
+__all__ = ["Loss", "ObjectiveName", "Options", "Orders", "PathLike", "PathName", "Task", "Trial"]
 
+import difflib
+import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path as FilePath
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from macattr.layers import is_glob, resolve_layers
 from macattr.methods.provenance import hash_tensors
 from macattr.methods.reductions import REDUCTIONS
 from macattr.methods.samples import Sample
 from macattr.paths import presets
-from macattr.paths.inputs import Gate, MaskAttributePath, Path, Reference, resolve_reference
-from macattr.paths.objectives import Distance, Objective
+from macattr.paths.inputs import Gate, Path, Reference, random_order, resolve_reference
+from macattr.paths.objectives import CrossEntropy, Distance, Objective
 from macattr.paths.presets import RANKING, MacTag, Preset
+from macattr.paths.tokens import Token, TokenMaskPath, TokenPath
 from macattr.statistics.stopping import StableTop
+from macattr.sweep.calls import CallsName
+from macattr.sweep.entry import LOSS
+from macattr.sweep.outputs import OutputChoice, own_loss, read_output
+from macattr.sweep.places import (
+    MASK,
+    Place,
+    at_input,
+    at_layer,
+    at_mask,
+    embedding_of,
+    nowhere,
+    refuse_nowhere,
+    takes_mask,
+    token_path,
+    token_value,
+)
 from macattr.sweep.survey import Surveys
 
-PathName = Literal["mask", "line", "tail", "blur", "restore"]
+PathName = Literal["mask", "line", "tail", "blur", "restore", "tokens"]
 """Names of the paths that the option ``path`` takes."""
 
+PathLike = PathName | TokenMaskPath | Callable[[Tensor], Path]
+"""A path by its name, a mask path over tokens, or a function from an image (1, C, H, W) to a path."""
 
-PathLike = PathName | Callable[[Tensor], Path]
-"""A path by its name, or a function from an image (1, C, H, W) to one."""
+ObjectiveName = Literal["gradient_magnitude", "sum", "mean", "class", "norm", "similarity", "loss", "masked_loss"]
+"""Names of objectives; see :data:`macattr.methods.objectives.OBJECTIVES`."""
+
+Loss = Callable[..., Tensor]
+"""A loss: a function of (output) or (output, target) to one number a sample, or to one number."""
 
 Orders = int | Tensor | Callable[[Tensor], Tensor]
 """Number of random pixel orders, the orders (orders, H*W), or a function from an image (1, C, H, W) to one order."""
@@ -48,15 +73,15 @@ class Options:
     groups: int | None = None
     include_end: bool | None = None
     tag: MacTag | None = None
-    objective: Objective | None = None
+    objective: Objective | ObjectiveName | None = None
     preset: Preset | str | None = None
-    baselines: Reference | None = None
+    baselines: Reference | Token | None = None
     path: PathLike | None = None
     orders: Orders = 1
     patch_size: int = 1
     seed: int | None = None
     reduction: str = "mean_abs"
-    loss: Objective | None = None
+    loss: Loss | None = None
     start_weights: Mapping[str, Tensor] | None = None
     additional_forward_args: tuple[object, ...] = ()
     internal_batch_size: int | None = None
@@ -66,6 +91,10 @@ class Options:
     step_error: bool = False
     parts: FilePath | str | None = None
     show_progress: bool = False
+    output: OutputChoice = None
+    at: str | nn.Module | None = None
+    calls: CallsName = "sum"
+    prefix: str = ""
 
     def __post_init__(self) -> None:
         for name in ("r", "delta", "tolerance", "memory_budget"):
@@ -78,6 +107,9 @@ class Options:
             raise ValueError(f"`reduction` must be one of {', '.join(REDUCTIONS)}, got {self.reduction!r}.")
         if self.tolerance is not None and self.n_steps is not None:
             raise ValueError("`tolerance` and `n_steps` exclude each other: a tolerance chooses the steps.")
+        if self.calls not in get_args(CallsName):
+            raise ValueError(f"`calls` must be one of {', '.join(get_args(CallsName))}, got {self.calls!r}.")
+        _check_objective(self.objective)
         self._set("orders", _as_orders(self.orders))
         self._set("preset", _as_preset(self.preset))
         self._set("additional_forward_args", _as_arguments(self.additional_forward_args))
@@ -97,7 +129,8 @@ class Options:
         if isinstance(base, str):
             base = _as_preset(base) or RANKING
         names = ("r", "n_steps", "gate", "delta", "groups", "include_end", "tag", "objective")
-        return base.override(**{name: getattr(self, name) for name in names})
+        given = {name: getattr(self, name) for name in names}
+        return base.override(**given | ({"objective": None} if isinstance(self.objective, str) else {}))
 
     def given(self) -> dict[str, object]:
         """The fields that differ from their defaults, by name."""
@@ -107,6 +140,15 @@ class Options:
             for name, value in vars(self).items()
             if not (value is defaults[name].default or (_is_plain(value) and value == defaults[name].default))
         }
+
+
+def _check_objective(objective: object) -> None:
+    """Raise for the name of no objective."""
+    names = get_args(ObjectiveName)
+    if isinstance(objective, str) and objective not in names:
+        near = difflib.get_close_matches(objective, names, 1)
+        hint = f"did you mean {near[0]!r}? There are" if near else "it must be a function or one of"
+        raise ValueError(f"no objective {objective!r}; {hint} {', '.join(names)}.")
 
 
 def _is_plain(value: object) -> bool:
@@ -185,11 +227,13 @@ class Task:
         layers: Modules by name.
         options: How they are ranked.
         surveys: What sweeps have found out about the network.
+        droppable: Names of layers that are left out if they do not run: those that no entry of ``layers`` names.
     """
 
     model: nn.Module
     layers: Mapping[str, nn.Module]
     options: Options = Options()
+    droppable: Collection[str] = ()
     surveys: Surveys = field(default_factory=Surveys, compare=False, repr=False)
 
     @cached_property
@@ -211,7 +255,7 @@ class Task:
         return len(orders) if isinstance(orders, Tensor) else 1
 
     @property
-    def reference(self) -> Reference:
+    def reference(self) -> Reference | Token:
         """The reference input: the option ``baselines``, else the model's own, else 0."""
         own: Reference = getattr(self.model, "reference_input", 0.0)
         return own if self.options.baselines is None else self.options.baselines
@@ -232,22 +276,93 @@ class Task:
         return Trial(self, sample, index=index, seed=int(seed))
 
     def arguments(self, sample: Sample) -> tuple[object, ...]:
-        """Further positional arguments of the model for an image."""
-        return (*self.options.additional_forward_args, *sample.forward_args)
+        """Positional arguments of the model for a sample, after what a path walks."""
+        return (*sample.fixed, *self.options.additional_forward_args, *sample.forward_args)
+
+    def call_arguments(self, sample: Sample) -> tuple[tuple[object, ...], dict[str, object]]:
+        """All arguments of the model for a sample, by position and by keyword."""
+        if sample.image is None:
+            return self.arguments(sample), dict(sample.keywords)
+        if sample.key:
+            return self.arguments(sample), {sample.key: sample.image, **sample.keywords}
+        return (sample.image, *self.arguments(sample)), dict(sample.keywords)
+
+    @cached_property
+    def layer_of_path(self) -> tuple[str, nn.Module] | None:
+        """The layer at which paths run, by name: that of the option ``at``; None for the model's input.
+
+        Raises:
+            ValueError: If the option names no layer, or several.
+        """
+        at = self.options.at
+        if at is None:
+            return None
+        if is_glob(at):
+            raise ValueError(f"`at` must name one layer, got {at!r}.")
+        return next(iter(resolve_layers(self.model, at, self.options.prefix).items()))
+
+    def objective_name(self, sample: Sample) -> str | None:
+        """The name of the objective; None where it is a function, or the preset's."""
+        chosen = self.options.objective
+        if isinstance(chosen, str):
+            return chosen
+        return "loss" if chosen is None and self.options.output == LOSS else None
+
+    def output(self, sample: Sample) -> OutputChoice:
+        """Which output of the model is read: the option, or the model's own loss where that is the objective."""
+        is_loss = self.objective_name(sample) == "loss" and sample.clean is None and self.options.loss is None
+        return LOSS if is_loss and self.options.output is None else self.options.output
 
     def sample_loss(self, sample: Sample, user: str) -> Objective:
-        """Loss of an image: the option ``loss``, else the mean absolute error to the clean image.
+        """Loss of a sample as a function of the output: the option ``loss``, else the one that its target means.
+
+        That is the cross-entropy for labels of integers, else the mean absolute error.
 
         Args:
-            sample: The image.
+            sample: The sample.
             user: Name of what needs the loss, for the error message.
 
         Raises:
-            ValueError: If there is neither.
+            ValueError: If there is neither a loss nor a target.
         """
-        if self.options.loss is not None:
-            return self.options.loss
-        return Distance(sample.require_clean(user, "give a mapping with `clean`, or a `loss`"))
+        loss = self.options.loss
+        if loss is not None and not _takes_target(loss):
+            return loss
+        remedy = "give a mapping with `clean`, or a `loss`"
+        if loss is None:
+            target = sample.require_clean(user, remedy)
+            return Distance(target) if target.is_floating_point() else CrossEntropy(target)
+        if sample.clean is None:
+            raise ValueError(f"{sample.name!r} has no target, which `loss` takes: give a mapping with `target`.")
+        return lambda output: loss(output, sample.clean)
+
+    def loss_of(self, output: Any, sample: Sample, user: str) -> Tensor:
+        """Loss of a sample, one number, from whatever the model returned.
+
+        It is the model's own where the sample has no target and the options no loss.
+
+        Args:
+            output: Output of the model.
+            sample: The sample.
+            user: Name of what needs the loss, for the error message.
+        """
+        own = own_loss(output)
+        is_own = self.options.output == LOSS or (self.options.loss is None and sample.clean is None)
+        if is_own and own is not None:
+            return own.float() if own.element_size() < 4 else own
+        tensor, _ = read_output(output, self.options.output)
+        wide = tensor.float() if tensor.element_size() < 4 else tensor
+        return self.sample_loss(sample, user)(wide).sum()
+
+
+def _takes_target(loss: Loss) -> bool:
+    """Whether a loss has a second argument without a default: the target."""
+    try:
+        parameters = inspect.signature(loss).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return sum(p.default is p.empty for p in positional) > 1
 
 
 @dataclass(frozen=True)
@@ -276,7 +391,7 @@ class Trial:
         orders = self.task.options.orders
         if isinstance(orders, int):
             return None
-        order = orders[self.index] if isinstance(orders, Tensor) else orders(self.sample.image)
+        order = orders[self.index] if isinstance(orders, Tensor) else orders(self.tensor)
         if not isinstance(order, Tensor):
             raise ValueError(
                 f"the function `orders` must return a tensor (H*W,), got {type(order).__name__} for "
@@ -284,30 +399,101 @@ class Trial:
             )
         return order
 
-    @property
-    def arguments(self) -> tuple[object, ...]:
-        """Further positional arguments of the model."""
-        return self.task.arguments(self.sample)
+    @cached_property
+    def place(self) -> Place:
+        """What a path walks: the sample's input, or the output of a layer."""
+        task, sample = self.task, self.sample
+        layer = task.layer_of_path
+        if layer is None and sample.image is not None:
+            rest = task.arguments(sample)
+            found = at_input(task.model, sample.image, rest, sample.keywords, sample.key)
+            return found.reading(task.output(sample))
+        arguments, keywords = task.call_arguments(sample)
+        if layer is None and (embedding := embedding_of(task.model)) is not None:
+            layer = next(iter(resolve_layers(task.model, embedding, task.options.prefix).items()))
+        if layer is None:
+            return nowhere(task.model, arguments, keywords).reading(task.output(sample))
+        return at_layer(task.model, *layer, arguments, keywords).reading(task.output(sample))
+
+    @cached_property
+    def token_place(self) -> Place:
+        """What a path over tokens walks: the model's own mask if it has one, else :attr:`place`."""
+        task, sample = self.task, self.sample
+        if task.layer_of_path is not None or sample.image is None or not takes_mask(task.model):
+            return self.place
+        arguments, keywords = task.call_arguments(sample)
+        others = {name: value for name, value in keywords.items() if name != MASK}
+        return at_mask(task.model, sample.image, arguments, others).reading(task.output(sample))
 
     @property
+    def tensor(self) -> Tensor:
+        """What the path walks, at its end, (1, ...).
+
+        Raises:
+            ValueError: If the sample holds nothing that a path can walk.
+        """
+        if self.place.tensor is None:
+            raise refuse_nowhere(self.sample.name, self.task.model)
+        return self.place.tensor
+
+    @property
+    def rows(self) -> int | None:
+        """Rows of one forward pass: one where the output is the model's own loss."""
+        return 1 if self.place.entry.output == LOSS else self.task.options.internal_batch_size
+
+    @cached_property
     def reference(self) -> Tensor:
-        """The reference input, in the shape of the image."""
-        return resolve_reference(self.task.reference, self.sample.image)
+        """The reference input, in the shape of what the path walks: 0 at a layer if the options give none."""
+        given = self.task.reference
+        if isinstance(given, Token):
+            return self._token_value(given)
+        is_own = self.task.options.baselines is None
+        return resolve_reference(0.0 if is_own and self.place.words else given, self.tensor)
 
-    def mask_path(self, twin: bool = False) -> MaskAttributePath:
-        """The mask path of the image.
+    def mask_path(self, twin: bool = False) -> Path:
+        """The mask path of an image; at a layer with tokens (1, n, D), that over the tokens.
 
         Args:
             twin: Whether pixels are revealed in the reversed order: at r = 0.5, what one path hides at its start the
                 other shows.
         """
+        if self.place.words and self.tensor.dim() == 3:
+            return self.token_path(TokenMaskPath(self.task.preset.r), at_place=self.place, twin=twin)
         path = self.task.preset.path(
-            self.sample.image, self.reference, self.order, seed=self.seed, patch_size=self.task.options.patch_size
+            self.tensor, self.reference, self.order, seed=self.seed, patch_size=self.task.options.patch_size
         )
         return path.reversed() if twin else path
 
+    def token_path(self, path: TokenMaskPath, at_place: Place | None = None, twin: bool = False) -> TokenPath:
+        """The mask path over the tokens of the sample.
+
+        Args:
+            path: Share that is hidden, and what stands in its place.
+            at_place: Where it runs; None: :attr:`token_place`.
+            twin: Whether tokens are revealed in the reversed order.
+
+        Raises:
+            ValueError: If there are no tokens.
+        """
+        place = self.token_place if at_place is None else at_place
+        if place.tensor is None:
+            raise refuse_nowhere(self.sample.name, self.task.model)
+        count = place.tensor.shape[1] if place.tensor.dim() > 1 else 0
+        order = random_order(count, self.seed) if self.order is None else self.order
+        reference = None
+        if place.hidden_value is None:
+            reference = self.reference if path.token is None else self._token_value(Token(path.token))
+        groups = self.task.preset.n_groups
+        return token_path(place, path, order.flip(-1) if twin else order, reference, self.sample.keywords, groups)
+
+    def _token_value(self, token: Token) -> Tensor:
+        """What the layer of the path returns where every token is one and the same."""
+        return token_value(self.place, token, *self.task.call_arguments(self.sample))
+
     @property
     def digest(self) -> str:
-        """SHA-256 of the image, its clean image, its order and its arguments, first 16 digits."""
+        """SHA-256 of the sample, its target, its order and its arguments, first 16 digits."""
         sample = self.sample
-        return hash_tensors(sample.image, sample.clean, self.order, *sample.forward_args)
+        order = None if callable(self.task.options.orders) and sample.image is None else self.order
+        more = (sample.keywords, sample.fixed) if sample.keywords or sample.fixed else ()
+        return hash_tensors(sample.image, sample.clean, order, *sample.forward_args, *more)

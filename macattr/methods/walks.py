@@ -11,12 +11,17 @@ from torch import Tensor
 from macattr.methods.provenance import describe
 from macattr.methods.task import PathLike, Trial
 from macattr.paths.inputs import BlurPath, LinearPath, Path
+from macattr.paths.tokens import TokenMaskPath
+from macattr.sweep.places import Place
 
 BLUR_SIGMA = 1.2
 """Width in pixels at the start of the blur path: that of LAM (Gu & Dong 2021)."""
 
 MASK_OPTIONS = frozenset({"r", "gate", "delta", "groups", "patch_size", "orders", "seed", "baselines"})
 """Options that place the mask path."""
+
+TOKEN_OPTIONS = frozenset({"groups", "orders", "seed", "baselines"})
+"""Options that place a mask path over tokens, besides the share."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Walk:
         is_ordered: Whether it depends on a pixel order.
         ends_at_image: Whether it ends at the whole image.
         is_offered: Whether the option ``path`` takes its name.
+        place: From a trial to what the path walks.
     """
 
     name: str
@@ -40,21 +46,27 @@ class Walk:
     is_ordered: bool = False
     ends_at_image: bool = True
     is_offered: bool = True
+    place: Callable[[Trial], Place] = field(default=lambda trial: trial.place, compare=False)
 
 
 def _line(trial: Trial) -> Path:
     """Straight line from the reference input to the image."""
-    return LinearPath((trial.sample.image,), (trial.reference,))
+    return LinearPath((trial.tensor,), (trial.reference,))
 
 
 def _tail(trial: Trial) -> Path:
     """The last share r of that line."""
-    return LinearPath((trial.sample.image,), (trial.reference,), (1 - trial.task.preset.r, 1.0))
+    return LinearPath((trial.tensor,), (trial.reference,), (1 - trial.task.preset.r, 1.0))
 
 
 def _restore(trial: Trial) -> Path:
     """Straight line from the degraded to the clean image."""
-    return LinearPath((trial.sample.require_clean("the path 'restore'"),), (trial.sample.image,))
+    return LinearPath((trial.sample.require_clean("the path 'restore'", same_shape=True),), (trial.tensor,))
+
+
+def _tokens(trial: Trial) -> Path:
+    """The mask path over tokens, with the share that the options give."""
+    return trial.token_path(TokenMaskPath(trial.task.preset.r))
 
 
 WALKS: Mapping[str, Walk] = {
@@ -90,13 +102,22 @@ WALKS: Mapping[str, Walk] = {
         Walk(
             name="blur",
             words="from the blurred to the sharp image",
-            path=lambda trial: BlurPath(trial.sample.image, BLUR_SIGMA),
+            path=lambda trial: BlurPath(trial.tensor, BLUR_SIGMA),
         ),
         Walk(
             name="restore",
             words="in a straight line from the degraded to the clean image",
             path=_restore,
             ends_at_image=False,
+        ),
+        Walk(
+            name="tokens",
+            words="from {r} of the tokens hidden to all of them",
+            path=_tokens,
+            options=TOKEN_OPTIONS | {"r"},
+            is_ordered=True,
+            ends_at_image=False,
+            place=lambda trial: trial.token_place,
         ),
     )
 }
@@ -112,6 +133,8 @@ def walk_of(path: PathLike | str) -> Walk:
     Raises:
         ValueError: If no walk has that name.
     """
+    if isinstance(path, TokenMaskPath):
+        return _walk_over_tokens(path)
     if callable(path):
         return _walk_along(path)
     if path not in WALKS:
@@ -123,4 +146,17 @@ def walk_of(path: PathLike | str) -> Walk:
 def _walk_along(function: Callable[[Tensor], Path]) -> Walk:
     """The walk of a user's function."""
     name = describe(function)
-    return Walk(name, f"along {name}", lambda trial: function(trial.sample.image), ends_at_image=False)
+    return Walk(name, f"along {name}", lambda trial: function(trial.tensor), ends_at_image=False)
+
+
+def _walk_over_tokens(path: TokenMaskPath) -> Walk:
+    """The walk of a mask path over tokens that a user describes."""
+    return Walk(
+        describe(path),
+        f"from {path.r:.0%} of the tokens hidden to all of them",
+        lambda trial: trial.token_path(path),
+        TOKEN_OPTIONS if path.groups is None else TOKEN_OPTIONS - {"groups"},
+        is_ordered=True,
+        ends_at_image=False,
+        place=lambda trial: trial.token_place,
+    )

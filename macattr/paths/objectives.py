@@ -1,12 +1,15 @@
 r"""Objectives: what of a model's output is explained, as one scalar per sample."""
 
 __all__ = [
+    "CrossEntropy",
     "Distance",
     "GradientMagnitude",
     "HiddenDistance",
     "Objective",
     "OutputMean",
+    "OutputNorm",
     "OutputSum",
+    "Similarity",
     "Target",
     "Window",
 ]
@@ -18,6 +21,7 @@ from typing import Literal, Protocol, get_args, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 TargetType = int | tuple[int, ...] | Tensor | Sequence[int] | Sequence[tuple[int, ...]] | None
 Metric = Literal["l1", "l2", "psnr"]
@@ -64,7 +68,8 @@ class GradientMagnitude:
         if output.dim() != 4 or min(output.shape[-2:]) < 2:
             raise ValueError(
                 f"gradient magnitude needs an output of images (B, C, H, W) of at least 2x2 pixels, got shape "
-                f"{tuple(output.shape)}: pass `target` or another `objective`."
+                f"{tuple(output.shape)}: choose another `objective`, such as 'class' for scores of classes, 'norm' "
+                "or 'similarity' for embeddings, 'loss' with a target, or `target` in the attribution classes."
             )
         down = output[..., :-1, :-1] - output[..., 1:, :-1]
         right = output[..., :-1, :-1] - output[..., :-1, 1:]
@@ -121,6 +126,80 @@ class Distance:
             return error.abs().mean(1)
         mse = error.square().mean(1)
         return mse if self.metric == "l2" else -10 * mse.log10()
+
+
+@dataclass(frozen=True)
+class OutputNorm:
+    """Euclidean norm of a sample's outputs, such as an embedding; its gradient does not exist at 0."""
+
+    def __call__(self, output: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
+        """Norm over everything but the batch."""
+        return output.flatten(1).square().sum(1).sqrt()
+
+
+@dataclass(frozen=True, eq=False)
+class Similarity:
+    """Cosine similarity of a sample's outputs to a reference, such as the embedding of the whole input.
+
+    Args:
+        reference: What the output is compared with, (B, ...) or (1, ...); not 0.
+
+    Example:
+        >>> Similarity(torch.tensor([[1.0, 0.0]]))(torch.tensor([[3.0, 4.0]]))
+        tensor([0.6000])
+    """
+
+    reference: Tensor
+
+    def __call__(self, output: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
+        """Similarity of every sample, in [-1, 1].
+
+        Raises:
+            ValueError: If the reference does not fit the output.
+        """
+        if self.reference.shape[1:] != output.shape[1:] or self.reference.shape[0] not in (1, output.shape[0]):
+            raise ValueError(
+                f"the reference of shape {tuple(self.reference.shape)} does not fit the output {tuple(output.shape)}."
+            )
+        return functional.cosine_similarity(output.flatten(1), self.reference.to(output).flatten(1))
+
+
+@dataclass(frozen=True, eq=False)
+class CrossEntropy:
+    """Mean cross-entropy of scores to labels of integers.
+
+    Args:
+        labels: Class of every sample, (B,), or of every token or pixel, (B, ...); (1, ...) stands for every sample.
+            Negative ones do not count.
+
+    Example:
+        >>> CrossEntropy(torch.tensor([1]))(torch.tensor([[0.0, 0.0]]))
+        tensor([0.6931])
+    """
+
+    labels: Tensor
+
+    def __call__(self, output: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
+        """Cross-entropy of every sample.
+
+        The classes are the last dimension for (B, classes) and (B, n, classes), the second for pixels
+        (B, classes, H, W).
+
+        Raises:
+            ValueError: If the labels do not fit the output, or none counts.
+        """
+        scores = output if output.dim() < 4 else output.movedim(1, -1)
+        labels = self.labels.expand(output.shape[0], *self.labels.shape[1:]).long()
+        if scores.dim() < 2 or labels.shape != scores.shape[:-1]:
+            raise ValueError(
+                f"labels of shape {tuple(self.labels.shape)} do not fit an output of shape {tuple(output.shape)}: pass "
+                "a `loss` of (output, target)."
+            )
+        counts = (labels >= 0).reshape(len(labels), -1)
+        if not bool(counts.any(1).all()):
+            raise ValueError("a sample has no label that counts: all are negative.")
+        each = functional.cross_entropy(scores.flatten(0, -2), labels.clamp(min=0).flatten(), reduction="none")
+        return (each.reshape(counts.shape) * counts).sum(1) / counts.sum(1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,7 +41,7 @@ class Partition:
 
 
 def tagged_partition(
-    interval: tuple[float, float], n_steps: int, tag: Tag, groups: int = 1, include_end: bool = True
+    interval: tuple[float, float], n_steps: int, tag: Tag, groups: int = 1, include_end: bool = True, multiple: int = 1
 ) -> Partition:
     """Increments that include both ends of the interval and every border between its ``groups`` equal parts.
 
@@ -52,6 +52,7 @@ def tagged_partition(
         groups: Parts of the interval; if there are more than ``n_steps``, borders cannot all be nodes.
         include_end: If False, the last node is left out and ``n_steps - 1`` increments remain: what the authors'
             script does, which never sees the whole image.
+        multiple: Each group gets a multiple of this, if ``n_steps`` is one.
 
     Raises:
         ValueError: If ``n_steps`` is below 1, or below 2 without the end, or the tag is unknown.
@@ -65,7 +66,10 @@ def tagged_partition(
         raise ValueError(f"`n_steps` must be at least {1 if include_end else 2}, got {n_steps}.")
     start, end = interval
     borders = torch.linspace(0, 1, min(groups, n_steps) + 1, dtype=torch.float64)
-    counts = torch.linspace(0, n_steps, len(borders), dtype=torch.float64).round().long().diff()
+    unit_count = multiple if n_steps % multiple == 0 else 1
+    counts = (
+        unit_count * torch.linspace(0, n_steps // unit_count, len(borders), dtype=torch.float64).round().long().diff()
+    )
     inner = [
         torch.linspace(low, high, int(count) + 1, dtype=torch.float64)[:-1]
         for low, high, count in zip(borders[:-1].tolist(), borders[1:].tolist(), counts.tolist(), strict=True)

@@ -33,7 +33,8 @@ class Preset:
         n_steps: Increments of alpha.
         gate: How a pixel changes from hidden to visible; see :class:`macattr.paths.inputs.MaskAttributePath`.
         delta: Sharpness of the ``sigmoid`` and ``one_sided`` gates.
-        groups: Groups of pixels of the ``fade`` gate; None: one for every 10 steps, at most 5.
+        groups: Groups of pixels of the ``fade`` gate; None: one for every 10 steps of the preset, at most 5. Other
+            ``n_steps`` keep them, so that the path stays the same.
         tag: Where the gradient is taken: ``left``, ``right`` or ``trapezoid`` on nodes that include both ends;
             ``riemann_middle`` and ``gausslegendre`` are Captum's nodes, with the gradient at the left end.
         include_end: Whether the whole image is the last node.
@@ -67,6 +68,8 @@ class Preset:
         changed = replace(self, **{name: changes[name] for name in given})  # type: ignore[arg-type]
         changed.refuse_idle(given)
         changed.refuse_invalid()
+        if "n_steps" in given and changed.groups is None:  # other steps refine the same path
+            return replace(changed, groups=min(self.n_groups, changed.n_steps))
         return changed
 
     def refuse_idle(self, given: Collection[str]) -> None:
@@ -131,7 +134,10 @@ class Preset:
                 :class:`macattr.paths.inputs.MaskAttributePath`.
         """
         if inputs.dim() != 4:
-            raise ValueError(f"a mask path needs images (B, C, H, W), got inputs of shape {tuple(inputs.shape)}.")
+            raise ValueError(
+                f"a mask path needs images (B, C, H, W), got inputs of shape {tuple(inputs.shape)}: walk "
+                "another path, such as path='line', or path='tokens' over (B, n, D)."
+            )
         if order is None:
             count = -(-inputs.shape[-2] // max(1, patch_size)) * -(-inputs.shape[-1] // max(1, patch_size))
             order = random_order(count, seed)
@@ -146,15 +152,18 @@ class Preset:
             patch_size=patch_size,
         )
 
-    def partition(self, path: Path) -> Partition:
+    def partition(self, path: Path, *, halved: bool = False) -> Partition:
         """Nodes on the path.
 
         Args:
             path: The path; its interval and groups place the nodes.
+            halved: Whether every group gets an even number of increments, so that every second node is a partition too.
         """
         if self.tag == "riemann_middle" or self.tag == "gausslegendre":
             return captum_nodes(path.interval, self.n_steps + 1, self.tag)
-        return tagged_partition(path.interval, self.n_steps, self.tag, path.groups, self.include_end)
+        return tagged_partition(
+            path.interval, self.n_steps, self.tag, path.groups, self.include_end, multiple=2 if halved else 1
+        )
 
 
 DEFAULT = Preset()

@@ -22,6 +22,7 @@ from macattr.layers import LayerDescription, LayerTable, describe_layers
 from macattr.methods.kinds import JointMethod, Method, PathMethod, walks_of
 from macattr.methods.readings import Reading
 from macattr.plots import plot_heatmap
+from macattr.ranking.doubts import doubts
 from macattr.ranking.journal import Record
 from macattr.ranking.run import RunResult
 from macattr.ranking.settings import describe_mask, describe_task
@@ -44,13 +45,20 @@ ALWAYS = {
 }
 """Attributes that every ranking has."""
 
-PER_ORDER = ("input_residual", "objective_start", "objective_end", "order_seed")
+PER_ORDER = ("input_residual", "objective_start", "objective_end", "objective_variation", "order_seed")
 
 SEALED = "macattr_seal"
 """Attribute of files whose end, after the NetCDF data, is ``SEAL`` and the data's SHA-256."""
 
 SEAL = b"\nmacattr sha256 "
 """Beginning of a file's seal; readers of HDF5 ignore what follows the data."""
+
+CALLS_IN_WORDS = {
+    "sum": "{count} layers run several times, such as {first!r}: the sum over their calls is no share of the change",
+    "each": "{count} layers run several times, such as {first!r}: every call has neurons of its own",
+    "last": "{count} layers run several times, such as {first!r}: the last call alone counts",
+}
+"""What counts of layers that run several times."""
 
 SUMMARISED = 5
 """Number of layers in the printed summary of a ranking."""
@@ -62,7 +70,8 @@ class LayerImportance:
 
     Args:
         dataset: ``score``, ``signed_sum`` and ``step_error`` (sample, order, layer); ``input_residual``,
-            ``objective_start``, ``objective_end`` and ``order_seed`` (sample, order); coordinates ``type``, ``depth``,
+            ``objective_start``, ``objective_end``, ``objective_variation`` and ``order_seed`` (sample, order);
+            coordinates ``type``, ``depth``,
             ``block``, ``role``, ``parameters``, ``alias_of`` and ``is_cut`` of layers, ``degradation`` of samples; how
             it was measured in ``attrs``. A value that a method does not have is NaN. Methods that score all images
             together have one sample, "all images", or "no image" where there was none.
@@ -76,7 +85,21 @@ class LayerImportance:
         table = self.ranking().head(SUMMARISED)[["rank", "layer", "score", "type"]]
         rows = table.to_string(index=False, formatters={"score": "{:.4g}".format})
         more = layers - len(table)
-        return f"{head}; score = {attrs['unit']}\n{rows}" + (f"\n... and {more} more: see ranking()" if more else "")
+        lines = [f"{head}; score = {attrs['unit']}", rows, *([f"... and {more} more: see ranking()"] if more else [])]
+        lines += [f"output: {attrs['output']}"] if "output" in attrs else []
+        lines += [f"path: {attrs['path']} over {attrs['at']}"] if "at" in attrs else []
+        lines += [str(attrs["calls"])] if "calls" in attrs else []
+        return "\n".join([*lines, *self.doubts])
+
+    @property
+    def doubts(self) -> list[str]:
+        """What speaks against the ranking and what to do: incomplete sums, scores that do not differ."""
+        if "n_steps" not in self.dataset.attrs or "objective_variation" not in self.dataset:
+            return []  # a method without steps, or a file of an earlier version
+        per_layer, per_order = ("sample", "order", "layer"), ("sample", "order")
+        measured = {name: self.dataset[name].transpose(*per_layer).values for name in ("score", "step_error")}
+        measured |= {name: self.dataset[name].transpose(*per_order).values for name in PER_ORDER}
+        return doubts(measured, int(self.dataset.attrs["n_steps"]))
 
     @property
     def _images(self) -> str:
@@ -347,9 +370,20 @@ def assemble(result: RunResult) -> dict[str, LayerImportance]:
     """The rankings of a run, by the names of the methods."""
     described = describe_task(result.task) | describe_mask(result.task)
     return {
-        method.name: LayerImportance(_dataset(result, method, _attributes(result, method, described)))
+        method.name: LayerImportance(
+            _without_containers(result, method, _dataset(result, method, _attributes(result, method, described)))
+        )
         for method in result.methods
     }
+
+
+def _without_containers(result: RunResult, method: Method, dataset: xr.Dataset) -> xr.Dataset:
+    """The measurements without layers that a glob matched and that own no parameter, if the method scores these."""
+    if isinstance(method, PathMethod) or not method.of_parameters:
+        return dataset
+    names, sizes = dataset["layer"].values.tolist(), dataset["parameters"].values.tolist()
+    kept = [size > 0 or name not in result.task.droppable for name, size in zip(names, sizes, strict=True)]
+    return dataset if all(kept) or not any(kept) else dataset.isel(layer=np.flatnonzero(kept))
 
 
 def _dataset(result: RunResult, method: Method, attributes: Mapping[str, str | int | float]) -> xr.Dataset:
@@ -375,6 +409,7 @@ def _dataset(result: RunResult, method: Method, attributes: Mapping[str, str | i
             "width": ("sample", [record.width for record in records]),
             "alias_of": ("layer", [result.alias_of.get(name, name) for name in layers]),
             "is_cut": ("layer", rows[0][1][0].is_cut),
+            "calls": ("layer", [result.calls.get(name, 1) for name in layers]),
         }
         | {name: ("layer", described[name].to_numpy()) for name in ("type", "depth", "block", "role", "parameters")},
         attrs=dict(attributes)
@@ -410,6 +445,12 @@ def _attributes(
     attributes: dict[str, str | int | float] = {"method": method.name, "unit": method.unit(task)}
     attributes |= {"source": method.source}
     attributes |= {name: value for name, value in described.items() if name in relevant}
+    walks = isinstance(method, PathMethod)
+    said = {"output", "at"} if walks or "objective" in relevant else {"loss"} & attributes.keys()
+    attributes |= {name: words for name, words in result.facts.items() if name in said}
+    repeated = [name for name in task.layers if result.calls.get(name, 1) > 1]
+    if walks and repeated:
+        attributes["calls"] = CALLS_IN_WORDS[task.options.calls].format(count=len(repeated), first=repeated[0])
     if isinstance(method, PathMethod):
         attributes |= {"path": ", ".join(walk.name for walk in walks_of(method, task))}
         attributes |= {"reduction": method.reduction or task.options.reduction}

@@ -12,20 +12,23 @@ import numpy as np
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from macattr.layers import LayerLike, resolve_layers
+from macattr.layers import LayerLike, is_glob, resolve_layers
 from macattr.methods.catalogue import find_methods, refuse_missing_images
 from macattr.methods.kinds import Method, PathMethod
 from macattr.methods.readings import estimate_evaluations, measure
 from macattr.methods.samples import Files, Inputs, count_samples, iterate_samples, open_inputs, refuse_iterator
-from macattr.methods.task import Options, Orders, PathLike, Task, Trial
+from macattr.methods.task import Loss, ObjectiveName, Options, Orders, PathLike, Task, Trial
 from macattr.paths.inputs import Gate, Reference
 from macattr.paths.objectives import Objective
 from macattr.paths.presets import MOST_STEPS, MacTag, Preset
+from macattr.paths.tokens import Token
 from macattr.ranking.importance import LayerImportance, assemble
 from macattr.ranking.refusals import explained
 from macattr.ranking.run import RunStopped, World, run
 from macattr.statistics.step_errors import steps_for_tolerance
 from macattr.statistics.stopping import StableTop
+from macattr.sweep.calls import CallsName
+from macattr.sweep.outputs import OutputChoice
 
 ALWAYS_READ = {
     "preset",
@@ -35,6 +38,10 @@ ALWAYS_READ = {
     "until",
     "parts",
     "show_progress",
+    "output",
+    "at",
+    "calls",
+    "prefix",
 }
 """Options that have an effect whatever the method."""
 
@@ -75,15 +82,15 @@ def rank_layers(
     groups: int | None = None,
     include_end: bool | None = None,
     tag: MacTag | None = None,
-    objective: Objective | None = None,
+    objective: Objective | ObjectiveName | None = None,
     preset: Preset | str | None = None,
-    baselines: Reference | None = None,
+    baselines: Reference | Token | None = None,
     path: PathLike | None = None,
     orders: Orders = 1,
     patch_size: int = 1,
     seed: int | None = None,
     reduction: str = "mean_abs",
-    loss: Objective | None = None,
+    loss: Loss | None = None,
     start_weights: Mapping[str, Tensor] | None = None,
     additional_forward_args: tuple[object, ...] = (),
     internal_batch_size: int | None = None,
@@ -93,6 +100,10 @@ def rank_layers(
     step_error: bool = False,
     parts: Path | str | None = None,
     show_progress: bool = False,
+    output: OutputChoice = None,
+    at: str | nn.Module | None = None,
+    calls: CallsName = "sum",
+    prefix: str = "",
 ) -> LayerImportance:
     """Importance of every layer over images, all layers in one sweep for each image and pixel order.
 
@@ -103,12 +114,15 @@ def rank_layers(
         model: Network, in eval mode. Images are moved to its device and dtype.
         inputs: Images: a tensor (C, H, W) or (B, C, H, W); a folder of image files, or a list of files; or any iterable
             (list, DataLoader) or map-style data set of such tensors, of sequences whose first element is one (the
-            second is the clean image), or of mappings with ``image`` and optionally ``clean``, ``name``,
-            ``degradation`` and ``forward_args``. Sizes may differ. None for methods that need no image (``kappa``,
-            ``spectrum``, controls): they then score every layer, whether it runs or not.
+            second is the target), or of mappings with ``image`` and optionally ``clean`` or ``target``, ``name``,
+            ``degradation`` and ``forward_args``. Sizes may differ. Other networks take tensors of any rank (B, ...),
+            and mappings whose other keys (``pixel_values``, ``input_ids``, ...) are keyword arguments of the model; see
+            :func:`macattr.methods.samples.iterate_samples`. None for methods that need no image
+            (``kappa``, ``spectrum``, controls): they then score every layer, whether it runs or not.
         method: Name of a method; :data:`macattr.methods.catalogue.METHODS` holds all, ``macattr methods`` explains
             them. Of a layer that returns several tensors the first is scored.
-        layers: Modules, names, globs or classes; None for every module that owns a parameter and runs.
+        layers: Modules, names, globs or classes; None for every module that owns a parameter and runs. What a glob or
+            class matches and does not run is left out; a name that does not run is refused.
         r: Masked fraction at the start of the path, in (0, 1].
         n_steps: Increments of alpha (default 30, see :data:`macattr.paths.presets.RANKING`).
         gate: How a pixel changes from hidden to visible: ``fade``, ``sigmoid`` or ``one_sided``.
@@ -117,17 +131,25 @@ def rank_layers(
         include_end: Whether the whole image is the last node.
         tag: Where the gradient is taken, ``left``, ``right`` or ``trapezoid``; see
             :class:`macattr.paths.presets.Preset`.
-        objective: Scalar function of the output whose change is attributed, (B, ...) to (B,).
+        objective: Scalar function of the output whose change is attributed, (B, ...) to (B,); or its name, such as
+            ``class``, ``norm``, ``similarity``, ``loss`` or ``masked_loss``, see
+            :data:`macattr.methods.objectives.OBJECTIVES`. None: the gradient magnitude of images, or the model's own
+            loss with ``output="loss"``.
         preset: Bundle of defaults such as :data:`macattr.paths.presets.OFFICIAL`, or its name.
-        baselines: Reference input; None: the model's ``reference_input`` if it has one, else 0.
+        baselines: Reference input; None: the model's ``reference_input`` if it has one, else 0. At a layer of a text
+            model also :class:`macattr.paths.tokens.Token`.
         path: Path that replaces the method's own: ``mask``, ``line`` from the reference input, ``tail`` (its last
-            share r), ``blur``, ``restore`` (degraded to clean), or a function from an image (1, C, H, W) to a path.
+            share r), ``blur``, ``restore`` (degraded to clean), ``tokens`` (hidden patches or words appear), a
+            :class:`macattr.paths.tokens.TokenMaskPath`, or a function from an image (1, C, H, W) to a path, which may
+            return several inputs.
         orders: Number of random pixel orders for every image, the orders themselves (orders, H*W), or a function from
             an image to one order, e.g. by a saliency map with :func:`macattr.paths.inputs.order_by_score`.
         patch_size: Side in pixels of the blocks that are revealed together.
         seed: Seed of everything random (default 0); order j of image i depends on it, i and j alone.
         reduction: From neurons to a layer's score, by name; see :data:`macattr.methods.reductions.REDUCTIONS`.
-        loss: Loss that parameter-based methods differentiate, (B, ...) to (B,); None: mean absolute error to ``clean``.
+        loss: Loss that parameter-based methods differentiate: a function of (output), or of (output, target) as torch's
+            losses are. None: the mean absolute error to a target of numbers, the cross-entropy to labels, or the
+            model's own loss where there is no target.
         start_weights: Parameters by name from which the path in weight space (``faig``) comes to the model's own.
         additional_forward_args: Further positional arguments of the model.
         internal_batch_size: Nodes in one forward pass; None chooses by memory.
@@ -138,6 +160,15 @@ def rank_layers(
         step_error: Estimate every layer's error by the finite number of steps, from every second node.
         parts: Folder that keeps every finished image and order at once; a run that was stopped continues from it.
         show_progress: Show a progress bar over all evaluations.
+        output: Which tensor of the model's output is read: a key or attribute, an index, or a function of the output;
+            ``loss`` is the model's own. None: the output itself if it is a tensor, else its only tensor, ``logits``,
+            ``reconstruction``, ``sample`` or the last of several refinements; the result says which.
+        at: Layer at which paths run: its output changes from the reference (0 by default) to its value, while the
+            inputs stay as they are. None: the input if it is a floating-point tensor, else the embeddings of tokens
+            where Hugging Face's networks name them.
+        calls: What counts of a layer that runs several times in a forward pass: ``sum`` over its calls, ``each`` call
+            with neurons of its own, or the ``last`` call.
+        prefix: Beginning of all names that a wrapper of your own adds, such as ``net``; the results go without it.
 
     Returns:
         Scores of every layer for every image and order, with how they were measured.
@@ -180,6 +211,10 @@ def rank_layers(
         step_error=step_error,
         parts=parts,
         show_progress=show_progress,
+        output=output,
+        at=at,
+        calls=calls,
+        prefix=prefix,
     )
     return rank_with(model, inputs, [method], layers, options)[method]
 
@@ -238,7 +273,7 @@ def rank_with(
         refuse_missing_images(chosen, "`inputs` is None: pass images, a folder of image files, or a list of them")
     else:
         inputs = open_inputs(inputs)
-    task = Task(model, resolve_layers(model, layers), options)
+    task = task_of(model, layers, options)
     refuse_idle(chosen, task)
     if options.tolerance is not None and inputs is not None:
         walking = [method for method in chosen if isinstance(method, PathMethod)]
@@ -254,13 +289,25 @@ def rank_with(
                 task,
                 chosen,
                 inputs,
-                drop_idle=layers is None,
                 advance=None if bar is None else bar.update,
                 announce=None if bar is None else bar.set_postfix_str,
             )
     except RunStopped as stopped:
         raise RankingInterrupted(str(stopped), assemble(stopped.result)) from stopped.__cause__
     return assemble(result)
+
+
+def task_of(model: nn.Module, layers: LayerLike | Sequence[LayerLike] | None, options: Options) -> Task:
+    """The task of a ranking, which knows what layers may be left out because no entry of ``layers`` names them.
+
+    Raises:
+        ValueError: As :func:`macattr.layers.resolve_layers`.
+    """
+    found = resolve_layers(model, layers, options.prefix)
+    entries = list(layers) if isinstance(layers, Sequence) and not isinstance(layers, str) else [layers]
+    literal = [entry for entry in entries if entry is not None and not is_glob(entry)]
+    named = resolve_layers(model, literal, options.prefix) if literal else {}
+    return Task(model, found, options, droppable=frozenset(found.keys() - named.keys()))
 
 
 def refuse_idle(methods: Sequence[Method], task: Task) -> None:

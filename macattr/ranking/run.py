@@ -8,18 +8,25 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
+from macattr.layers import own_parameters
 from macattr.methods.kinds import JointMethod, Method, PathMethod, SampleMethod, is_ordered
 from macattr.methods.readings import Reading, measure, plan_sweeps
 from macattr.methods.samples import Inputs, Sample, count_samples, iterate_samples
 from macattr.methods.task import Task, Trial
 from macattr.methods.walks import walk_of
+from macattr.paths.inputs import LinearPath
+from macattr.paths.inputs import Path as WalkedPath
+from macattr.paths.partitions import Partition
 from macattr.ranking.journal import Journal, Record, Unit
 from macattr.ranking.refusals import explained
 from macattr.ranking.settings import describe_run
 from macattr.statistics.stopping import Stability, StableTop
 from macattr.sweep.allocator import keep_freed_memory
+from macattr.sweep.places import Place, nowhere
 from macattr.sweep.survey import survey
 from macattr.user_warnings import warn_user
 
@@ -36,6 +43,8 @@ class RunResult:
         alias_of: For every layer, the first that returns the same tensors.
         stability: Result of the last look at the top, if the run was to stop by itself.
         available: Number of images that there were, if that was known.
+        facts: What the first look at the network showed, for the results.
+        calls: For every layer, how many times it runs in a forward pass.
     """
 
     task: Task
@@ -45,6 +54,8 @@ class RunResult:
     alias_of: Mapping[str, str]
     stability: Stability | None = None
     available: int | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    calls: Mapping[str, int] = field(default_factory=dict)
 
 
 class RunStopped(RuntimeError):
@@ -98,7 +109,6 @@ def run(
     methods: Sequence[Method],
     inputs: Inputs | None,
     *,
-    drop_idle: bool = False,
     advance: Callable[[float], object] | None = None,
     announce: Callable[[str], object] | None = None,
 ) -> RunResult:
@@ -112,7 +122,6 @@ def run(
         methods: Methods to read.
         inputs: Images; see :func:`macattr.methods.samples.iterate_samples`. Every process must see the same. None if no
             method needs any.
-        drop_idle: Leave out layers that do not run, with a warning, instead of refusing them.
         advance: Called with the evaluations that are done.
         announce: Called with the name of every image.
 
@@ -125,13 +134,15 @@ def run(
     if first is None and inputs is not None:
         raise ValueError("`inputs` holds no image.")
     with explained(task, [] if first is None else [first]):
-        task, alias_of, journal = _prepare(task, methods, first, drop_idle)
+        look = _prepare(task, methods, first)
+    task = look.task
+    folder = None if task.options.parts is None else Path(task.options.parts)
     progress = _Progress(
         task=task,
         methods=tuple(methods),
         world=World.current(),
-        journal=journal,
-        alias_of=alias_of,
+        journal=Journal(folder, describe_run(task, methods)),
+        look=look,
         advance=advance or _ignore,
     )
     progress.available = 0 if inputs is None else count_samples(inputs)
@@ -161,28 +172,63 @@ def _reason(error: Exception, images: str) -> str:
     return f"{said.rstrip('.: ')}. It happened after {images}."
 
 
-def _prepare(
-    task: Task, methods: Sequence[Method], sample: Sample | None, drop_idle: bool
-) -> tuple[Task, dict[str, str], Journal]:
-    """The task with the layers that run, which of them return the same tensor, and the folder of the parts.
+@dataclass(frozen=True)
+class _Look:
+    """The first look at the network.
+
+    Args:
+        task: With the layers that run.
+        alias_of: For every layer, the first that returns the same tensors.
+        calls: For every layer, how many times it runs in a forward pass.
+        facts: Where the path runs and which output is read, where these are not the plain ones.
+    """
+
+    task: Task
+    alias_of: Mapping[str, str]
+    calls: Mapping[str, int]
+    facts: Mapping[str, str]
+
+
+def _prepare(task: Task, methods: Sequence[Method], sample: Sample | None) -> _Look:
+    """One forward pass: the layers that run, which of them return the same tensor, what the results will say.
 
     Without a sample nothing runs: all layers stay, each for itself.
     """
-    parts = task.options.parts
-    folder = None if parts is None else Path(parts)
     if sample is None:
-        return task, {}, Journal(folder, describe_run(task, methods))
-    trial = task.trial(sample, 0, 0)
+        return _Look(task, {}, {}, {})
+    path, partition, place = _first_path(task.trial(sample, 0, 0), methods)
+    look = survey(place.entry, task.layers, path, partition, forward_args=place.arguments, surveys=task.surveys)
+    running = look.sites
+    idle = [name for name in task.layers if name not in running and name in task.droppable]
+    if left_out := [name for name in idle if own_parameters(task.layers[name])]:
+        warn_user(f"left out {len(left_out)} layers that do not run: {', '.join(left_out)}.")
+    layers = {name: module for name, module in task.layers.items() if name not in idle}
+    own = place.entry.has_loss and sample.clean is None and task.options.loss is None
+    labels = isinstance(sample.clean, Tensor) and not sample.clean.is_floating_point() and task.options.loss is None
+    loss = "the model's own" if own else "cross-entropy to the labels" if labels else ""
+    facts = {"output": place.entry.taken, "at": place.words, "loss": loss}
+    return _Look(
+        task=replace(task, layers=layers),
+        alias_of=look.alias_groups(),
+        calls={name: len({site.call for site in look.aliases if site.layer == name}) for name in running},
+        facts={name: words for name, words in facts.items() if words},
+    )
+
+
+def _first_path(trial: Trial, methods: Sequence[Method]) -> tuple[WalkedPath, Partition, Place]:
+    """The path of the first sweep, its nodes and its place; without a sweep the network is looked at as it is."""
+    task = trial.task
     sweeps = plan_sweeps([method for method in methods if isinstance(method, PathMethod)], task)
-    path = sweeps[0].path(trial) if sweeps else walk_of("line").path(trial)
-    partition = sweeps[0].partition(task, path) if sweeps else task.preset.partition(path)
-    first_look = survey(task.model, task.layers, path, partition, forward_args=trial.arguments, surveys=task.surveys)
-    running = first_look.sites
-    idle = [name for name in task.layers if name not in running]
-    if idle and drop_idle:
-        warn_user(f"left out {len(idle)} layers that do not run: {', '.join(idle)}.")
-        task = replace(task, layers={name: module for name, module in task.layers.items() if name in running})
-    return task, first_look.alias_groups(), Journal(folder, describe_run(task, methods))
+    if sweeps:
+        path = sweeps[0].path(trial)
+        return path, sweeps[0].partition(task, path), sweeps[0].route.walk.place(trial)
+    if trial.sample.image is not None:
+        path, place = walk_of("line").path(trial), trial.place
+        return path, task.preset.partition(path), place
+    still = torch.zeros(1, device=next(task.model.parameters(), torch.empty(0)).device)
+    place = nowhere(task.model, *task.call_arguments(trial.sample)).reading(task.output(trial.sample))
+    path = LinearPath((still,), (still,))
+    return path, task.preset.partition(path), place
 
 
 @dataclass
@@ -194,7 +240,7 @@ class _Progress:
         methods: Methods to read.
         world: The processes.
         journal: Parts on disk.
-        alias_of: For every layer, the first that returns the same tensors.
+        look: The first look at the network.
         advance: Called with the evaluations that are done.
         records: Finished units.
         samples: Images for the methods that score all of them together.
@@ -207,7 +253,7 @@ class _Progress:
     methods: tuple[Method, ...]
     world: World
     journal: Journal
-    alias_of: Mapping[str, str]
+    look: "_Look"
     advance: Callable[[float], object]
     records: dict[Unit, Record] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
@@ -231,7 +277,7 @@ class _Progress:
         sample, digest = trial.sample, trial.digest
         record = self.journal.read(unit)
         if record is None:
-            height, width = sample.image.shape[-2:]
+            height, width = sample.size
             record = Record(
                 name=sample.name,
                 degradation=sample.degradation,
@@ -319,7 +365,9 @@ class _Progress:
             methods=self.methods if joint else self.each,
             records=tuple(tuple(self.records[image, index] for index in indices) for image in range(images)),
             joint=joint,
-            alias_of=self.alias_of,
+            alias_of=self.look.alias_of,
+            facts=self.look.facts,
+            calls=self.look.calls,
             stability=self.stability,
             available=self.available,
         )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
+from macattr.layers import inner_network
 from macattr.methods.kinds import Method
 from macattr.methods.provenance import describe, hash_network, hash_parameters, hash_tensors
 from macattr.methods.task import Task
@@ -18,21 +19,22 @@ Attributes = dict[str, str | int | float]
 def describe_task(task: Task) -> Attributes:
     """Network, nodes, objective, device and versions as plain attributes."""
     options = task.options
-    parameter = next(task.model.parameters(), torch.empty(0))
+    parameter, network = next(task.model.parameters(), torch.empty(0)), inner_network(task.model)[0]
+    objective = options.objective
     low = torch.is_autocast_enabled(parameter.device.type)
     return {
         "preset": task.preset.name,
         "n_steps": task.preset.n_steps,
         "tag": task.preset.tag,
         "include_end": int(task.preset.include_end),
-        "objective": describe(task.preset.objective),
+        "objective": objective if isinstance(objective, str) else describe(task.preset.objective),
         "loss": "mean absolute error to the clean image" if options.loss is None else describe(options.loss),
         "start_weights": hash_tensors(*(options.start_weights or {}).values()),
         "across_images": task.preset.across_images,
         "baselines": describe(task.reference),
-        "model": type(task.model).__name__,
-        "model_sha256": hash_parameters(task.model),
-        "network_sha256": hash_network(task.model),
+        "model": type(network).__name__,
+        "model_sha256": hash_parameters(network),
+        "network_sha256": hash_network(network),
         "dtype": str(torch.get_autocast_dtype(parameter.device.type) if low else parameter.dtype),
         "device": parameter.device.type,
         "macattr": importlib.metadata.version("macattr"),
@@ -67,4 +69,17 @@ def describe_run(task: Task, methods: Sequence[Method]) -> dict[str, object]:
         "orders": task.order_count,
         "step_error": options.step_error,
         "forward_args": hash_tensors(*options.additional_forward_args),
+        **_describe_door(task),
     }
+
+
+def _describe_door(task: Task) -> Attributes:
+    """How the network is entered and read, where the options say so."""
+    layer = task.layer_of_path
+    given = {
+        "output": "" if task.options.output is None else describe(task.options.output),
+        "at": "" if layer is None else layer[0],
+        "calls": "" if task.options.calls == "sum" else task.options.calls,
+        "prefix": task.options.prefix,
+    }
+    return {name: value for name, value in given.items() if value}

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-from macattr.layers import constants, layer_of, mark_frozen, resolve_layers, trainable_parameters
+from macattr.layers import constants, full_name, layer_of, mark_frozen, resolve_layers, trainable_parameters
 from macattr.user_warnings import warn_user
 
 
@@ -125,8 +125,9 @@ class TrainableMask:
         owners: dict[str, str] = {}
         fixed = constants(model)
         for layer, module in resolve_layers(model, self.layers).items():
+            owner = full_name(model, layer)
             for name in trainable_parameters(module, fixed, whole_modules=self.whole_modules):
-                owners.setdefault(f"{layer}.{name}" if layer else name, layer)
+                owners.setdefault(f"{owner}.{name}" if owner else name, layer)
         if not owners:
             raise ValueError(f"the selected layers own no parameter: {', '.join(self.layers)}.")
         return owners

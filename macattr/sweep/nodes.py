@@ -1,6 +1,6 @@
 """Forward passes at nodes of a path, and the objective of their output."""
 
-__all__ = ["Forward", "evaluate", "leaves_at", "objective_at", "single_output"]
+__all__ = ["Forward", "evaluate", "leaves_at", "objective_at", "repeat_rows", "single_output"]
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class Forward:
         self.rewind()
         layers = {name: module for name, module in self.layers.items() if names is None or name in names}
         batch = inputs[0].shape[0] // count
-        arguments = [_repeat(argument, batch, count) for argument in self.forward_args]
+        arguments = [repeat_rows(argument, batch, count) for argument in self.forward_args]
         with probing(layers, visit, self.at_input):
             return self.model(*(leaf.clone() for leaf in inputs), *arguments)
 
@@ -167,8 +167,14 @@ def leaves_at(path: Path, alpha: Tensor) -> tuple[Tensor, ...]:
     return leaves
 
 
-def _repeat(argument: Any, batch: int, count: int) -> Any:
-    """A forward argument for ``count`` nodes; inference tensors are copied because no backward pass can keep them."""
+def repeat_rows(argument: Any, batch: int, count: int) -> Any:
+    """A forward argument for several nodes; inference tensors are copied because no backward pass can keep them.
+
+    Args:
+        argument: Any value; a tensor whose first dimension is the batch is repeated.
+        batch: Samples at one node.
+        count: Nodes.
+    """
     if not isinstance(argument, Tensor):
         return argument
     normal = argument.clone() if argument.is_inference() else argument

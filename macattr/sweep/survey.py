@@ -72,6 +72,7 @@ class Survey:
         inputs: Inputs of the model.
         output: Output of the model; None unless it is one tensor, and where other inputs have the same shapes.
         low_precision: Whether anything is computed in fewer than 32 bits.
+        fixed: Arguments of the model that stay as they are along a path.
     """
 
     tensors: tuple[ProbedTensor, ...]
@@ -79,6 +80,7 @@ class Survey:
     inputs: tuple[Tensor, ...]
     output: Tensor | None
     low_precision: bool
+    fixed: tuple[Tensor, ...] = ()
 
     @property
     def batch(self) -> int:
@@ -90,16 +92,18 @@ class Survey:
         """Device of the inputs."""
         return self.inputs[0].device
 
-    def at(self, inputs: tuple[Tensor, ...]) -> "Survey":
+    def at(self, inputs: tuple[Tensor, ...], fixed: tuple[Tensor, ...] = ()) -> "Survey":
         """What the survey says of other inputs of the same shapes: everything but values.
 
         Args:
             inputs: Inputs of the model at one node.
+            fixed: Its other arguments.
         """
-        if all(torch.equal(own, other) for own, other in zip(self.inputs, inputs, strict=True)):
+        pairs = zip((*self.inputs, *self.fixed), (*inputs, *fixed), strict=True)
+        if all(own.shape == other.shape and torch.equal(own, other) for own, other in pairs):
             return self
         tensors = tuple(replace(tensor, fingerprint=None) for tensor in self.tensors)
-        return replace(self, tensors=tensors, inputs=inputs, output=None)
+        return replace(self, tensors=tensors, inputs=inputs, fixed=fixed, output=None)
 
     @property
     def aliases(self) -> dict[Site, Site]:
@@ -209,6 +213,7 @@ def survey_inputs(forward: Forward, inputs: tuple[Tensor, ...]) -> Survey:
         inputs=tuple(leaf.detach() for leaf in inputs),
         output=final,
         low_precision=low or (final is not None and final.element_size() < 4),
+        fixed=_fixed_tensors(forward),
     )
 
 
@@ -234,7 +239,7 @@ class Surveys:
             inputs: Inputs of the model at one node.
         """
         found = self.known.get(_signature(forward, inputs))
-        return None if found is None else found.at(inputs)
+        return None if found is None else found.at(inputs, _fixed_tensors(forward))
 
     def keep(self, forward: Forward, found: Survey) -> None:
         """Add a survey, or replace the one of these shapes.
@@ -264,9 +269,16 @@ class Surveys:
         self.row_checked.add(_signature(forward, inputs))
 
 
+def _fixed_tensors(forward: Forward) -> tuple[Tensor, ...]:
+    """Tensors among the arguments of a model that no path walks."""
+    given = (*forward.forward_args, *getattr(forward.model, "keywords", {}).values())
+    return tuple(value for value in given if isinstance(value, Tensor))
+
+
 def _signature(forward: Forward, inputs: tuple[Tensor, ...]) -> Hashable:
     """What layers and memory depend on: names, shapes and types of tensors, values of what is no tensor."""
-    return forward.at_input, *forward.layers, *map(_kind, (*inputs, *forward.forward_args))
+    entered = getattr(forward.model, "signature", ())
+    return forward.at_input, entered, *forward.layers, *map(_kind, (*inputs, *forward.forward_args))
 
 
 def _kind(argument: Any) -> Hashable:

@@ -35,6 +35,7 @@ class Trace:
         survey: Sites, aliases and cost.
         objective_start: Objective at the first node, (B,).
         objective_end: Objective at the last node, (B,).
+        objective_variation: Sum of its absolute changes from node to node, (B,).
         input_attribution: Conductance of every model input, (B, ...) each.
         cuts: Layers that every connection from the inputs to the objective runs through.
         evaluations: Forward + backward passes over one node.
@@ -46,6 +47,7 @@ class Trace:
     survey: Survey
     objective_start: Float[Tensor, " b"]
     objective_end: Float[Tensor, " b"]
+    objective_variation: Float[Tensor, " b"]
     input_attribution: tuple[Tensor, ...]
     cuts: frozenset[str]
     evaluations: int
@@ -180,6 +182,7 @@ def trace(
         survey=survey,
         objective_start=sweep.objective_start.double(),
         objective_end=sweep.objective_end.double(),
+        objective_variation=_variation(sweep.objective_values),
         input_attribution=tuple(inputs_sum.value(index) for index in range(sweep.input_count)),
         cuts=frozenset(name for name, sites in survey.sites.items() if len(sites) == 1 and sites[0] in sweep.cuts),
         evaluations=len(partition.nodes) * len(groups),
@@ -187,6 +190,12 @@ def trace(
         estimated_bytes=estimate_bytes(survey, groups, sums, sweep.nodes_per_batch),
         seconds=time.perf_counter() - started,
     )
+
+
+def _variation(values: Mapping[int, Tensor]) -> Tensor:
+    """Sum of the absolute changes from node to node."""
+    nodes = torch.cat([values[first] for first in sorted(values)]).double()
+    return nodes.diff(dim=0).abs().sum(0)
 
 
 def _share_of(advance: Callable[[float], object] | None, sweeps: int) -> Callable[[int], object]:
@@ -327,6 +336,7 @@ class _Sweep:
     input_count: int = 0
     objective_start: Tensor = field(default_factory=lambda: torch.empty(0))
     objective_end: Tensor = field(default_factory=lambda: torch.empty(0))
+    objective_values: dict[int, Tensor] = field(default_factory=dict)
     reference: tuple[_Chunk, Tensor] | None = None
 
     def run(self, group: Sequence[ProbedTensor], sums: Sequence[LayerSum], input_sums: Sequence[LayerSum]) -> None:
@@ -369,6 +379,7 @@ class _Sweep:
         if chunk.first == 0:
             self._begin(chunk, inputs, output.detach(), values, probe)
         self.objective_end = values[-1].detach()
+        self.objective_values[chunk.first] = values.detach()
         gradients = self._gradients(values, [*inputs, *probe.constants])
         probe.fold_rest()
         return inputs, gradients[: len(inputs)]

@@ -32,7 +32,7 @@ def test_gradient_on_flat_images_is_finite_by_default_only(eps, finite):
 @pytest.mark.usefixtures("as_users_run_it")
 @pytest.mark.parametrize("shape", [(2, 3, 4), (1, 3, 1, 8)], ids=["no_image", "one_row"])
 def test_gradient_magnitude_needs_images(shape):
-    with pytest.raises(ValueError, match=r"needs an output of images \(B, C, H, W\).*pass `target` or another"):
+    with pytest.raises(ValueError, match=r"needs an output of images \(B, C, H, W\).*choose another `objective`"):
         GradientMagnitude()(torch.rand(shape))
 
 

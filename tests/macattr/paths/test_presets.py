@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from macattr.paths.objectives import GradientMagnitude, OutputSum
-from macattr.paths.presets import DEFAULT, OFFICIAL, PAPER
+from macattr.paths.partitions import every_second_node
+from macattr.paths.presets import DEFAULT, OFFICIAL, PAPER, RANKING, Preset
 from macattr.selection.official import read_official_ranking, write_official_ranking
 
 
@@ -35,8 +36,23 @@ def test_presets_bundle_the_options_of_the_design_table(preset, gate, tag, eps, 
 
 
 @pytest.mark.parametrize(("n_steps", "groups"), [(200, 5), (30, 3), (12, 1), (3, 1)])
-def test_fade_has_a_group_for_every_10_steps_and_at_most_5(image, n_steps, groups):
-    assert DEFAULT.override(n_steps=n_steps).path(image, torch.zeros_like(image), None).groups == groups
+def test_the_fade_of_a_preset_has_a_group_for_every_10_steps_and_at_most_5(image, n_steps, groups):
+    assert Preset(n_steps=n_steps).path(image, torch.zeros_like(image), None).groups == groups
+
+
+@pytest.mark.parametrize("n_steps", [3, 10, 30, 200, 400])
+def test_other_steps_keep_the_groups_and_with_them_the_path(image, n_steps):
+    changed = RANKING.override(n_steps=n_steps)
+    assert changed.path(image, torch.zeros_like(image), None).groups == 3
+    assert RANKING.override(n_steps=n_steps, groups=2).n_groups == 2
+    assert RANKING.override(n_steps=2).n_groups == 2  # borders of groups are nodes
+
+
+def test_every_second_node_is_there_for_any_even_number_of_steps(image):
+    preset = RANKING.override(n_steps=10)
+    path = preset.path(image, torch.zeros_like(image), None)
+    partition = preset.partition(path, halved=True)
+    assert len(every_second_node(partition, path.interval, path.groups).nodes) == 6
 
 
 @pytest.mark.parametrize(

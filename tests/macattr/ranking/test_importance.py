@@ -61,10 +61,10 @@ def importance(network, images) -> LayerImportance:
 
 def test_scores_are_the_mean_absolute_conductance(network, images):
     order = torch.randperm(64, generator=torch.Generator().manual_seed(5))
-    ranked = rank_layers(network, images, n_steps=8, orders=order[None])
+    ranked = rank_layers(network, images, n_steps=8, groups=1, orders=order[None])
     for layer in ("first", "middle", "last"):
         attribution = MaskAttributeConductance(network, layer)
-        each = [attribution.attribute(x[None], n_steps=8, order=order).abs().mean() for x in images]
+        each = [attribution.attribute(x[None], n_steps=8, groups=1, order=order).abs().mean() for x in images]
         # Two runs of the same float32 sums of terms up to one.
         np.testing.assert_allclose(
             ranked.dataset["score"].sel(layer=layer)[:, 0], torch.stack(each), rtol=1e-5, atol=1e-7
@@ -220,7 +220,7 @@ def test_finished_images_survive_a_bad_one(network, images):
         ({"method": "conductance", "orders": 2}, "`orders` = 2 has no effect on the ranking by 'conductance'"),
         ({"method": "internal_influence", "r": 1.5}, r"`r` must lie in \(0, 1\], got 1.5"),
         ({"orders": torch.arange(64)[None], "seed": 3}, "`seed` = 3 has no effect on the ranking by 'mac'"),
-        ({"path": "lines"}, "`path` must be one of mask, line, tail, blur, restore or a function, got 'lines'"),
+        ({"path": "lines"}, "`path` must be one of mask, line, tail, blur, restore, tokens or a function, got 'lines'"),
         ({"layers": "frist"}, "no layer 'frist'; did you mean 'first'"),
     ],
     ids=lambda value: str(value)[:40],

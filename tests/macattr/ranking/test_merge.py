@@ -46,7 +46,7 @@ def test_orders_ranked_apart_are_put_together(network, images):
     [
         (lambda n, i: [], "nothing to merge"),
         (lambda n, i: [rank_layers(n, i), rank_layers(n, i, layers=["0"])], "over different layers"),
-        (lambda n, i: [rank_layers(n, i[:1]), rank_layers(n, i[1:], n_steps=4)], "differ in 'groups'"),
+        (lambda n, i: [rank_layers(n, i[:1]), rank_layers(n, i[1:], n_steps=4)], "differ in 'n_steps'"),
         (lambda n, i: [rank_layers(n, i[:2]), rank_layers(n, i[1:])], "share some images but not all"),
         (lambda n, i: [rank_layers(n, i), rank_layers(n, i)], "the same pixel orders of the same images"),
     ],

@@ -1,0 +1,66 @@
+"""What speaks against a ranking: sums that are not complete, and scores that do not differ."""
+
+__all__ = ["doubts"]
+
+from collections.abc import Mapping
+
+import numpy as np
+
+INCOMPLETE = 0.1
+"""Input residual, in the median over images and orders, above which a sum counts as incomplete."""
+
+SMALL = 0.02
+"""The same error as a share of the path's total variation, below which the net change is merely small."""
+
+ALIKE = 0.02
+"""Spread of the scores, relative to the largest, below which they count as equal if no step error is known."""
+
+
+def doubts(measured: Mapping[str, np.ndarray], n_steps: int) -> list[str]:
+    """Reasons to doubt a ranking along a path, each with what to do about it.
+
+    Args:
+        measured: ``score`` and ``step_error`` (sample, order, layer), ``input_residual``, ``objective_start``,
+            ``objective_end`` and ``objective_variation`` (sample, order).
+        n_steps: Steps of the path.
+    """
+    found = [_incomplete(measured, n_steps), _alike(measured)]
+    return [words for words in found if words]
+
+
+def _incomplete(measured: Mapping[str, np.ndarray], n_steps: int) -> str:
+    """Words on a sum over the input that misses the change of the objective."""
+    residual = np.abs(measured["input_residual"])
+    if np.isnan(residual).all() or (median := float(np.nanmedian(residual))) <= INCOMPLETE:
+        return ""
+    change = np.abs(measured["objective_end"] - measured["objective_start"])
+    variation = measured["objective_variation"]
+    share = float(np.nanmedian(residual * change / np.maximum(variation, 1e-300)))
+    if share <= SMALL:
+        return (
+            f"the input residual is {median:.0%} in the median, but only {share:.1%} of all the objective's ups and "
+            "downs along the path: the net change is small, and the sums are good."
+        )
+    return (
+        f"the sums along the path are not complete: attributions of the input miss {median:.0%} of the objective's "
+        f"change in the median ({share:.0%} of its ups and downs). Scores hold an error of that kind: raise `n_steps`, "
+        f"which is {n_steps}, or start from another reference (`baselines`)."
+    )
+
+
+def _alike(measured: Mapping[str, np.ndarray]) -> str:
+    """Words on scores that do not differ."""
+    scores = measured["score"].mean((0, 1))
+    largest = float(np.abs(scores).max(initial=0.0))
+    if len(scores) < 3 or not largest > 0 or np.isnan(measured["input_residual"]).all():
+        return ""
+    errors = measured["step_error"].mean((0, 1))
+    error = ALIKE * largest if np.isnan(errors).any() else max(float(errors.max()), 1e-6 * largest)
+    spread = float(np.ptp(scores))
+    if spread > error:
+        return ""
+    return (
+        f"no ranking: the scores of all {len(scores)} layers lie within {spread / largest:.1%} of the largest, which "
+        "the finite number of steps explains. On a chain of layers every sum is the whole change: choose another "
+        "`reduction` or method."
+    )
