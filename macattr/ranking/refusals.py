@@ -4,7 +4,7 @@ __all__ = ["explained"]
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -58,8 +58,9 @@ def explained(task: Task, samples: Sequence[Sample]) -> Iterator[None]:
         raise
     except Exception as error:
         for sample in samples:
-            if remedy := _remedy(task, sample):
-                size = "x".join(map(str, sample.image.shape[1:]))
+            image = sample.image
+            if image is not None and image.dim() == 4 and (remedy := _remedy(task, sample, image)):
+                size = "x".join(map(str, image.shape[1:]))
                 reason = " ".join((str(error) or type(error).__name__).split()).rstrip(".")
                 raise ValueError(
                     f"the network refuses {sample.name!r} of {size} (channels x rows x columns): {reason}. {remedy}"
@@ -67,9 +68,9 @@ def explained(task: Task, samples: Sequence[Sample]) -> Iterator[None]:
         raise
 
 
-def _remedy(task: Task, sample: Sample) -> str:
+def _remedy(task: Task, sample: Sample, image: Tensor) -> str:
     """What makes the network take an image; '' if it takes it as it is, or not in any form that is tried."""
-    image = _part(sample.image)
+    image = _part(image)
     if _runs(task, sample, image):
         return ""
     grey = _Form("one channel", "--grey", "grey=True", (luminance(image[0])[None],)) if image.shape[1] == 3 else None
@@ -108,7 +109,8 @@ def _runs(task: Task, sample: Sample, image: Tensor) -> bool:
     """Whether the network takes an image."""
     try:
         with undisturbed(task.model), torch.no_grad():
-            task.model(image, *task.arguments(sample))
+            arguments, keywords = task.call_arguments(replace(sample, image=image))
+            task.model(*arguments, **keywords)
     except Exception:
         return False
     return True
