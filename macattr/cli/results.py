@@ -59,20 +59,20 @@ class Results:
         if overwrite:
             self._remove(stored)
             return False
-        if changed := self._first_change(stored.get("settings")):
+        if changed := self._changes(stored.get("settings")):
             raise ValueError(
                 f"`--out` {str(self.folder)!r} holds a finished run with other settings ({changed}): choose another "
                 "folder, or add --overwrite."
             )
         return all((self.folder / str(name)).is_file() for name in _listed(stored))
 
-    def _first_change(self, stored: object) -> str:
-        """The first setting that differs, in words; '' if there is none."""
+    def _changes(self, stored: object) -> str:
+        """The first three settings that differ, in words; '' if there are none."""
         before = stored if isinstance(stored, dict) else {}
-        for name in sorted(before | self.settings):
-            if before.get(name) != self.settings.get(name):
-                return f"{name} = {str(before.get(name))[:40]}, now {str(self.settings.get(name))[:40]}"
-        return ""
+        changed = [name for name in sorted(before | self.settings) if before.get(name) != self.settings.get(name)]
+        return "; ".join(
+            f"{name} = {str(before.get(name))[:40]}, now {str(self.settings.get(name))[:40]}" for name in changed[:3]
+        )
 
     def _remove(self, stored: Mapping[str, object]) -> None:
         """Remove the files of a finished run."""

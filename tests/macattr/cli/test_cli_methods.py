@@ -118,7 +118,7 @@ def test_the_same_run_again_is_complete_and_another_needs_to_overwrite(model, tm
     assert "already holds this ranking, complete" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         rank(model, out, "--n-steps", "2")
-    assert "holds a finished run with other settings (n_steps = 4, now 2)" in capsys.readouterr().err
+    assert "holds a finished run with other settings (groups = 3, now 2; n_steps = 4, now 2)" in capsys.readouterr().err
     assert (out / "importance.nc").read_bytes() == written
     rank(model, out, "--n-steps", "2", "--overwrite")
     assert (out / "importance.nc").read_bytes() != written

@@ -161,8 +161,6 @@ def test_names_of_a_wrapper_fit_the_network_inside(wrapped, model, network, tmp_
 def test_a_prefix_that_does_not_fit_is_refused(wrapped, model, capsys):
     error = refused(capsys, wrapped, "--count", "1", "--model", model, "--prefix", "model.")
     assert "4 of 4 layers do not begin with `prefix` = 'model.', such as 'net.0'" in error
-    error = refused(capsys, wrapped, "--count", "1", "--model", model, "--prefix", "")
-    assert "no layer 'net.0'; did you mean '0'" in error
 
 
 def test_a_ranking_without_its_prefix_is_that_of_the_network_inside(network, wrapped):
