@@ -1,6 +1,6 @@
 """Weights in files of many kinds, by name; nothing in a file is run."""
 
-__all__ = ["ENTRIES", "SUFFIXES", "read_weights"]
+__all__ = ["ENTRIES", "SUFFIXES", "copy_weights", "read_weights"]
 
 import pickle
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 ENTRIES = (
     "params_ema",
@@ -31,6 +31,9 @@ ENTRIES = (
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 """Suffixes of weights files."""
 
+WRAPPERS = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before every name."""
+
 
 def read_weights(file: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Tensors of a file by name, and the names of the entries inside each other that hold them.
@@ -44,6 +47,31 @@ def read_weights(file: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     if not file.is_file():
         raise ValueError(f"there is no file {str(file)!r}.")
     return _weights_in(_read(file), file)
+
+
+def copy_weights(network: nn.Module, file: Path) -> None:
+    """Copy the weights of a file into a network, all of them or none.
+
+    Args:
+        network: Network that takes the weights, on any device.
+        file: See :func:`read_weights`. ``module.`` and ``_orig_mod.`` are taken off names that all have it.
+
+    Raises:
+        ValueError: If the file cannot be read, or a parameter is missing, unknown or of another shape.
+    """
+    state, _ = read_weights(file)
+    while wrapper := next((w for w in WRAPPERS if all(name.startswith(w) for name in state)), None):
+        state = {name.removeprefix(wrapper): value for name, value in state.items()}
+    own = network.state_dict()
+    differences = {
+        "missing": [name for name, _ in network.named_parameters() if name not in state],
+        "unknown": [name for name in state if name not in own],
+        "of another shape": [name for name in state if name in own and own[name].shape != state[name].shape],
+    }
+    if any(differences.values()):
+        listed = ", ".join(f"{kind}: {_listed(names)}" for kind, names in differences.items() if names)
+        raise ValueError(f"{str(file)!r} does not fit {type(network).__name__} and was not loaded ({listed}).")
+    network.load_state_dict(state, strict=False)  # buffers that the network makes itself may be missing
 
 
 def _read(file: Path) -> object:

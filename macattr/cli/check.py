@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 
 from macattr.cli.loading import load_images, load_network
+from macattr.cli.sources import explain_network
 from macattr.plots import plot_randomisation
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.rank import rank_methods
@@ -20,6 +21,7 @@ FEWEST_LAYERS = 5
 """Number of layers below which a high correlation is too likely by chance (1 in 24 for four layers in equal order)."""
 
 
+@explain_network
 def check(
     model: str,
     images: str,
@@ -33,6 +35,7 @@ def check(
     grey: bool = False,
     limit: int | None = None,
     clean: str | None = None,
+    weights: Path | None = None,
     seed: int = 0,
     device: str = "cpu",
 ) -> None:
@@ -43,7 +46,7 @@ def check(
     size of layers. Writes cascading.csv, independent.csv and randomisation.png.
 
     Args:
-        model: Where the network comes from: MODULE:NAME or FILE.py:NAME.
+        model: The network: {forms}.
         images: Folder or image file; or a function that returns images.
         method: Name of the method; "macattr methods" lists all.
         out: Folder for the results.
@@ -55,13 +58,14 @@ def check(
         grey: Read files as grey, for networks of one channel.
         limit: Use the first images only.
         clean: Folder with the clean image of every image, under the same name; for methods that need a loss.
+        weights: File of weights that replace those that the network comes with.
         seed: Seed of everything random.
         device: Where to compute, such as cpu or cuda.
     """
     mpl.use("Agg")
     if not 0 < fraction <= 1:
         raise ValueError(f"`fraction` must lie in (0, 1], got {fraction}.")
-    network = load_network(model, device)
+    network = load_network(model, device, weights)
     inputs = load_images(images, model, crop, limit, clean, multiple=multiple, grey=grey, out=out)
     options: dict[str, object] = {"n_steps": n_steps, "seed": seed or None, "show_progress": True}
     rankings = rank_methods(network, inputs, list(dict.fromkeys([method, "activation"])), None, **options)

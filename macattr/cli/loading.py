@@ -4,6 +4,7 @@ __all__ = [
     "load_images",
     "load_network",
     "load_object",
+    "load_optional_network",
     "load_ranking",
     "load_weights",
     "short_names",
@@ -26,10 +27,11 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+from macattr.cli.sources import SOURCES, open_network
 from macattr.image_files import ImageFolder
 from macattr.methods.samples import Item
 from macattr.ranking.importance import LayerImportance
-from macattr.weight_files import read_weights
+from macattr.weight_files import copy_weights, read_weights
 
 
 def load_object(source: str) -> object:
@@ -124,11 +126,17 @@ def _call(source: str, factory: Callable[..., object]) -> object:
     return factory()
 
 
-def load_network(source: str, device: str = "cpu") -> nn.Module:
-    """The network that an import string stands for, or that its function returns, in eval mode.
+def load_network(source: str, device: str = "cpu", weights: Path | None = None) -> nn.Module:
+    """The network that a command line names, in eval mode.
+
+    Args:
+        source: Import string of a network or of a function that returns one; or that of a library's network, see
+            :data:`macattr.cli.sources.SOURCES`.
+        device: Where it goes.
+        weights: File whose weights replace those that it comes with.
 
     Raises:
-        ValueError: If it is not a network, cannot be built, or the device is missing.
+        ValueError: If it is not a network, cannot be built, the weights do not fit, or the device is missing.
     """
     try:
         kind = torch.device(device).type
@@ -136,12 +144,31 @@ def load_network(source: str, device: str = "cpu") -> nn.Module:
         raise ValueError(f"`device` {device!r} is not a device: write cpu, cuda or cuda:0.") from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"`device` is {device!r}, but torch finds no CUDA device here.")
+    network = open_network(source, weights)
+    return (_imported(source, weights) if network is None else network).to(device).eval()
+
+
+def load_optional_network(source: str | None, weights: Path | None) -> nn.Module | None:
+    """The network that a command line names, on the CPU; None if it names none.
+
+    Raises:
+        ValueError: As :func:`load_network`; or if there are weights without a network.
+    """
+    if source is None and weights is not None:
+        raise ValueError(f"`weights` = {weights} has no effect without --model.")
+    return None if source is None else load_network(source, weights=weights)
+
+
+def _imported(source: str, weights: Path | None) -> nn.Module:
+    """The network of an import string."""
     network = load_object(source)
     if callable(network) and not isinstance(network, nn.Module):
         network = _call(source, network)
     if not isinstance(network, nn.Module):
         raise ValueError(f"`model` {source!r} gives a {type(network).__name__}: it must be a torch.nn.Module.")
-    return network.to(device).eval()
+    if weights is not None:
+        copy_weights(network, weights)
+    return network
 
 
 def load_images(
@@ -159,7 +186,7 @@ def load_images(
 
     Args:
         source: Folder, image file, import string, or the name of an object in the module of ``model``.
-        model: Import string of the network.
+        model: The network, as :func:`load_network` takes it.
         crop: Largest side in pixels, for files.
         limit: Number of images, the first ones; None for all.
         clean: Folder of the clean images, for files.
@@ -180,7 +207,9 @@ def load_images(
         folder = ImageFolder(source, crop, clean, multiple=multiple, grey=grey)
         return (folder if out is None else _without_results(folder, Path(source), out))[:limit]
     if ":" not in source:
-        module = model.rpartition(":")[0]
+        scheme, module = model.partition(":")[0], model.rpartition(":")[0]
+        if scheme in SOURCES:
+            raise ValueError(f"there is no file or folder {source!r}; a function that returns images is FILE.py:NAME.")
         try:
             return load_images(f"{module}:{source}", model, crop, limit, clean, multiple=multiple, grey=grey, out=out)
         except ValueError as error:

@@ -22,6 +22,7 @@ from macattr.cli.compare import write_comparison
 from macattr.cli.loading import load_images, load_network, load_weights, shuffled
 from macattr.cli.options import with_options
 from macattr.cli.results import Results
+from macattr.cli.sources import explain_network
 from macattr.image_files import ImageFolder, display_name, read_size
 from macattr.layers import resolve_layers
 from macattr.methods.catalogue import find_methods, refuse_missing_images
@@ -40,6 +41,7 @@ FEWEST_ROWS = 8
 """Rows of the ranking that are printed at least."""
 
 
+@explain_network
 @with_options(
     path=PathName | None,
     r=None,
@@ -58,6 +60,7 @@ def rank(
     method: str = "mac",
     out: Path = Path("ranking"),
     clean: str | None = None,
+    weights: Path | None = None,
     layers: list[str] | str | None = None,
     preset: Literal["ranking", "default", "paper", "official"] = "ranking",
     seed: int = 0,
@@ -83,13 +86,14 @@ def rank(
     torchrun --nproc-per-node 2 -m macattr rank ...
 
     Args:
-        model: The network: MODULE:NAME or FILE.py:NAME of a torch module or of a function that returns one.
+        model: The network: {forms}.
         images: Folder or image file; or a function that returns images: MODULE:NAME, or NAME in the model's module.
             Methods that look at the weights alone (kappa, spectrum, magnitude) need none.
         method: Name of a method, several with commas between, or all: every method that needs only this network's
             weights. "macattr methods" explains them.
         out: Folder for the results.
         clean: Folder with the clean image of every image, under the same name; for methods that need a loss.
+        weights: File of weights that replace those that the network comes with.
         layers: Names or globs of layers, with commas between; default every module that owns a parameter.
         preset: Bundle of defaults for the options below.
         seed: Seed of everything random.
@@ -121,7 +125,7 @@ def rank(
         **options,  # type: ignore[arg-type]
     )
     methods = find_methods([name.strip() for name in method.split(",")])
-    network = load_network(model, device)
+    network = load_network(model, device, weights)
     inputs = _load_images(
         images, model, methods, crop=crop, limit=limit, clean=clean, multiple=multiple, grey=grey, out=out
     )

@@ -4,16 +4,19 @@ __all__ = ["report"]
 
 from pathlib import Path
 
-from macattr.cli.loading import load_network, short_names
+from macattr.cli.loading import load_optional_network, short_names
+from macattr.cli.sources import explain_network
 from macattr.ranking.importance import LayerImportance
 from macattr.report.page import write_report
 
 
+@explain_network
 def report(
     rankings: list[str],
     out: Path = Path("report.html"),
     fraction: float = 0.1,
     model: str | None = None,
+    weights: Path | None = None,
     seed: int = 0,
 ) -> None:
     """Write rankings as one HTML page; for example macattr report ranking/importance.nc --out report.html.
@@ -26,8 +29,9 @@ def report(
         rankings: Files that "macattr rank" wrote, of the same layers; the page opens with the first.
         out: The page's file.
         fraction: Share of the layers that is chosen when the page opens, in (0, 1].
-        model: The network, MODULE:NAME or FILE.py:NAME. With it, shares are of all its parameters; without it, of
-            those of the ranked layers.
+        model: The network. With it, shares are of all its parameters; without it, of those of the ranked layers. It is
+            {forms}.
+        weights: File of weights that replace those that the network comes with.
         seed: Seed of the resamples behind intervals and probabilities.
     """
     if not rankings:
@@ -35,7 +39,7 @@ def report(
     loaded = [LayerImportance.load(file) for file in rankings]
     methods = [str(importance.dataset.attrs["method"]) for importance in loaded]
     names = methods if len(set(methods)) == len(methods) else short_names(rankings)
-    network = None if model is None else load_network(model)
+    network = load_optional_network(model, weights)
     files = dict(zip(names, rankings, strict=True))
     write_report(dict(zip(names, loaded, strict=True)), out, fraction=fraction, model=network, files=files, seed=seed)
     print(f"written: {out}")

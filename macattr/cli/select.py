@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 from torch import nn
 
-from macattr.cli.loading import load_network
+from macattr.cli.loading import load_optional_network
+from macattr.cli.sources import explain_network
 from macattr.layers import LayerTable
 from macattr.ranking.importance import LayerImportance, leading_parts, strip_prefix
 from macattr.selection.exports import Format
@@ -21,6 +22,7 @@ from macattr.selection.rules import select as select_layers
 from macattr.selection.score_files import SUFFIXES, read_scores
 
 
+@explain_network
 def select(
     importance: Path,
     fraction: float | None = None,
@@ -36,6 +38,7 @@ def select(
     over: float | None = None,
     whole_modules: bool = False,
     model: str | None = None,
+    weights: Path | None = None,
     prefix: str | None = None,
     export: Format | None = None,
     out: Path | None = None,
@@ -60,7 +63,8 @@ def select(
         fill: Share of the budget that counts as used up. Below it the layer that comes nearest to the budget is added.
         over: Most that it may exceed the budget by, as a share of it, 0 for never; default: less than it falls short.
         whole_modules: A layer also stands for the parameters of modules inside it.
-        model: The network, as MODULE:NAME or FILE.py:NAME: makes the counts exact and checks the export.
+        model: The network, which makes the counts exact and checks the export: {forms}.
+        weights: File of weights that replace those that the network comes with.
         prefix: Beginning of the ranked names that is taken off, such as net. of a wrapper around the network. Where all
             names fit the network without one, it is found by itself, with a message.
         export: File format: csv, json, official, peft or spectrum.
@@ -88,7 +92,7 @@ def select(
         fill=fill,
         over=over,
     )
-    network = None if model is None else load_network(model)
+    network = load_optional_network(model, weights)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         chosen = _selection(importance, rule, network, whole_modules=whole_modules, prefix=prefix)
