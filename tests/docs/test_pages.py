@@ -13,6 +13,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sybil.document import Document
 from sybil.example import Example
@@ -40,7 +41,7 @@ def my_network():
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A working folder with what the pages speak of: photographs, pairs, a package with a network."""
+    """A working folder with what the pages speak of: photographs, pairs, a package with a network, its weights."""
     generator = np.random.default_rng(0)
     for name in ("photo.jpg", *(f"{folder}/{n}.png" for folder in ("PHOTOS", "photos") for n in range(3))):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -51,6 +52,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (tmp_path / "DATA" / "noise" / side / "0.png").write_bytes((tmp_path / "PHOTOS" / "0.png").read_bytes())
     (tmp_path / "mypackage").mkdir()
     (tmp_path / "mypackage" / "models.py").write_text(NETWORK)
+    exec(NETWORK, names := {})
+    torch.save({"params_ema": names["my_network"]().state_dict()}, tmp_path / "net_g_latest.pth")
     (tmp_path / "ram_models").mkdir()
     (tmp_path / "ram_models" / "configs").symlink_to(ROOT / "ram_models" / "configs")
     few = ram_models.data.crops.sample(16)[:2]
