@@ -29,7 +29,7 @@ from macattr.methods.catalogue import find_methods, refuse_missing_images
 from macattr.methods.kinds import Method
 from macattr.methods.readings import estimate_evaluations
 from macattr.methods.samples import Item
-from macattr.methods.task import Options, PathName, Task
+from macattr.methods.task import ObjectiveName, Options, PathName, Task
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.rank import RankingInterrupted, rank_with
 from macattr.ranking.settings import describe_run
@@ -43,7 +43,10 @@ FEWEST_ROWS = 8
 
 @explain_network
 @with_options(
+    at=str | None,
     path=PathName | None,
+    output=str | None,
+    objective=ObjectiveName | None,
     r=None,
     n_steps=None,
     tolerance=None,

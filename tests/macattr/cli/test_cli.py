@@ -140,3 +140,25 @@ def test_help_teaches(capsys):
         main(["rank", "--help"])
     printed = capsys.readouterr().out
     assert "Masked fraction at the start of the path" in printed
+
+
+def test_a_network_of_several_outputs_is_ranked_by_the_one_that_is_named(tmp_path):
+    text = NETWORK.replace(
+        "def photos",
+        """class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = network()
+
+    def forward(self, x):
+        y = self.body(x)
+        return {"image": y, "classes": y.mean((2, 3))}
+
+def photos""",
+    )
+    (tmp_path / "cli_two_outputs.py").write_text(text)
+    options = ["--output", "classes", "--objective", "class", "--at", "body.0", "--method", "conductance"]
+    words = ["rank", "--model", f"{tmp_path / 'cli_two_outputs.py'}:Two", "--images", "photos", "--n-steps", "4"]
+    main([*words, *options, "--out", str(tmp_path / "out")])
+    attributes = LayerImportance.load(tmp_path / "out" / "importance.nc").dataset.attrs
+    assert "body.0" in str(attributes["path"]) + str(attributes.get("at", ""))
