@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from macattr.cli.blame import users_error
+from macattr.cli.peek import refuse_mistyped
 
 REFUSED, UNEXPECTED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 """Exit codes: of bad input, of an error in this project, after Ctrl-C, after SIGTERM."""
@@ -88,9 +89,11 @@ class Program:
 
     def _call(self, name: str, arguments: Sequence[str]) -> int:
         """Exit code of a command."""
+        command = self.commands[name]
+        refuse_mistyped(command.module, command.function, arguments)
+
         from macattr.cli.spelling import parse
 
-        command = self.commands[name]
         module = importlib.import_module(command.module)
         settings: Callable[..., object] | None = getattr(module, "Config", None)
         function: Callable[..., object] = getattr(module, command.function)

@@ -19,6 +19,8 @@ from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 from jsonargparse._actions import _ActionConfigLoad
 from jsonargparse.typing import register_type
 
+from macattr.cli.peek import did_you_mean
+
 NODES = 10_000
 """Largest number of values in a configuration file, aliases counted as often as they are used."""
 
@@ -235,13 +237,13 @@ def _check(words: list[str], parser: ArgumentParser, configs: Path | None) -> No
             file = _config_file(word if before == "--config" else value, configs)
             words[place] = str(file) if before == "--config" else f"--config={file}"
             for key in _keys(file):
-                _check_name(key, parser, f"{str(file)!r} has no option {key!r}", ("", "_"))
+                _check_name(key, parser, f"{str(file)!r} has no option {key!r}", "")
         elif name.startswith("--") and name != "--":
-            _check_name(name[2:], parser, f"no option {name.replace('_', '-')!r}", ("--", "-"))
+            _check_name(name[2:], parser, f"no option {name.replace('_', '-')!r}", "--")
 
 
-def _check_name(name: str, parser: ArgumentParser, complaint: str, style: tuple[str, str]) -> None:
-    """Raise ValueError for a name that is not an option, with its near match spelled as in ``style``."""
+def _check_name(name: str, parser: ArgumentParser, complaint: str, prefix: str) -> None:
+    """Raise ValueError for a name that is not an option, with its near match which begins with ``prefix``."""
     known = {option[2:]: action for option, action in parser._option_string_actions.items() if option.startswith("--")}
     known |= {action.dest: action for action in parser._actions if not action.option_strings}
     parts = name.split(".")
@@ -251,9 +253,7 @@ def _check_name(name: str, parser: ArgumentParser, complaint: str, style: tuple[
     groups = {option.partition(".")[0] for option in known if "." in option}
     if name in groups:
         return
-    close = difflib.get_close_matches(name, [*known, *groups], n=1)
-    prefix, dash = style
-    raise ValueError(complaint + (f"; did you mean {prefix + close[0].replace('_', dash)!r}?" if close else "."))
+    raise ValueError(complaint + did_you_mean(name, [*known, *groups], prefix))
 
 
 def _takes_keys(action: Action) -> bool:

@@ -8,7 +8,8 @@ pass uses. A layer without any matrix, such as a norm, scores 0.
 __all__ = ["condition_number", "condition_score", "matrices_of", "spectral_score", "spectral_snr"]
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -154,5 +155,19 @@ def _weights(module: nn.Module) -> dict[str, Tensor]:
         if base != name and isinstance(computed := getattr(module, base, None), Tensor):
             own = {key: value for key, value in own.items() if key not in (name, f"{base}_g")} | {base: computed}
     if is_parametrized(module):
-        own |= {name: getattr(module, name) for name in module.get_submodule("parametrizations")._modules}
+        parametrizations = module.get_submodule("parametrizations")
+        with _in_eval_mode(parametrizations):
+            own |= {name: getattr(module, name) for name in parametrizations._modules}
     return own
+
+
+@contextmanager
+def _in_eval_mode(module: nn.Module) -> Iterator[None]:
+    """A spectral norm moves its buffers whenever its weight is read in training mode."""
+    before = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in before:
+            part.training = training
