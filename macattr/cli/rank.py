@@ -55,6 +55,7 @@ FEWEST_ROWS = 8
     orders=int,
     patch_size=None,
     reduction=None,
+    flush_denormals=None,
     internal_batch_size=None,
 )
 def rank(

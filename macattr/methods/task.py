@@ -86,6 +86,7 @@ class Options:
     additional_forward_args: tuple[object, ...] = ()
     internal_batch_size: int | None = None
     memory_budget: float | None = None
+    flush_denormals: bool = False
     until: StableTop | None = None
     tolerance: float | None = None
     step_error: bool = False

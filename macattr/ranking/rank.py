@@ -35,6 +35,7 @@ ALWAYS_READ = {
     "additional_forward_args",
     "internal_batch_size",
     "memory_budget",
+    "flush_denormals",
     "until",
     "parts",
     "show_progress",
@@ -95,6 +96,7 @@ def rank_layers(
     additional_forward_args: tuple[object, ...] = (),
     internal_batch_size: int | None = None,
     memory_budget: float | None = None,
+    flush_denormals: bool = False,
     until: StableTop | None = None,
     tolerance: float | None = None,
     step_error: bool = False,
@@ -154,6 +156,7 @@ def rank_layers(
         additional_forward_args: Further positional arguments of the model.
         internal_batch_size: Nodes in one forward pass; None chooses by memory.
         memory_budget: Bytes for activations and sums; layers are split over several sweeps if they need more.
+        flush_denormals: Take denormal weights and results for 0; a warning says where that makes a run faster.
         until: Stop adding images when the top layers are stable; images should come in random order.
         tolerance: Choose ``n_steps`` on the first image so that the relative step error of 95 % of the layers stays
             below it; excludes ``n_steps``.
@@ -206,6 +209,7 @@ def rank_layers(
         additional_forward_args=additional_forward_args,
         internal_batch_size=internal_batch_size,
         memory_budget=memory_budget,
+        flush_denormals=flush_denormals,
         until=until,
         tolerance=tolerance,
         step_error=step_error,

@@ -26,6 +26,7 @@ from macattr.ranking.refusals import explained
 from macattr.ranking.settings import describe_run
 from macattr.statistics.stopping import Stability, StableTop
 from macattr.sweep.allocator import keep_freed_memory
+from macattr.sweep.denormals import NOTICEABLE, denormal_share, without_denormals
 from macattr.sweep.places import Place, nowhere
 from macattr.sweep.survey import survey
 from macattr.user_warnings import warn_user
@@ -136,6 +137,7 @@ def run(
     with explained(task, [] if first is None else [first]):
         look = _prepare(task, methods, first)
     task = look.task
+    _warn_of_denormals(task, methods)
     folder = None if task.options.parts is None else Path(task.options.parts)
     progress = _Progress(
         task=task,
@@ -147,7 +149,10 @@ def run(
     )
     progress.available = 0 if inputs is None else count_samples(inputs)
     try:
-        with keep_freed_memory(task.options.memory_budget is None):
+        with (
+            keep_freed_memory(task.options.memory_budget is None),
+            without_denormals(task.model, task.options.flush_denormals),
+        ):
             for number, sample in enumerate(chain([] if first is None else [first], samples)):
                 if announce is not None:
                     announce(sample.name)
@@ -163,6 +168,17 @@ def run(
         images = f"{complete} finished image{'s' if complete > 1 else ''}"
         message = f"interrupted after {images}." if isinstance(error, KeyboardInterrupt) else _reason(error, images)
         raise RunStopped(message, progress.result(complete, {})) from error
+
+
+def _warn_of_denormals(task: Task, methods: Sequence[Method]) -> None:
+    """Say once why every pass will be slow, and what helps."""
+    runs = any(isinstance(method, PathMethod | SampleMethod) for method in methods)
+    share = denormal_share(task.model) if runs and not task.options.flush_denormals else 0.0
+    if share > NOTICEABLE:
+        warn_user(
+            f"{share:.2g} of the weights are denormal numbers (below 1.2e-38 in float32), which slow a CPU down many "
+            "times: pass `flush_denormals=True` (`--flush-denormals`), which takes them for 0."
+        )
 
 
 def _reason(error: Exception, images: str) -> str:

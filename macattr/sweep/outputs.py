@@ -31,7 +31,7 @@ def read_output(output: Any, choice: OutputChoice = None) -> tuple[Tensor, str]:
 
     Example:
         >>> import torch
-        >>> read_output({"loss": torch.tensor(1.0), "logits": torch.zeros(2, 3)})[1]
+        >>> read_output({"logits": torch.zeros(2, 3), "hidden": torch.zeros(2, 8)})[1]
         "'logits'"
         >>> read_output((torch.zeros(1, 2), torch.ones(1, 2)))
         (tensor([[1., 1.]]), 'the last of 2 refinements')
