@@ -45,6 +45,7 @@ docs: venv ## build the site, docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 bench: venv ## measure speed, convergence and statistics
+	$(BIN)/python benchmarks/end_to_end.py
 	$(BIN)/python benchmarks/one_pass.py
 	$(BIN)/python benchmarks/convergence.py
 	$(BIN)/python benchmarks/training.py

@@ -54,9 +54,9 @@ SEAL = b"\nmacattr sha256 "
 """Beginning of a file's seal; readers of HDF5 ignore what follows the data."""
 
 CALLS_IN_WORDS = {
-    "sum": "{count} layers run several times, such as {first!r}: the sum over their calls is no share of the change",
-    "each": "{count} layers run several times, such as {first!r}: every call has neurons of its own",
-    "last": "{count} layers run several times, such as {first!r}: the last call alone counts",
+    "sum": "{layers} in a pass, such as {first!r}: the sum over their calls is no share of the change",
+    "each": "{layers} in a pass, such as {first!r}: every call has neurons of its own",
+    "last": "{layers} in a pass, such as {first!r}: the last call alone counts",
 }
 """What counts of layers that run several times."""
 
@@ -81,7 +81,7 @@ class LayerImportance:
 
     def __repr__(self) -> str:
         attrs, layers = self.dataset.attrs, self.dataset.sizes["layer"]
-        head = f"LayerImportance of {attrs['model']} by {attrs['method']}: {layers} layers, {self._images}"
+        head = f"LayerImportance of {attrs['model']} by {attrs['method']}: {layers} layer{'s' * (layers != 1)}, {self._images}"
         table = self.ranking().head(SUMMARISED)[["rank", "layer", "score", "type"]]
         rows = table.to_string(index=False, formatters={"score": "{:.4g}".format})
         more = layers - len(table)
@@ -450,7 +450,8 @@ def _attributes(
     attributes |= {name: words for name, words in result.facts.items() if name in said}
     repeated = [name for name in task.layers if result.calls.get(name, 1) > 1]
     if walks and repeated:
-        attributes["calls"] = CALLS_IN_WORDS[task.options.calls].format(count=len(repeated), first=repeated[0])
+        layers = "1 layer runs several times" if len(repeated) == 1 else f"{len(repeated)} layers run several times"
+        attributes["calls"] = CALLS_IN_WORDS[task.options.calls].format(layers=layers, first=repeated[0])
     if isinstance(method, PathMethod):
         attributes |= {"path": ", ".join(walk.name for walk in walks_of(method, task))}
         attributes |= {"reduction": method.reduction or task.options.reduction}
