@@ -81,7 +81,8 @@ class LayerImportance:
 
     def __repr__(self) -> str:
         attrs, layers = self.dataset.attrs, self.dataset.sizes["layer"]
-        head = f"LayerImportance of {attrs['model']} by {attrs['method']}: {layers} layer{'s' * (layers != 1)}, {self._images}"
+        count = f"{layers} layer{'s' * (layers != 1)}"
+        head = f"LayerImportance of {attrs['model']} by {attrs['method']}: {count}, {self._images}"
         table = self.ranking().head(SUMMARISED)[["rank", "layer", "score", "type"]]
         rows = table.to_string(index=False, formatters={"score": "{:.4g}".format})
         more = layers - len(table)
