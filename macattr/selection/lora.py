@@ -1,6 +1,6 @@
 """Selections as low-rank adapters: a LoraConfig of peft, checked on the network (the only import of peft)."""
 
-__all__ = ["AdaptedLayers", "adapted_layers", "lora_config", "read_lora_config"]
+__all__ = ["AdaptedLayers", "adapted_layers", "lora_config", "read_lora_config", "uniform_lora_config"]
 
 import copy
 import importlib.util
@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -37,7 +37,7 @@ class AdaptedLayers:
     """The layers of a network that a LoraConfig adapts or copies.
 
     Args:
-        adapted: Rank of every layer that gets a low-rank adapter.
+        adapted: Rank of every layer that gets a low-rank adapter; of experts in one tensor, by the parameter's name.
         saved: Modules of which a full copy is trained.
         trained: Number of parameters that are trained: those of adapters and copies.
         total: Number of parameters of the network without them.
@@ -74,11 +74,14 @@ def lora_config(
     .. math:: r_l \propto s_l^p / \sqrt{n_l}, \qquad \sum_l r_l n_l \le B, \qquad
         1 \le r_l \le \text{full rank of } l
 
-    ``target_modules`` is one anchored regular expression, and ``rank_pattern`` and ``alpha_pattern`` name every adapted
+    ``target_modules`` is one anchored regular expression (the names themselves where there are experts, because peft
+    shortens expressions there), and ``rank_pattern`` and ``alpha_pattern`` name every adapted
     layer, with alpha equal to the rank, so that each adapter has the scale 1. All other layers go to
     ``modules_to_save``, which trains a full copy. These are norms, embeddings, subclasses with a forward pass of their
     own, layers whose weight is parametrised, and convolutions with groups, dilation or a padding other than zeros, for
-    which peft computes something else than it merges. The output projection of :class:`torch.nn.MultiheadAttention` is
+    which peft computes something else than it merges. Experts that lie in one tensor (experts, rows, columns), as in
+    mixtures of experts of transformers, are adapted too: ``target_parameters`` names them, each expert gets an adapter,
+    and n_l counts all of them. The output projection of :class:`torch.nn.MultiheadAttention` is
     copied too, since its adapter would never run. The configuration is applied to a copy of the network without weights
     and compared, because peft finds ``modules_to_save`` by the end of their names.
 
@@ -90,9 +93,9 @@ def lora_config(
         power: Exponent p: 1 for GoRA's shares, 0 for the same share of the score for every layer.
         bare: Treatment of parameters that peft can only train together with others. A selected module may hold
             parameters of its own next to modules that are not selected, such as a position bias table in an attention
-            module. A selected weight may be tied to that of another layer, which an adapter or a copy would separate.
-            ``refuse`` them, train the smallest module that holds all of them as a ``whole`` (the selected layers inside
-            it are then trained in full, with a warning), or ``skip`` them.
+            module, or biases next to experts. A selected weight may be tied to that of another layer, which an adapter
+            or a copy would separate. ``refuse`` them, train the smallest module that holds all of them as a ``whole``
+            (the selected layers inside it are then trained in full, with a warning), or ``skip`` them.
         parameters: Number B of parameters of all adapters, in place of ``rank``. Copies in full are not part of it.
 
     Returns:
@@ -117,10 +120,20 @@ def lora_config(
         if value is not None and value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
     _require_peft()
-    adapted, saved = _split(mask, model, bare)
+    adapted, experts, saved = _split(mask, model, bare)
     modules = dict(model.named_modules())
-    ranks = _ranks({name: modules[name] for name in adapted}, rank, scores, power=power, parameters=parameters)
-    config = _config(ranks, saved, all(_is_transposed(modules[name]) for name in adapted))
+    sizes = {name: _size(modules[name]) for name in adapted}
+    sizes |= {name: _size_of_experts(model.get_parameter(name)) for name in experts}
+    if scores is not None:
+        scores = {**scores, **{name: scores[layer_of(name)] for name in experts if layer_of(name) in scores}}
+    ranks = _ranks(sizes, rank, scores, power=power, parameters=parameters)
+    config = _config(
+        ranks,
+        experts,
+        saved,
+        transposed=all(_is_transposed(modules[name]) for name in adapted),
+        mixture=any(_experts(module) for module in modules.values()),
+    )
     _warn_of_fast_path(adapted, modules)
     applied = adapted_layers(config, model)
     if other := (applied.adapted.keys() ^ ranks.keys()) | (set(applied.saved) ^ set(saved)):
@@ -129,6 +142,35 @@ def lora_config(
             "exclude these layers in the selection."
         )
     return config
+
+
+def uniform_lora_config(
+    rank: int,
+    layers: str | Collection[str],
+    experts: Collection[str] = (),
+    saved: Collection[str] = (),
+) -> "LoraConfig":
+    """The LoraConfig that tools make of a list of names and one rank; :func:`adapted_layers` says what it trains.
+
+    Args:
+        rank: Rank and alpha of all adapters.
+        layers: Names or ends of names of layers, or one regular expression.
+        experts: Names or ends of names of parameters with two or three dimensions.
+        saved: Names or ends of names of modules of which a full copy is trained.
+
+    Raises:
+        ImportError: If peft is not installed.
+    """
+    _require_peft()
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        target_modules=layers if isinstance(layers, str) else list(layers),
+        target_parameters=list(experts) or None,
+        modules_to_save=list(saved) or None,
+    )
 
 
 def adapted_layers(config: "LoraConfig", model: nn.Module) -> AdaptedLayers:
@@ -157,15 +199,26 @@ def _applied(config: "LoraConfig", skeleton: nn.Module, total: int) -> AdaptedLa
     from peft.utils import ModulesToSaveWrapper
 
     modules = dict(skeleton.named_modules())
-    ranks = {name: module.r["default"] for name, module in modules.items() if isinstance(module, LoraLayer)}
+    ranks = {
+        _adapted_name(name, module): module.r["default"]
+        for name, module in modules.items()
+        if isinstance(module, LoraLayer)
+    }
     saved = tuple(name for name, module in modules.items() if isinstance(module, ModulesToSaveWrapper))
     patterns = list((config.rank_pattern or {}).items())
     unmatched = [key for key, _ in patterns if not any(re.fullmatch(key, name) for name in ranks)]
+    unmatched += [key for key in config.target_parameters or () if not any(name.endswith(key) for name in ranks)]
     unmatched += [key for key in config.modules_to_save or () if not any(name.endswith(key) for name in saved)]
     if unmatched:
         raise ValueError(f"the configuration names {len(unmatched)} layers that are not adapted: {unmatched[0]!r}.")
     trained = sum(parameter.numel() for parameter in skeleton.parameters() if parameter.requires_grad)
     return AdaptedLayers(adapted=ranks, saved=saved, trained=trained, total=total)
+
+
+def _adapted_name(name: str, adapter: nn.Module) -> str:
+    """What an adapter belongs to: a layer, or the tensor of experts, whose adapters lie inside each other."""
+    parameter: str | None = getattr(adapter, "parameter_name", None)
+    return name if parameter is None else f"{name.replace('.base_layer', '')}.{parameter}"
 
 
 def read_lora_config(folder: Path | str) -> "LoraConfig":
@@ -195,24 +248,26 @@ def _require_peft() -> None:
         raise ImportError("adapters need peft, which is not installed: pip install 'macattr[peft]'.")
 
 
-def _split(mask: TrainableMask, model: nn.Module, bare: Bare) -> tuple[list[str], list[str]]:
-    """The layers that get adapters, and the modules that are trained in full."""
+def _split(mask: TrainableMask, model: nn.Module, bare: Bare) -> tuple[list[str], list[str], list[str]]:
+    """The layers that get adapters, the tensors of experts that do, and the modules that are trained in full."""
     names = mask.parameter_names(model)
     modules = dict(model.named_modules(remove_duplicate=False))
     owners = list(dict.fromkeys(layer_of(name) for name in names))
-    if not any(_is_matrix(modules[owner]) for owner in owners):
+    if not any(_is_matrix(modules[owner]) or _experts(modules[owner]) for owner in owners):
         raise ValueError(
             "no selected layer is a plain linear layer or convolution, so there is nothing to adapt: train the "
             "selection itself with TrainableMask.apply."
         )
     ties = _ties(model)
-    saved, adapted = [], []
+    saved, adapted, experts = [], [], []
     for owner in owners:
         own_ties = [places for places in ties if owner in map(layer_of, places)]
         if own_ties:
             saved += _holder_of_tied(owner, own_ties, names, model, bare)
         elif _is_adaptable(owner, modules):
             adapted.append(owner)
+        elif (tensors := _experts(modules[owner])) and _are_adapted(owner, tensors, names, bare):
+            experts += [f"{owner}.{tensor}" for tensor in tensors]
         elif _is_copied(owner, modules[owner], names, bare):
             saved.append(owner)
     outer = [name for name in dict.fromkeys(saved) if not any(name.startswith(f"{other}.") for other in saved)]
@@ -221,18 +276,37 @@ def _split(mask: TrainableMask, model: nn.Module, bare: Bare) -> tuple[list[str]
             f"{type(model).__name__} itself owns selected parameters, and a full copy of the network is no adapter: "
             "exclude them from the selection, or choose bare='skip'."
         )
-    inside = [name for name in adapted if any(name.startswith(f"{other}.") for other in outer)]
+    inside = [name for name in adapted + experts if any(name.startswith(f"{other}.") for other in outer)]
     if inside and bare == "whole":
         warn_user(
             f"bare='whole' trains all of {', '.join(map(repr, outer))} in full, and with it "
             f"{', '.join(map(repr, inside))}, without adapters there; bare='skip' adapts them."
         )
-    adapted = [name for name in adapted if name not in inside]
-    if not adapted and not outer:
+    adapted, experts = ([name for name in names if name not in inside] for names in (adapted, experts))
+    if not adapted and not experts and not outer:
         raise ValueError("bare='skip' leaves out every selected layer: choose another `bare`, or select more layers.")
     for name in outer:
         _refuse_copy(name, modules[name], ties)
-    return adapted, outer
+    return adapted, experts, outer
+
+
+def _experts(module: nn.Module) -> list[str]:
+    """Names of the module's own tensors (experts, rows, columns), as transformers stores mixtures of experts."""
+    number = getattr(module, "num_experts", None)
+    own = module.named_parameters(recurse=False)
+    return [name for name, tensor in own if tensor.ndim == 3 and tensor.shape[0] == number]
+
+
+def _are_adapted(owner: str, tensors: list[str], chosen: Collection[str], bare: Bare) -> bool:
+    """Whether the experts of a module get adapters: they are all that is selected of it, or the rest is skipped."""
+    own = {name for name in chosen if layer_of(name) == owner}
+    rest = sorted(own - {f"{owner}.{tensor}" for tensor in tensors})
+    if rest and bare == "refuse":
+        raise ValueError(
+            f"{rest[0]!r} lies next to tensors of experts and is no matrix, so that no adapter trains it: choose "
+            f"bare='skip', which leaves it frozen, or bare='whole', which trains all of {owner!r} in full."
+        )
+    return not rest or bare == "skip"
 
 
 def _is_copied(owner: str, module: nn.Module, chosen: Collection[str], bare: Bare) -> bool:
@@ -342,8 +416,15 @@ def _is_transposed(module: nn.Module) -> bool:
     return type(module) is Conv1D
 
 
+class _Size(NamedTuple):
+    """What an adapter costs."""
+
+    per_rank: int  # parameters of an adapter of rank 1: rows plus columns of the weight as a matrix
+    full: int  # rank of the weight as a matrix
+
+
 def _ranks(
-    layers: Mapping[str, nn.Module],
+    sizes: Mapping[str, _Size],
     rank: int | None,
     scores: Mapping[str, float] | None,
     *,
@@ -351,40 +432,39 @@ def _ranks(
     parameters: int | None,
 ) -> dict[str, int]:
     """Rank of every adapter."""
-    if not layers:
+    if not sizes:
         return {}
-    sides = {name: _sides(module) for name, module in layers.items()}
     rank = 8 if rank is None else rank
     if scores is None and parameters is None:
-        return {name: min(rank, *sides[name]) for name in layers}
-    weights = dict.fromkeys(layers, 1.0)
+        return {name: min(rank, size.full) for name, size in sizes.items()}
+    weights = dict.fromkeys(sizes, 1.0)
     if scores is not None:
-        if bad := [name for name in layers if not 0 <= scores.get(name, -1.0) < math.inf]:
+        if bad := [name for name in sizes if not 0 <= scores.get(name, -1.0) < math.inf]:
             raise ValueError(f"`scores` must hold every adapted layer, finite and not negative: see {bad[0]!r}.")
-        weights = {name: scores[name] ** power / math.sqrt(sum(sides[name])) for name in layers}
+        weights = {name: scores[name] ** power / math.sqrt(size.per_rank) for name, size in sizes.items()}
     if not (highest := max(weights.values())):
         raise ValueError("`scores` of all adapted layers are 0: no ranks follow from them.")
     weights = {name: weight / highest for name, weight in weights.items()}
-    fewest = sum(map(sum, sides.values()))
+    fewest = sum(size.per_rank for size in sizes.values())
     budget = rank * fewest if parameters is None else parameters
     if budget < fewest:
         raise ValueError(
-            f"`parameters` = {budget:,} is less than the {fewest:,} of adapters of rank 1 on {len(layers)} layers: "
+            f"`parameters` = {budget:,} is less than the {fewest:,} of adapters of rank 1 on {len(sizes)} layers: "
             "raise it, or select fewer layers."
         )
-    return _fill(weights, sides, budget)
+    return _fill(weights, sizes, budget)
 
 
-def _fill(weights: Mapping[str, float], sides: Mapping[str, tuple[int, int]], budget: int) -> dict[str, int]:
+def _fill(weights: Mapping[str, float], sizes: Mapping[str, _Size], budget: int) -> dict[str, int]:
     """Whole ranks nearly in proportion to the weights, from 1 to the full ones, that use up a number of parameters."""
 
     def ranks_at(factor: float) -> dict[str, float]:
-        return {name: min(max(1.0, factor * weight), float(min(sides[name]))) for name, weight in weights.items()}
+        return {name: min(max(1.0, factor * weight), float(sizes[name].full)) for name, weight in weights.items()}
 
     def cost(ranks: Mapping[str, int] | Mapping[str, float]) -> float:
-        return float(sum(rank * sum(sides[name]) for name, rank in ranks.items()))
+        return float(sum(rank * sizes[name].per_rank for name, rank in ranks.items()))
 
-    low, high = 0.0, min(LARGEST_FACTOR, max(min(sides[name]) / weight for name, weight in weights.items() if weight))
+    low, high = 0.0, min(LARGEST_FACTOR, max(sizes[name].full / weight for name, weight in weights.items() if weight))
     if cost(ranks_at(high)) > budget:
         for _ in range(200):
             middle = (low + high) / 2
@@ -394,32 +474,47 @@ def _fill(weights: Mapping[str, float], sides: Mapping[str, tuple[int, int]], bu
     # Rounding must not take a rank from a layer whose share is whole up to rounding errors of the bisection.
     ranks = {name: math.floor(rank + 1e-9) for name, rank in exact.items()}
     for name in sorted(exact, key=lambda name: ranks[name] - exact[name]):
-        if exact[name] - ranks[name] > 1e-9 and cost(ranks) + sum(sides[name]) <= budget:
+        if exact[name] - ranks[name] > 1e-9 and cost(ranks) + sizes[name].per_rank <= budget:
             ranks[name] += 1
     return ranks
 
 
-def _sides(module: nn.Module) -> tuple[int, int]:
-    """Rows and columns of the weight as a matrix; quantised weights are stored packed, in another shape."""
+def _size(module: nn.Module) -> _Size:
+    """Cost and full rank of an adapter on a layer; quantised weights are stored packed, in another shape."""
     if isinstance(module, nn.Linear):
-        return module.out_features, module.in_features
+        return _Size(module.out_features + module.in_features, min(module.out_features, module.in_features))
     rows, columns = module.get_parameter("weight").flatten(1).shape
-    return rows, columns
+    return _Size(rows + columns, min(rows, columns))
 
 
-def _config(ranks: Mapping[str, int], saved: list[str], transposed: bool) -> "LoraConfig":
+def _size_of_experts(tensor: nn.Parameter) -> _Size:
+    """Cost and full rank of one adapter for each expert."""
+    experts, rows, columns = tensor.shape
+    return _Size(experts * (rows + columns), min(rows, columns))
+
+
+def _config(
+    ranks: Mapping[str, int], experts: list[str], saved: list[str], *, transposed: bool, mixture: bool
+) -> "LoraConfig":
     """The configuration for these adapters and full copies."""
     from peft import LoraConfig
 
-    pattern = {f"^{re.escape(name)}": rank for name, rank in ranks.items()}
+    rank = max(ranks.values(), default=1)
+    adapted = [name for name in ranks if name not in experts]
+    # peft reads patterns that name a parameter, but warns that it does not: none where the rank is the largest.
+    pattern = {f"^{re.escape(name)}": own for name, own in ranks.items() if name in adapted or own != rank}
+    targets: str | list[str] = f"^(?:{'|'.join(re.escape(name) for name in adapted)})$" if adapted else COPIES_ONLY
+    if mixture:  # peft shortens an expression to the last words in it, e.g. to every q_proj; names stay as they are
+        targets = adapted or ([] if experts else COPIES_ONLY)
     return LoraConfig(
-        r=(rank := max(ranks.values(), default=1)),
+        r=rank,
         lora_alpha=rank,
-        target_modules=f"^(?:{'|'.join(re.escape(name) for name in ranks)})$" if ranks else COPIES_ONLY,
+        target_modules=targets,
+        target_parameters=experts or None,
         rank_pattern=dict(pattern),
         alpha_pattern=dict(pattern),
         modules_to_save=saved or None,
-        fan_in_fan_out=transposed and bool(ranks),
+        fan_in_fan_out=transposed and bool(adapted),
     )
 
 

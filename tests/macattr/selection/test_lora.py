@@ -559,3 +559,65 @@ def test_a_configuration_of_copies_alone_is_read_back(tmp_path):
     network = Net()
     lora_config(TrainableMask(("attn", "attn.qkv")), network, bare="whole").save_pretrained(str(tmp_path))
     assert adapted_layers(read_lora_config(tmp_path), network).saved == ("attn",)
+
+
+class Experts(nn.Module):
+    """Experts in one tensor, as transformers stores them; its biases are no matrices."""
+
+    def __init__(self, *, bias: bool) -> None:
+        super().__init__()
+        self.num_experts = 3
+        self.up = nn.Parameter(torch.ones(3, 8, 4))
+        if bias:
+            self.up_bias = nn.Parameter(torch.ones(3, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("eoi,bi->bo", self.up, x)
+
+
+def mixture(*, bias: bool) -> nn.Module:
+    return nn.ModuleDict({"experts": Experts(bias=bias), "q": nn.Linear(4, 4, bias=False), "q2": nn.Linear(4, 4)})
+
+
+def test_experts_in_one_tensor_get_adapters_each():
+    network = mixture(bias=False)
+    config = lora_config(TrainableMask(("experts", "q")), network, rank=2)
+    assert set(config.target_parameters) == {"experts.up"}
+    applied = adapted_layers(config, network)
+    assert (dict(applied.adapted), applied.saved) == ({"experts.up": 2, "q": 2}, ())
+    assert applied.trained == 2 * 3 * (8 + 4) + 2 * (4 + 4)
+
+
+def test_ranks_of_experts_follow_the_score_of_their_layer_within_the_budget():
+    network = mixture(bias=False)
+    config = lora_config(TrainableMask(("experts", "q")), network, parameters=96, scores={"experts": 9.0, "q": 1.0})
+    applied = adapted_layers(config, network)
+    # shares 3 / sqrt(36) and 1 / sqrt(8) of a rank that costs 36 and 8: 2.30 and 1.63, of which q is rounded up
+    assert dict(applied.adapted) == {"experts.up": 2, "q": 2}
+    assert applied.trained == 2 * 36 + 2 * 8
+
+
+def test_biases_next_to_experts_are_refused_skipped_or_copied():
+    network, mask = mixture(bias=True), TrainableMask(("experts", "q"))
+    with pytest.raises(ValueError, match=r"'experts\.up_bias' lies next to tensors of experts"):
+        lora_config(mask, network)
+    assert set(lora_config(mask, network, bare="skip").target_parameters) == {"experts.up"}
+    assert lora_config(mask, network, bare="whole").modules_to_save == ["experts"]
+
+
+@pytest.mark.parametrize("layers", [("model.layers.1.self_attn.q_proj",), ("model.layers.0.mlp.experts",)])
+def test_mixtures_of_transformers_keep_the_names(layers):
+    transformers = pytest.importorskip("transformers", reason="needs transformers: pip install 'macattr[hf]'")
+    network = transformers.MixtralForCausalLM(
+        transformers.MixtralConfig(
+            vocab_size=9,
+            hidden_size=8,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            intermediate_size=8,
+            num_local_experts=2,
+        )
+    )
+    applied = adapted_layers(lora_config(TrainableMask(layers), network), network)
+    assert {name for name in applied.adapted if name.startswith(layers)} == set(applied.adapted)
