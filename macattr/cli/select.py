@@ -67,17 +67,22 @@ def select(
         weights: File of weights that replace those that the network comes with.
         prefix: Beginning of the ranked names that is taken off, such as net. of a wrapper around the network. Where all
             names fit the network without one, it is found by itself, with a message.
-        export: File format: csv, json, official, peft or spectrum.
+        export: File format. Of layers: csv, json; official (the authors' scripts). What is trained in full: spectrum
+            (Spectrum and Axolotl), llama-factory (its YAML; blocks at one end), ms-swift (arguments of swift sft),
+            finetuning-scheduler (Lightning's callback; layers thaw by rank). Adapters: peft (get_peft_model), axolotl
+            (its YAML), diffusers (--lora_layers of its training scripts), kohya (--config_file of sd-scripts; Flux and
+            Stable Diffusion 1 and 2). All but csv, json, official and spectrum need --model.
         out: Where the export goes.
-        lora_rank: Rank of peft's adapters (default 8); ranks follow the scores and cost what this one would on all.
-        bare: Treatment by peft of bare parameters next to modules that are not selected, and of tied weights: refuse
-            (default), train their module as a whole, or skip them.
+        lora_rank: Rank of the adapters of peft, axolotl and kohya (default 8); in peft ranks follow the scores and cost
+            what this one would on all.
+        bare: Treatment by peft and axolotl of bare parameters next to modules that are not selected, and of tied
+            weights: refuse (default), train their module as a whole, or skip them.
     """
     if (export is None) != (out is None):
         raise ValueError("`export` and `out` belong together: the format, and where it goes.")
     for name, value in {"lora_rank": lora_rank, "bare": bare}.items():
-        if value is not None and export != "peft":
-            raise ValueError(f"`{name}` = {value} has no effect without --export peft.")
+        if value is not None and export is None:
+            raise ValueError(f"`{name}` = {value} has no effect without --export peft or another format of adapters.")
     always, never = (tuple([names] if isinstance(names, str) else names or ()) for names in (include, exclude))
     rule = SelectionRule(
         fraction=fraction,

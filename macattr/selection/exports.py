@@ -12,13 +12,36 @@ from typing import Literal, get_args
 import yaml
 from torch import nn
 
+from macattr.selection.adapter_lists import write_axolotl, write_diffusers, write_kohya
+from macattr.selection.freeze_lists import FREEZE_LISTS, first_names
 from macattr.selection.lora import Bare, adapted_layers, lora_config, read_lora_config
 from macattr.selection.official import read_official_ranking, write_official_ranking
 from macattr.selection.rules import Selection
 from macattr.selection.trainable import TrainableMask
 
-Format = Literal["csv", "json", "official", "peft", "spectrum"]
+Format = Literal[
+    "axolotl",
+    "csv",
+    "diffusers",
+    "finetuning-scheduler",
+    "json",
+    "kohya",
+    "llama-factory",
+    "ms-swift",
+    "official",
+    "peft",
+    "spectrum",
+]
 """Names of the formats that :func:`export` writes."""
+
+ADAPTERS = ("axolotl", "diffusers", "kohya")
+"""Formats of tools that put adapters on layers, besides peft."""
+
+WITH_RANK = ("axolotl", "kohya", "peft")
+"""Formats that hold ranks."""
+
+WITH_BARE = ("axolotl", "peft")
+"""Formats that can also hold copies in full."""
 
 
 def export(
@@ -38,11 +61,14 @@ def export(
         form: ``json`` and ``csv`` for :func:`read_json` and :func:`read_csv`; ``official``, the three lists that the
             authors' fine-tuning reads (a ranking, so that only its top layers can be written); ``spectrum``, a YAML
             file with a list ``unfrozen_parameters`` of regular expressions, as Spectrum writes and Axolotl reads;
-            ``peft``, the folder of a LoraConfig, see :func:`macattr.selection.lora.lora_config`.
-        model: The network to check against; ``peft`` needs it.
-        rank: Rank of the adapters of ``peft`` (default 8). If there are scores, the ranks follow them and cost together
-            what this one would.
-        bare: Treatment of bare and tied parameters by ``peft`` (default ``refuse``).
+            ``peft``, the folder of a LoraConfig, see :func:`macattr.selection.lora.lora_config`; ``llama-factory``,
+            ``ms-swift`` and ``finetuning-scheduler``, what these tools train in full
+            (:mod:`macattr.selection.freeze_lists`); ``axolotl``, ``diffusers`` and ``kohya``, where they put adapters
+            (:mod:`macattr.selection.adapter_lists`).
+        model: The network to check against. Only ``csv``, ``json``, ``official`` and ``spectrum`` do without.
+        rank: Rank of the adapters of ``peft``, ``axolotl`` and ``kohya`` (default 8). In ``peft`` the ranks follow the
+            scores, if there are any, and cost together what this one would.
+        bare: Treatment of bare and tied parameters by ``peft`` and ``axolotl`` (default ``refuse``).
 
     Returns:
         The checks that were made, in words.
@@ -53,9 +79,18 @@ def export(
     """
     if form not in get_args(Format):
         raise ValueError(f"`form` must be one of {', '.join(get_args(Format))}, got {form!r}.")
-    for name, value in {"rank": rank, "bare": bare}.items():
-        if value is not None and form != "peft":
-            raise ValueError(f"`{name}` = {value!r} has no effect on {form!r}: it belongs to peft's adapters.")
+    for name, value, readers in (("rank", rank, WITH_RANK), ("bare", bare, WITH_BARE)):
+        if value is not None and form not in readers:
+            raise ValueError(f"`{name}` = {value!r} has no effect on {form!r}: it belongs to {', '.join(readers)}.")
+    if form in FREEZE_LISTS or form in ADAPTERS:
+        if model is None:
+            raise ValueError(f"form={form!r} needs the `model`: the file depends on its other layers too.")
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return _export_for_tool(selection, Path(path), form, model, rank=rank, bare=bare)
+        except (ValueError, ImportError):
+            Path(path).unlink(missing_ok=True)  # a file that stands for something else must not be trained with
+            raise
     if form == "peft":
         if model is None:
             raise ValueError("form='peft' needs the `model`: adapters depend on the kinds of its layers.")
@@ -86,6 +121,26 @@ def export(
         if expected is None
         else (f"read back; its {len(expected)} parameter tensors are in the network")
     )
+
+
+def _export_for_tool(
+    selection: Selection, path: Path, form: str, model: nn.Module, *, rank: int | None, bare: Bare | None
+) -> str:
+    """Write what another tool trains, and compare it with what the tool's own rules find in the network."""
+    rank, bare = 8 if rank is None else rank, bare or "refuse"
+    if form == "axolotl":
+        return write_axolotl(selection, path, model, rank=rank, bare=bare)
+    if form == "diffusers":
+        return write_diffusers(selection, path, model)
+    if form == "kohya":
+        return write_kohya(selection, path, model, rank=rank)
+    path.write_text(FREEZE_LISTS[form].write(selection, model))
+    expected = first_names(selection.mask().parameter_names(model), model)
+    if trained := sorted(set(FREEZE_LISTS[form].read(path, model)) ^ set(expected)):
+        raise ValueError(
+            f"{str(path)!r} would train or leave out {len(trained)} other parameter tensors, such as {trained[0]!r}."
+        )
+    return f"read back by the rules of {form}; its {len(expected)} parameter tensors are in the network"
 
 
 def _write_layers(selection: Selection, path: Path, form: Format) -> TrainableMask:

@@ -133,7 +133,7 @@ def test_the_official_lists_hold_the_first_of_a_ranking_only(network, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"form": "yaml"}, "`form` must be one of csv, json, official, peft, spectrum, got 'yaml'"),
+        ({"form": "yaml"}, "`form` must be one of axolotl, csv, diffusers, .*, got 'yaml'"),
         ({"form": "csv", "rank": 4}, "`rank` = 4 has no effect on 'csv'"),
         ({"form": "json", "bare": "skip"}, "`bare` = 'skip' has no effect on 'json'"),
         ({"form": "peft"}, "form='peft' needs the `model`"),
