@@ -13,6 +13,7 @@ __all__ = [
     "layer_of",
     "mark_frozen",
     "own_parameters",
+    "own_values",
     "resolve_layers",
     "trainable_parameters",
 ]
@@ -20,12 +21,16 @@ __all__ = [
 import difflib
 import fnmatch
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.weak import WeakIdKeyDictionary
+
+from macattr.weights.processes import own_class
+from macattr.weights.values import number_of_values, present, values_of
 
 LayerLike = nn.Module | str
 """A layer: the module itself, or its name in the network."""
@@ -140,6 +145,17 @@ def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
         inside = module.get_submodule("parametrizations").named_parameters()
         own |= {f"parametrizations.{name}": parameter for name, parameter in inside}
     return own
+
+
+@contextmanager
+def own_values(module: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Values of the parameters that :func:`own_parameters` names, while the context lasts.
+
+    Args:
+        module: The layer. Its weights may be sharded over processes, offloaded by accelerate or packed into 4 bits.
+    """
+    with present(module):
+        yield {name: values_of(parameter) for name, parameter in own_parameters(module).items()}
 
 
 def layer_of(parameter: str) -> str:
@@ -389,11 +405,11 @@ def describe_layers(layers: dict[str, nn.Module]) -> list[LayerDescription]:
         descriptions.append(
             LayerDescription(
                 name=name,
-                type=type(module).__name__,
+                type=own_class(module).__name__,
                 depth=depth,
                 block=block,
                 role=role,
-                parameters=sum(parameter.numel() for parameter in own_parameters(module).values()),
+                parameters=sum(map(number_of_values, own_parameters(module).values())),
             )
         )
     return descriptions
@@ -442,7 +458,7 @@ class LayerTable:
         fixed = constants(model)
         unlocks = {
             name: {
-                first[id(parameter)]: parameter.numel()
+                first[id(parameter)]: number_of_values(parameter)
                 for parameter in trainable_parameters(module, fixed, whole_modules=whole_modules).values()
             }
             for name, module in modules.items()
@@ -450,7 +466,7 @@ class LayerTable:
         return cls(
             layers=tuple(describe_layers(modules)),
             unlocks=unlocks,
-            total=sum(parameter.numel() for parameter in model.parameters()),
+            total=sum(map(number_of_values, model.parameters())),
             alias_of=alias_of,
             whole_modules=whole_modules,
         )

@@ -14,7 +14,7 @@ __all__ = [
     "weight_line",
 ]
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,10 +23,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from macattr.layers import own_parameters as parameters_of
+from macattr.layers import own_values
 from macattr.methods.samples import Sample
 from macattr.methods.task import Task
 from macattr.methods.weight_paths import adam_states, allocate_loss_change, by_layer, straight_weights
 from macattr.sweep.guard import undisturbed
+from macattr.weights.values import refuse_gradients
 
 LCA_STEPS = 20
 """Optimiser steps of the fine-tuning along which the loss change is allocated."""
@@ -111,6 +113,7 @@ def loss_change_allocation(task: Task, samples: Sequence[Sample]) -> list[float]
         losses = [_call_loss(task, sample, call, "the method 'lca'") for sample in samples]
         return torch.stack(losses).mean()
 
+    refuse_gradients(task.model, "the method 'lca'")
     with undisturbed(task.model):
         states = adam_states(task.model, loss, LCA_STEPS, LCA_RATE)
         (change,) = allocate_loss_change(task.model, states, [loss], by_layer)
@@ -136,6 +139,7 @@ def weight_line(task: Task, sample: Sample) -> list[float]:
     """
     if task.options.start_weights is None:
         raise ValueError("the method 'faig' needs `start_weights`: the parameters from which the path comes.")
+    refuse_gradients(task.model, "the method 'faig'")
     own = dict(task.model.named_parameters())
     start = {
         name: tensor.to(own[name]) if name in own else tensor for name, tensor in task.options.start_weights.items()
@@ -149,9 +153,10 @@ def weight_line(task: Task, sample: Sample) -> list[float]:
 
 
 def own_parameters(task: Task) -> Iterator[Tensor]:
-    """All parameters that a layer owns, as one vector a layer."""
+    """All parameters that a layer owns, as one vector a layer, wherever their values lie."""
     for name, module in task.layers.items():
-        yield _flat([parameter.detach() for parameter in _real_parameters(name, module)])
+        with own_values(module) as values:
+            yield _flat(_real_parameters(name, values.values()))
 
 
 def loss_gradients(task: Task, sample: Sample, user: str) -> list[Tensor]:
@@ -160,6 +165,7 @@ def loss_gradients(task: Task, sample: Sample, user: str) -> list[Tensor]:
     Raises:
         ValueError: If the loss cannot be computed or is not finite.
     """
+    refuse_gradients(task.model, user)
     with undisturbed(task.model):
         weights = {
             name: p.detach().requires_grad_() for name, p in task.model.named_parameters() if p.is_floating_point()
@@ -171,14 +177,19 @@ def loss_gradients(task: Task, sample: Sample, user: str) -> list[Tensor]:
         known = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
         gradients = dict(zip(weights, known, strict=True))
         return [
-            _flat([_or_zeros(gradients[by_identity[id(p)]], p) for p in _real_parameters(name, module)])
+            _flat(
+                [
+                    _or_zeros(gradients[by_identity[id(p)]], p)
+                    for p in _real_parameters(name, parameters_of(module).values())
+                ]
+            )
             for name, module in task.layers.items()
         ]
 
 
-def _real_parameters(layer: str, module: nn.Module) -> list[nn.Parameter]:
-    """The parameters that a layer owns and that have a gradient: constants of integers have none."""
-    own = list(parameters_of(module).values())
+def _real_parameters(layer: str, parameters: Iterable[Tensor]) -> list[Tensor]:
+    """Those of a layer's parameters that have a gradient: constants of integers have none."""
+    own = list(parameters)
     if quantised := [p for p in own if not p.is_floating_point() and p.dim() > 1]:
         raise ValueError(
             f"{layer!r} holds {str(quantised[0].dtype).removeprefix('torch.')} values, which have no gradient: load "

@@ -5,12 +5,17 @@ __all__ = ["UNIDENTIFIED", "describe", "hash_network", "hash_parameters", "hash_
 import hashlib
 import types
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from macattr.weights.processes import own_class
+from macattr.weights.values import named_values
 
 LISTED = 16
 """Numbers of a tensor that provenance lists; a longer one appears as a hash."""
@@ -20,6 +25,15 @@ UNIDENTIFIED = "not identified"
 
 PLAIN = (bool, int, float, complex, str, bytes, tuple, list, Tensor, torch.dtype, types.FunctionType, partial)
 """Types of the attributes of a module that count as its settings."""
+
+REGISTRIES = ("_parameters", "_buffers", "_modules", "_forward", "_backward", "_state", "_load", "_fsdp")
+"""Beginnings of the attributes in which torch keeps what makes a module."""
+
+MARKS = ("_is_fsdp_managed_module", "_distribute_module_applied", "_hf_hook", "_old_forward", "to", "cuda", "xpu")
+"""Attributes by which torch and accelerate mark modules whose weights they place: where they lie changes no result."""
+
+_BEING_HASHED: ContextVar[frozenset[int]] = ContextVar("_BEING_HASHED", default=frozenset())
+"""Identities of the modules whose hash is under way: a module may hold a function that leads back to it."""
 
 OURS = ("macattr", "torch", "captum", "numpy", "builtins")
 """Packages whose functions are identified by their names: the versions stand in the results."""
@@ -40,7 +54,8 @@ def describe(value: object) -> str:
     if isinstance(value, Tensor):
         return str(value.tolist()) if value.numel() <= LISTED else f"{tuple(value.shape)}, sha256 {hash_tensors(value)}"
     if isinstance(value, nn.Module):
-        return f"{type(value).__qualname__}, sha256 {hash_network(value)}"
+        known = "hashed around it" if id(value) in _BEING_HASHED.get() else f"sha256 {hash_network(value)}"
+        return f"{own_class(value).__qualname__}, {known}"
     if is_dataclass(value) and not isinstance(value, type):
         inner = ", ".join(f"{field.name}={describe(getattr(value, field.name))}" for field in fields(value))
         return f"{type(value).__name__}({inner})"
@@ -130,9 +145,9 @@ def hash_tensors(*values: object) -> str:
 def hash_parameters(model: nn.Module) -> str:
     """SHA-256 of the names and bytes of all parameters, first 16 digits: the weights that a ranking belongs to."""
     digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
+    for name, values in named_values(model):
         digest.update(name.encode())
-        digest.update(_bytes_of(parameter))
+        digest.update(_bytes_of(values))
     return digest.hexdigest()[:16]
 
 
@@ -143,22 +158,37 @@ def hash_network(model: nn.Module) -> str:
     settings (numbers, texts, flags, functions, tensors that are neither parameter nor buffer).
     """
     digest = hashlib.sha256()
-    for name, module in model.named_modules():
-        digest.update(f"{name} {type(module).__module__}.{type(module).__qualname__} {module.extra_repr()}".encode())
-        digest.update(_code_of_class(type(module)).encode())
-        for key, value in sorted(vars(module).items()):
-            if _is_setting(key, value):
-                digest.update(f"{key}={describe(value)}".encode())
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(_bytes_of(tensor))
+    token = _BEING_HASHED.set(_BEING_HASHED.get() | set(map(id, model.modules())))
+    try:
+        _add_network(digest, model)
+    finally:
+        _BEING_HASHED.reset(token)
     return digest.hexdigest()[:16]
 
 
+def _add_network(digest: "hashlib._Hash", model: nn.Module) -> None:
+    """Feed a digest with the modules, parameters and buffers of a network."""
+    for name, module in model.named_modules():
+        cls = own_class(module)
+        digest.update(f"{name} {cls.__module__}.{cls.__qualname__} {module.extra_repr()}".encode())
+        digest.update(_code_of_class(cls).encode())
+        hooked = ("forward",) if "_old_forward" in vars(module) else ()  # accelerate's, in the place of the class's own
+        for key, value in sorted(vars(module).items()):
+            if key not in hooked and _is_setting(key, value):
+                digest.update(f"{key}={describe(value)}".encode())
+    for name, tensor in chain(named_values(model), named_values(model, buffers=True)):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(_bytes_of(tensor))
+
+
 def _is_setting(key: str, value: object) -> bool:
-    """Whether an attribute of a module is a setting of its own: no registry of torch, and comparable."""
-    is_registry = key.startswith(("_parameters", "_buffers", "_modules", "_forward", "_backward", "_state", "_load"))
-    return not is_registry and isinstance(value, PLAIN) and UNIDENTIFIED not in describe(value)
+    """Whether an attribute of a module is a setting of its own: no registry or mark of a library, and comparable."""
+    return (
+        not key.startswith(REGISTRIES)
+        and key not in MARKS
+        and isinstance(value, PLAIN)
+        and UNIDENTIFIED not in describe(value)
+    )
 
 
 def _code_of_class(cls: type) -> str:

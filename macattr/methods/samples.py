@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from macattr.image_files import ImageFolder
 from macattr.sweep.entry import forward_parameters, walked_keyword
+from macattr.weights.values import device_of
 
 Item = Tensor | Sequence[object] | Mapping[str, object]
 """One or several samples; see :func:`iterate_samples`."""
@@ -139,11 +140,12 @@ def iterate_samples(inputs: Inputs, model: nn.Module) -> Iterator[Sample]:
     Raises:
         ValueError: If an item holds no sample, a keyword that the model does not take, or fewer targets than samples.
     """
-    parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+    like = torch.empty(0, dtype=dtype, device=device_of(model))
     number = 0
     for item in _items(inputs):
         for sample in _samples(item, model, number):
-            yield _moved(sample, parameter)
+            yield _moved(sample, like)
             number += 1
 
 

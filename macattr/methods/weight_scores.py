@@ -22,6 +22,7 @@ from macattr.layers import describe_layers
 from macattr.methods.samples import Sample
 from macattr.methods.task import Task
 from macattr.statistics.class_shares import class_shares
+from macattr.weights.values import missing_values, present, values_of
 
 EPS = 1e-8
 """Keeps the condition number of a singular matrix finite, as KappaTune does."""
@@ -122,12 +123,14 @@ def matrices_of(name: str, module: nn.Module) -> list[Tensor]:
     Raises:
         ValueError: If a weight is on the meta device, holds integers, as quantised ones do, or NaN or infinity.
     """
+    if missing_values(module):
+        raise ValueError(f"{name!r} is on the meta device: load its weights first, or leave it out of `layers`.")
     found = []
-    for weight in _weights(module).values():
+    with present(module):
+        weights = [values_of(weight) for weight in _weights(module).values()]
+    for weight in weights:
         if weight.dim() < 2 or not weight.numel():
             continue
-        if weight.is_meta:
-            raise ValueError(f"{name!r} is on the meta device: load its weights first, or leave it out of `layers`.")
         if not (weight.is_floating_point() or weight.is_complex()):
             raise ValueError(
                 f"{name!r} holds {str(weight.dtype).removeprefix('torch.')} values, which are no weights before they "

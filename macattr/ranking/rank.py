@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from macattr.layers import LayerLike, is_glob, resolve_layers
+from macattr.layers import LayerLike, is_glob, own_parameters, resolve_layers
 from macattr.methods.catalogue import find_methods, refuse_missing_images
 from macattr.methods.kinds import Method, PathMethod
 from macattr.methods.readings import estimate_evaluations, measure
@@ -29,6 +29,7 @@ from macattr.statistics.step_errors import steps_for_tolerance
 from macattr.statistics.stopping import StableTop
 from macattr.sweep.calls import CallsName
 from macattr.sweep.outputs import OutputChoice
+from macattr.weights.values import missing_values
 
 ALWAYS_READ = {
     "preset",
@@ -269,7 +270,9 @@ def rank_with(
     if not isinstance(model, nn.Module):
         raise ValueError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
     chosen = find_methods(methods)
-    if {parameter.is_meta for parameter in model.parameters()} == {True}:
+    world = World.around(model)
+    owners = [module for module in model.modules() if own_parameters(module)]
+    if owners and all(map(missing_values, owners)):
         raise ValueError(
             f"the weights of {type(model).__name__} are on the meta device, without values: load them first."
         )
@@ -282,10 +285,9 @@ def rank_with(
     if options.tolerance is not None and inputs is not None:
         walking = [method for method in chosen if isinstance(method, PathMethod)]
         task = _with_enough_steps(task, walking, inputs, options.tolerance)
-    world = World.current()
     total = 0 if inputs is None else count_samples(inputs)
     evaluations = total and estimate_evaluations(chosen, task, total)[0] // world.size
-    is_shown = options.show_progress and world.rank == 0 and inputs is not None
+    is_shown = options.show_progress and world.is_first and inputs is not None
     bar = tqdm(total=evaluations, unit="pass", desc=", ".join(methods)) if is_shown else None
     try:
         with nullcontext() if bar is None else bar:
@@ -293,11 +295,14 @@ def rank_with(
                 task,
                 chosen,
                 inputs,
+                world=world,
                 advance=None if bar is None else bar.update,
                 announce=None if bar is None else bar.set_postfix_str,
             )
     except RunStopped as stopped:
         raise RankingInterrupted(str(stopped), assemble(stopped.result)) from stopped.__cause__
+    finally:
+        world.close()
     return assemble(result)
 
 

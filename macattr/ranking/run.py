@@ -2,7 +2,7 @@
 
 __all__ = ["RunResult", "RunStopped", "World", "run"]
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from macattr.layers import own_parameters
 from macattr.methods.kinds import JointMethod, Method, PathMethod, SampleMethod, is_ordered
@@ -28,8 +28,10 @@ from macattr.statistics.stopping import Stability, StableTop
 from macattr.sweep.allocator import keep_freed_memory
 from macattr.sweep.denormals import NOTICEABLE, denormal_share, without_denormals
 from macattr.sweep.places import Place, nowhere
-from macattr.sweep.survey import survey
+from macattr.sweep.survey import refuse_split, survey
 from macattr.user_warnings import warn_user
+from macattr.weights.processes import model_groups
+from macattr.weights.values import device_of
 
 
 @dataclass(frozen=True)
@@ -76,20 +78,71 @@ class RunStopped(RuntimeError):
 class World:
     """The processes that share a run.
 
+    Processes that hold one network together, each of them a part of its weights, run every piece of work in step.
+
     Args:
-        rank: Number of this process.
-        size: Number of processes.
+        rank: Number of this process, or of the network that it holds a part of.
+        size: Number of processes, or of such networks.
+        team: Numbers of the processes that hold the network together with this one, itself included.
+        group: Their process group; None where every process has the whole network.
     """
 
     rank: int
     size: int
+    team: tuple[int, ...] = (0,)
+    group: dist.ProcessGroup | None = None
 
     @classmethod
-    def current(cls) -> "World":
-        """All processes of torch.distributed's default group, or this one alone."""
-        if dist.is_available() and dist.is_initialized():
-            return cls(dist.get_rank(), dist.get_world_size())
-        return cls(0, 1)
+    def around(cls, model: nn.Module) -> "World":
+        """All processes of torch.distributed's default group, or this one alone.
+
+        Args:
+            model: Network, whose weights may be sharded over processes.
+
+        Raises:
+            ValueError: As :func:`macattr.weights.processes.model_groups`.
+        """
+        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+            return cls(0, 1)
+        size, rank = dist.get_world_size(), dist.get_rank()
+        mine = {rank}.union(*map(dist.get_process_group_ranks, model_groups(model)))
+        everybody: list[set[int]] = [set()] * size
+        dist.all_gather_object(everybody, mine)
+        teams = _merged(everybody)
+        if len(teams) == size:
+            return cls(rank, size, (rank,))
+        if len(teams) == 1:
+            return cls(0, 1, teams[0], dist.group.WORLD)
+        groups = [dist.new_group(list(team)) for team in teams]  # every process takes part in making every group
+        own = next(number for number, team in enumerate(teams) if rank in team)
+        return cls(own, len(teams), teams[own], groups[own])
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes for its team."""
+        return self.group is None or dist.get_rank(self.group) == 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process speaks for all."""
+        return self.rank == 0 and self.writes
+
+    def of_first(self, value: Record | None) -> Record | None:
+        """The record that the first process of the team has, so that all of them measure, or none.
+
+        Args:
+            value: That of this process.
+        """
+        if self.group is None:
+            return value
+        values: list[Record | None] = [value] * len(self.team)
+        dist.all_gather_object(values, value, self.group)
+        return values[0]
+
+    def close(self) -> None:
+        """Give back the process group that was made for the team."""
+        if self.size > 1 and self.group is not None:
+            dist.destroy_process_group(self.group)
 
     def owns(self, number: int) -> bool:
         """Whether piece of work ``number`` is this process's."""
@@ -99,10 +152,19 @@ class World:
         """The records of all processes, in the order of the units."""
         parts: list[Mapping[Unit, Record]] = [mine]
         if self.size > 1:
-            parts = [{} for _ in range(self.size)]
+            parts = [{} for _ in range(dist.get_world_size())]
             dist.all_gather_object(parts, dict(mine))
         known = {unit: record for part in parts for unit, record in part.items()}
         return {unit: known[unit] for unit in sorted(known)}
+
+
+def _merged(sets: Iterable[set[int]]) -> list[tuple[int, ...]]:
+    """Sets of processes, those that share one taken together, in the order of their first process."""
+    merged: list[set[int]] = []
+    for new in sets:
+        apart = [old for old in merged if not old & new]
+        merged = [*apart, new.union(*(old for old in merged if old & new))]
+    return sorted(tuple(sorted(team)) for team in merged)
 
 
 def run(
@@ -110,6 +172,7 @@ def run(
     methods: Sequence[Method],
     inputs: Inputs | None,
     *,
+    world: World | None = None,
     advance: Callable[[float], object] | None = None,
     announce: Callable[[str], object] | None = None,
 ) -> RunResult:
@@ -123,6 +186,7 @@ def run(
         methods: Methods to read.
         inputs: Images; see :func:`macattr.methods.samples.iterate_samples`. Every process must see the same. None if no
             method needs any.
+        world: The processes; None finds them.
         advance: Called with the evaluations that are done.
         announce: Called with the name of every image.
 
@@ -142,7 +206,7 @@ def run(
     progress = _Progress(
         task=task,
         methods=tuple(methods),
-        world=World.current(),
+        world=World.around(task.model) if world is None else world,
         journal=Journal(folder, describe_run(task, methods)),
         look=look,
         advance=advance or _ignore,
@@ -218,7 +282,12 @@ def _prepare(task: Task, methods: Sequence[Method], sample: Sample | None) -> _L
     idle = [name for name in task.layers if name not in running and name in task.droppable]
     if left_out := [name for name in idle if own_parameters(task.layers[name])]:
         warn_user(f"left out {len(left_out)} layers that do not run: {', '.join(left_out)}.")
-    layers = {name: module for name, module in task.layers.items() if name not in idle}
+    split = look.split if any(isinstance(m, PathMethod) or not m.of_parameters for m in methods) else ()
+    refuse_split([name for name in split if name not in task.droppable])
+    if split:
+        warn_user(f"left out {len(split)} layers of which every process holds a part: {', '.join(split)}.")
+    layers = {name: module for name, module in task.layers.items() if name not in (*idle, *split)}
+    refuse_split(() if layers else split)
     own = place.entry.has_loss and sample.clean is None and task.options.loss is None
     labels = isinstance(sample.clean, Tensor) and not sample.clean.is_floating_point() and task.options.loss is None
     loss = "the model's own" if own else "cross-entropy to the labels" if labels else ""
@@ -241,7 +310,7 @@ def _first_path(trial: Trial, methods: Sequence[Method]) -> tuple[WalkedPath, Pa
     if trial.sample.image is not None:
         path, place = walk_of("line").path(trial), trial.place
         return path, task.preset.partition(path), place
-    still = torch.zeros(1, device=next(task.model.parameters(), torch.empty(0)).device)
+    still = torch.zeros(1, device=device_of(task.model))
     place = nowhere(task.model, *task.call_arguments(trial.sample)).reading(task.output(trial.sample))
     path = LinearPath((still,), (still,))
     return path, task.preset.partition(path), place
@@ -291,7 +360,7 @@ class _Progress:
     def _record(self, unit: Unit, trial: Trial) -> Record:
         """The record of a trial, from disk or measured and kept."""
         sample, digest = trial.sample, trial.digest
-        record = self.journal.read(unit)
+        record = self.world.of_first(self.journal.read(unit))
         if record is None:
             height, width = sample.size
             record = Record(
@@ -302,7 +371,8 @@ class _Progress:
                 sha256=digest,
                 readings=self._measure(trial),
             )
-            self.journal.write(unit, record)
+            if self.world.writes:
+                self.journal.write(unit, record)
         elif (record.name, record.sha256) != (sample.name, digest):
             raise ValueError(
                 f"image {unit[0]} is {sample.name!r}, but {str(self.journal.folder)!r} holds other data of that "

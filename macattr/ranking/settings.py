@@ -12,6 +12,8 @@ from macattr.layers import inner_network
 from macattr.methods.kinds import Method
 from macattr.methods.provenance import describe, hash_network, hash_parameters, hash_tensors
 from macattr.methods.task import Task
+from macattr.weights.processes import own_class
+from macattr.weights.values import device_of
 
 Attributes = dict[str, str | int | float]
 
@@ -20,8 +22,9 @@ def describe_task(task: Task) -> Attributes:
     """Network, nodes, objective, device and versions as plain attributes."""
     options = task.options
     parameter, network = next(task.model.parameters(), torch.empty(0)), inner_network(task.model)[0]
+    device = device_of(network).type
     objective = options.objective
-    low = torch.is_autocast_enabled(parameter.device.type)
+    low = torch.is_autocast_enabled(device)
     return {
         "preset": task.preset.name,
         "n_steps": task.preset.n_steps,
@@ -32,11 +35,11 @@ def describe_task(task: Task) -> Attributes:
         "start_weights": hash_tensors(*(options.start_weights or {}).values()),
         "across_images": task.preset.across_images,
         "baselines": describe(task.reference),
-        "model": type(network).__name__,
+        "model": own_class(network).__name__,
         "model_sha256": hash_parameters(network),
         "network_sha256": hash_network(network),
-        "dtype": str(torch.get_autocast_dtype(parameter.device.type) if low else parameter.dtype),
-        "device": parameter.device.type,
+        "dtype": str(torch.get_autocast_dtype(device) if low else parameter.dtype),
+        "device": device,
         "macattr": importlib.metadata.version("macattr"),
         "torch": str(torch.__version__),
         "python": platform.python_version(),

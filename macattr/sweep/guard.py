@@ -19,6 +19,9 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
+from macattr.weights.processes import keep_sharded
+from macattr.weights.values import missing_values
+
 STOCHASTIC = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 BATCH_MIXING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -33,7 +36,8 @@ def undisturbed(model: Callable[..., Any], layers: Iterable[nn.Module] = ()) -> 
 
     Weights' flags and gradients, buffers and plain attributes by identity and by value, hooks, training mode and random
     states survive whatever runs inside. Another thread that wants the same modules waits. Checkpointed blocks of the
-    reentrant kind, which refuse :func:`torch.autograd.grad`, run without checkpointing.
+    reentrant kind, which refuse :func:`torch.autograd.grad`, run without checkpointing. What torch.compile has compiled
+    runs uncompiled, because it would compile anew for the hooks of every forward pass.
 
     Args:
         model: Network, or a function that calls one.
@@ -53,10 +57,13 @@ def undisturbed(model: Callable[..., Any], layers: Iterable[nn.Module] = ()) -> 
             stack.enter_context(lock)
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(_same_random_states(modules))
         stack.enter_context(_plain_checkpoints())
         stack.enter_context(_normal_tensors(modules))
+        keep_sharded(modules.values())
         state = stack.enter_context(_same_state(modules))
+        stack.callback(keep_sharded, modules.values())  # FSDP must know that shards are what is put back
         stack.enter_context(_without_gradients(modules))
         yield state.rewind
 
@@ -107,12 +114,11 @@ def _refuse(modules: dict[str, nn.Module]) -> None:
         if module.training and (drops or mixes):
             effect = "draws random numbers" if drops else "mixes the batch"
             raise ValueError(f"the model is in training mode and its {kind} {name!r} {effect}: call `model.eval()`.")
-        for own, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
-            if tensor.is_meta:
-                raise ValueError(
-                    f"{own!r} of {kind} {name!r} is on the meta device, without values: load weights with "
-                    "`model.to_empty(device=...)` and `load_state_dict`, or with `load_state_dict(..., assign=True)`."
-                )
+        if own := missing_values(module):
+            raise ValueError(
+                f"{own!r} of {kind} {name!r} is on the meta device, without values: load weights with "
+                "`model.to_empty(device=...)` and `load_state_dict`, or with `load_state_dict(..., assign=True)`."
+            )
 
 
 _LOCKS: "WeakIdKeyDictionary" = WeakIdKeyDictionary()

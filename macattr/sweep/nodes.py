@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from macattr.paths.inputs import Path
 from macattr.paths.objectives import Objective
-from macattr.sweep.guard import Rewind, undisturbed
+from macattr.sweep.guard import Rewind, modules_of, undisturbed
 from macattr.sweep.probes import Site, probing
+from macattr.weights.values import is_packed
 
 Visit = Callable[[Site, Tensor], Tensor]
 
@@ -58,8 +59,11 @@ class Forward:
 
     def output(self, inputs: tuple[Tensor, ...], count: int) -> Any:
         """Output of the model without probes and gradients."""
-        with torch.no_grad():
-            return self(inputs, count, lambda _, tensor: tensor, ())
+        modules = modules_of(self.model, self.layers.values()).values()
+        packed = any(is_packed(weight) for module in modules for weight in module.parameters(recurse=False))
+        with torch.set_grad_enabled(packed):  # passes without gradients make bitsandbytes repack, see weights.values
+            output = self(inputs, count, lambda _, tensor: tensor, ())
+        return output.detach() if isinstance(output, Tensor) else output
 
 
 def evaluate(objective: Objective, output: Any, batch: int, count: int, check: bool = False) -> Float[Tensor, "k b"]:

@@ -1,13 +1,15 @@
 """One forward pass before a sweep: the tensors of the probed layers, which of them are the same, and their memory."""
 
-__all__ = ["ProbedTensor", "Survey", "Surveys", "never_ran", "survey", "survey_inputs"]
+__all__ = ["ProbedTensor", "Survey", "Surveys", "never_ran", "refuse_split", "survey", "survey_inputs"]
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 
@@ -16,6 +18,8 @@ from macattr.paths.partitions import Partition
 from macattr.sweep.guard import modules_of, refuse_random_draws, undisturbed
 from macattr.sweep.nodes import Forward, leaves_at
 from macattr.sweep.probes import Site
+from macattr.weights.processes import split_groups
+from macattr.weights.values import is_packed, is_sharded, local_part
 
 HALF_PRECISION, TF32, SINGLE_PRECISION = 0.1, 1e-2, 1e-4
 """Relative differences that rounding may make between two forward passes; CUDA may round to TF32."""
@@ -73,6 +77,7 @@ class Survey:
         output: Output of the model; None unless it is one tensor, and where other inputs have the same shapes.
         low_precision: Whether anything is computed in fewer than 32 bits.
         fixed: Arguments of the model that stay as they are along a path.
+        split: Layers of which every process holds another part of the output, in a tensor parallel network.
     """
 
     tensors: tuple[ProbedTensor, ...]
@@ -81,6 +86,7 @@ class Survey:
     output: Tensor | None
     low_precision: bool
     fixed: tuple[Tensor, ...] = ()
+    split: tuple[str, ...] = ()
 
     @property
     def batch(self) -> int:
@@ -206,7 +212,7 @@ def survey_inputs(forward: Forward, inputs: tuple[Tensor, ...]) -> Survey:
         raise ValueError(never_ran(list(forward.layers)))
     tensors = recorder.tensors()
     final = output.detach().clone() if isinstance(output, Tensor) else None
-    low = saved.low_precision or any(tensor.low_precision for tensor in tensors)
+    low = saved.low_precision or any(tensor.low_precision for tensor in tensors) or _has_packed_weights(forward)
     return Survey(
         tensors=tensors,
         saved_bytes=saved.total(weights),
@@ -214,7 +220,36 @@ def survey_inputs(forward: Forward, inputs: tuple[Tensor, ...]) -> Survey:
         output=final,
         low_precision=low or (final is not None and final.element_size() < 4),
         fixed=_fixed_tensors(forward),
+        split=_split_layers(forward, tensors),
     )
+
+
+def _has_packed_weights(forward: Forward) -> bool:
+    """Whether kernels for 4-bit weights run, which round otherwise with gradients than without."""
+    modules = modules_of(forward.model, forward.layers.values()).values()
+    return any(is_packed(weight) for module in modules for weight in module.parameters(recurse=False))
+
+
+def _split_layers(forward: Forward, tensors: Sequence[ProbedTensor]) -> tuple[str, ...]:
+    """Layers whose tensors differ between the processes that run a tensor parallel network together."""
+    roots = modules_of(forward.model, forward.layers.values()).values()
+    split: list[str] = []
+    for group in split_groups(roots):
+        everywhere: list[Any] = [None] * dist.get_world_size(group)
+        dist.all_gather_object(
+            everywhere, {tensor.site: (tensor.shape, tensor.fingerprint) for tensor in tensors}, group
+        )
+        first = {tensor.site: tensor for tensor in tensors}
+        for other in everywhere:
+            split += [site.layer for site in first if _differ(everywhere[0].get(site), other.get(site))]
+    return tuple(dict.fromkeys(split))
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Whether two processes see other shapes or values."""
+    if one is None or other is None or one[0] != other[0]:
+        return True
+    return not np.allclose(one[1], other[1], rtol=SINGLE_PRECISION, atol=0, equal_nan=True)
 
 
 @dataclass
@@ -297,6 +332,23 @@ def never_ran(names: Sequence[str]) -> str:
     )
 
 
+def refuse_split(names: Sequence[str]) -> None:
+    """Raise for layers whose output is split over processes: a sum would be that of a part.
+
+    Args:
+        names: Such layers.
+
+    Raises:
+        ValueError: If there are any.
+    """
+    if names:
+        listed = ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        raise ValueError(
+            f"every process holds another part of the output of {listed}, as after column-parallel layers: rank the "
+            "row-parallel layers that join the parts, or let the plan gather it with `output_layouts=Replicate()`."
+        )
+
+
 @dataclass
 class _SavedBytes:
     """Memory of the tensors that autograd keeps, each storage once."""
@@ -306,7 +358,7 @@ class _SavedBytes:
 
     def pack(self, tensor: Tensor) -> Tensor:
         """Count a tensor; the tensor itself would keep the graph, which keeps the tensor."""
-        storage = tensor.untyped_storage()
+        storage = local_part(tensor).untyped_storage()
         self.storages[storage.data_ptr()] = storage.nbytes()
         self.low_precision |= tensor.is_floating_point() and tensor.element_size() < 4
         return tensor.detach()
@@ -320,7 +372,7 @@ class _SavedBytes:
         """Storages of all parameters, which take no memory of their own."""
         modules = modules_of(forward.model, forward.layers.values())
         weights = (parameter for module in modules.values() for parameter in module.parameters(recurse=False))
-        return {weight.untyped_storage().data_ptr() for weight in weights}
+        return {local_part(weight).untyped_storage().data_ptr() for weight in weights if not weight.is_meta}
 
 
 @dataclass(frozen=True)
@@ -342,6 +394,11 @@ class _Recorder:
     def visit(self, site: Site, tensor: Tensor) -> Tensor:
         """Record a tensor and hand it on."""
         if tensor.is_floating_point():
+            if is_sharded(tensor):
+                raise ValueError(
+                    f"layer {site} returns a DTensor: make its plan return local tensors with `use_local_output=True`, "
+                    "or leave it out of `layers`."
+                )
             if tensor.dim() == 0:
                 raise ValueError(f"layer {site} returns a single number, without neurons: leave it out of `layers`.")
             edge = get_gradient_edge(tensor) if tensor.requires_grad else None

@@ -20,11 +20,13 @@ from macattr.paths.sums import LayerSum, StieltjesSum
 from macattr.sweep.allocator import keep_freed_memory, return_free_memory
 from macattr.sweep.arguments import checked_budget, whole_number
 from macattr.sweep.cuts import find_cuts
-from macattr.sweep.guard import undisturbed
+from macattr.sweep.guard import modules_of, undisturbed
 from macattr.sweep.memory import estimate_bytes, nodes_per_batch, split_layers
 from macattr.sweep.nodes import Forward, evaluate, leaves_at
 from macattr.sweep.probes import Site
-from macattr.sweep.survey import ProbedTensor, Survey, Surveys, never_ran, survey_inputs
+from macattr.sweep.survey import ProbedTensor, Survey, Surveys, never_ran, refuse_split, survey_inputs
+from macattr.weights.processes import smallest_of_all
+from macattr.weights.values import refuse_inference_only
 
 
 @dataclass(frozen=True)
@@ -156,10 +158,13 @@ def trace(
             surveys.keep(forward, survey)
         if missing := [name for name in layers if name not in survey.sites]:
             raise ValueError(never_ran(missing))
+        refuse_inference_only(modules_of(model, layers.values()))
+        refuse_split([name for name in layers if name in survey.split])
         if memory_budget is not None:
             return_free_memory()
         groups = split_layers(survey, sums, memory_budget)
         count = nodes_per_batch(survey, sums, groups, len(partition.nodes), internal_batch_size, memory_budget)
+        count = smallest_of_all(count, modules_of(model, layers.values()).values())
         sweep = _Sweep(
             forward=forward,
             partition=partition,

@@ -149,7 +149,7 @@ def _rank(network: nn.Module, selection: LayerChoice, crops: Crops, kept: Path) 
         for number, (degraded, clean) in enumerate(items)
     ]
     importance = rank_layers(network, inputs, selection.ranking, show_progress=True)
-    if World.current().rank == 0:  # every process has looked for the file by now: all took part in the ranking
+    if World.around(network).is_first:  # every process has looked for the file by now: all took part in the ranking
         importance.save(kept)
     return importance
 

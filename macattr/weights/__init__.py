@@ -1,0 +1,1 @@
+"""Weights that are no plain tensors here, and the processes that share them."""
