@@ -30,6 +30,7 @@ from macattr.methods.kinds import Method
 from macattr.methods.readings import estimate_evaluations
 from macattr.methods.samples import Item
 from macattr.methods.task import ObjectiveName, Options, PathName, Task
+from macattr.ranking.cost import estimate_cost
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.rank import RankingInterrupted, rank_with
 from macattr.ranking.settings import describe_run
@@ -294,6 +295,7 @@ def _estimate(task: Task, inputs: ImageFolder | list[Item], methods: Sequence[Me
         seconds = time.perf_counter() - started
     each = seconds / max(1, estimate_evaluations(methods, replace(task, options=short), 1)[0])
     memory = max(int(importance.dataset.attrs["estimated_bytes"]) for importance in rankings.values()) / 2**30
+    print(estimate_cost(task, list(islice(inputs, 1)), [m.name for m in methods]).memory)
     print(f"about {each * evaluations:.0f} s ({each:.2f} s for a pass) and {memory:.1f} GiB for activations")
     print("measured on a short run over the first image; other sizes cost in proportion to their pixels")
 
