@@ -3,17 +3,17 @@
 __all__ = ["rank"]
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Literal
 
 import matplotlib as mpl
-import pandas as pd
 import torch
 import torch.distributed as dist
 
@@ -23,6 +23,7 @@ from macattr.cli.loading import load_images, load_network, load_weights, shuffle
 from macattr.cli.options import with_options
 from macattr.cli.results import Results
 from macattr.cli.sources import explain_network
+from macattr.cli.summary import print_summary
 from macattr.image_files import ImageFolder, display_name, read_size
 from macattr.layers import resolve_layers
 from macattr.methods.catalogue import find_methods, refuse_missing_images
@@ -35,11 +36,7 @@ from macattr.ranking.importance import LayerImportance
 from macattr.ranking.rank import RankingInterrupted, rank_with
 from macattr.ranking.settings import describe_run
 from macattr.report.page import write_report
-from macattr.statistics.certainty import top_count
 from macattr.statistics.stopping import StableTop
-
-FEWEST_ROWS = 8
-"""Rows of the ranking that are printed at least."""
 
 
 @explain_network
@@ -152,6 +149,9 @@ def rank(
         results = Results(out, [m.name for m in methods], settings)
         with sole_writer(out) if is_first else nullcontext():
             _rank(results, task, inputs, wanted, fraction=fraction, overwrite=overwrite, is_first=is_first)
+        if is_first:
+            given = {"--weights": weights, "--crop": crop, "--multiple": multiple, "--limit": limit, "--clean": clean}
+            print(f"\nnext:\n{_suggest(results, model, images, fraction, given)}")
 
 
 def _rank(
@@ -167,16 +167,40 @@ def _rank(
     """Measure and write, unless the folder holds this very run already; the answer is printed first."""
     if results.is_complete(overwrite):
         print(f"{results.folder} already holds this ranking, complete; --overwrite measures it again")
-        _print_summary(results.load(), fraction)
+        print_summary(results.load(), task.model, fraction, results.folder / "agreement.csv")
         return
     started = time.perf_counter()
     rankings = _measure(results, task, inputs, layers)
     if is_first:
         _write(results, rankings, task, fraction)
-        print(f"cost: {time.perf_counter() - started:.0f} s")
+        print(f"\ncost: {time.perf_counter() - started:.0f} s")
         print(f"written: {results.describe_files()}")
-        page, first = results.folder / "report.html", next(iter(results.files().values()))
-        print(f"\nnext: open {page}, or  macattr select {first} --export json --out layers.json")
+
+
+def _suggest(
+    results: Results, model: str, images: str | None, fraction: float, given: Mapping[str, object | None]
+) -> str:
+    """What is not done yet, as commands with the options of this run; none of them replaces a file."""
+    first, file = next(iter(results.files().items()))
+    page, weights = results.folder / "report.html", given["--weights"]
+    of_network = ["--model", model, *([] if weights is None else ["--weights", str(weights)])]
+    select = ["select", str(file), *of_network, "--fraction", f"{fraction:g}", "--export", "json", "--out"]
+    lines = [f"open {page}"] if page.is_file() else []
+    lines.append(shlex.join(["macattr", *select, str(_unused(results.folder / "layers.json"))]))
+    if images is not None:
+        options = [word for name, value in given.items() if value is not None for word in (name, str(value))]
+        check = ["check", "--model", model, "--images", images, "--method", first, *options]
+        lines.append(shlex.join(["macattr", *check, "--out", str(_unused(results.folder / "check"))]))
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def _unused(path: Path) -> Path:
+    """The path, with a number if something is there already."""
+    return next(
+        other
+        for number in count(1)
+        if not (other := path if number == 1 else path.with_stem(f"{path.stem}-{number}")).exists()
+    )
 
 
 def _load_images(
@@ -219,9 +243,8 @@ def _measure(
 def _write(results: Results, rankings: Mapping[str, LayerImportance], task: Task, fraction: float) -> None:
     """Write rankings, agreement and report, and print the answer first."""
     results.write(rankings)
-    agreement = ""
     if len(rankings) > 1:
-        agreement = write_comparison(rankings, results.folder, fraction=fraction, seed=task.seed)
+        write_comparison(rankings, results.folder, fraction=fraction, seed=task.seed)
     if any(int(importance.dataset["parameters"].sum()) for importance in rankings.values()):
         write_report(
             rankings,
@@ -232,9 +255,7 @@ def _write(results: Results, rankings: Mapping[str, LayerImportance], task: Task
             seed=task.seed,
         )
     results.finish()
-    _print_summary(rankings, fraction)
-    if agreement:
-        print(f"\n{agreement}")
+    print_summary(rankings, task.model, fraction, results.folder / "agreement.csv")
 
 
 def _join(device: str) -> tuple[bool, str]:
@@ -275,10 +296,11 @@ def _announce(model: str, task: Task, images: int, methods: Sequence[Method], ev
     if not images:
         print("no image: the methods look at the weights alone")
     elif len(methods) == 1:
-        count = task.order_count
-        nodes = evaluations // max(1, images * count)
-        orders = f" x {count} pixel orders" if count > 1 else ""
-        print(f"{images} images{orders} x {nodes} points of the path = {evaluations} forward and backward passes")
+        repeats = task.order_count
+        nodes = evaluations // max(1, images * repeats)
+        orders = f" x {repeats} pixel orders" if repeats > 1 else ""
+        noun = "image" if images == 1 else "images"
+        print(f"{images} {noun}{orders} x {nodes} points along the path = {evaluations} forward and backward passes")
     else:
         print(f"{len(methods)} methods on {images} images: {evaluations} forward and backward passes")
         if saved:
@@ -298,45 +320,3 @@ def _estimate(task: Task, inputs: ImageFolder | list[Item], methods: Sequence[Me
     print(estimate_cost(task, list(islice(inputs, 1)), [m.name for m in methods]).memory)
     print(f"about {each * evaluations:.0f} s ({each:.2f} s for a pass) and {memory:.1f} GiB for activations")
     print("measured on a short run over the first image; other sizes cost in proportion to their pixels")
-
-
-def _print_summary(rankings: Mapping[str, LayerImportance], fraction: float) -> None:
-    """The top layers, how far the sums are from complete, and whether the top is stable."""
-    for importance in rankings.values():
-        _print_top(importance, fraction)
-    residuals = [abs(importance.dataset["input_residual"]) for importance in rankings.values()]
-    measured = [residual for residual in residuals if residual.notnull().any()]
-    if measured:
-        median, largest = max(float(r.median()) for r in measured), max(float(r.max()) for r in measured)
-        print(
-            f"\ninput residual |sum of attributions / change of the objective - 1|: median {median:.2%}, "
-            f"largest {largest:.2%} (0 is exact)"
-        )
-    for name, importance in rankings.items():
-        for words in importance.doubts:
-            print(f"\n{name}: {words}")
-        if stability := importance.dataset.attrs.get("stability"):
-            print(f"\n{stability}")
-
-
-def _print_top(importance: LayerImportance, fraction: float) -> None:
-    """The top layers of one method, and the next ones below a line."""
-    table = importance.ranking()
-    count = top_count(fraction, len(table))
-    top, shown = table.head(count), table.head(max(count, FEWEST_ROWS))
-    share = top["parameters"].sum() / table["parameters"].sum()
-    attrs = importance.dataset.attrs
-    print(
-        f"\n{attrs['method']}, top {fraction:.0%}: {len(top)} of {len(table)} layers, {share:.1%} of the parameters of "
-        f"the ranked layers; score = {attrs['unit']}"
-    )
-    with pd.option_context("display.width", 200):
-        columns = shown[["rank", "layer", "score", "type", "parameters"]]
-        lines = columns.to_string(
-            index=False, formatters={"score": "{:.4g}".format, "parameters": "{:,}".format}
-        ).splitlines()
-    if len(shown) > count:
-        lines.insert(count + 1, "-" * max(map(len, lines)))
-    print("\n".join(lines))
-    if shared := [f"{row.layer} = {row.alias_of}" for row in top.itertuples() if row.layer != row.alias_of]:
-        print(f"same tensor under two names: {', '.join(shared)}")

@@ -19,9 +19,6 @@ from macattr.methods.catalogue import METHODS
 from macattr.methods.walks import WALKS
 from macattr.ranking.importance import LayerImportance
 
-INEXACT = 0.10
-"""Median input residual above which the report warns."""
-
 FEW_IMAGES = 8
 """Number of images below which intervals are wide and cover too little."""
 
@@ -112,14 +109,7 @@ def reasons_to_doubt(importance: LayerImportance) -> tuple[str, ...]:
         doubts.append(
             f"{images} images are few: intervals are wide, and cover less than 95 %. Rank {FEW_IMAGES} or more."
         )
-    residual = np.abs(data["input_residual"].values)
-    if np.isfinite(residual).any() and (median := float(np.nanmedian(residual))) > INEXACT:
-        steps = f", for example n_steps={4 * int(data.attrs['n_steps'])}" if "n_steps" in data.attrs else ""
-        doubts.append(
-            f"The scores are inexact: the attributions add up to the objective's change only within "
-            f"{format_percent(median)} (median over images). Layers with similar scores may change places. "
-            f"Measure again with more steps{steps}."
-        )
+    doubts += [words[0].upper() + words[1:] for words in importance.doubts]
     stability = str(data.attrs.get("stability", ""))
     if "not stable" in stability or "is unknown" in stability:
         doubts.append(stability.replace("\n", " "))

@@ -42,6 +42,7 @@ def made_up() -> Callable[..., LayerImportance]:
             xr.Dataset(
                 {"score": (dims, scores), "signed_sum": (dims, scores), "step_error": (dims, np.nan * scores)}
                 | {name: (dims[:2], np.full((images, 1), 0.02)) for name in ("input_residual", "objective_start")}
+                | {name: (dims[:2], np.ones((images, 1))) for name in ("objective_end", "objective_variation")}
                 | {"order_seed": (dims[:2], np.arange(images)[:, None])},
                 coords={"layer": list(names), "sample": [f"image {i}" for i in range(images)], "order": [0]}
                 | {"degradation": ("sample", ["noise"] * images), "alias_of": ("layer", aliases)}

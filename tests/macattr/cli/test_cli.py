@@ -56,10 +56,10 @@ def test_rank_writes_what_it_prints(model, folder, tmp_path, capsys):
     assert sorted(file.name for file in out.iterdir() if file.name != ".lock") == names
     assert ranking["layer"][0] in printed
     for part in (
-        "3 images x 5 points of the path = 15 forward and backward passes",
+        "3 images x 5 points along the path = 15 forward and backward passes",
         "input residual",
         "report.html\n",
-        "next: ",
+        "next:",
     ):
         assert part in printed
 

@@ -358,9 +358,9 @@ def test_an_inexact_measurement_is_a_warning_with_a_remedy(importance, tmp_path)
     for residual in (0.09, 0.16):
         data = importance.dataset.assign(input_residual=importance.dataset["input_residual"] * 0 + residual)
         write_report(LayerImportance(data), tmp_path / f"{residual}.html")
-    assert "inexact" not in visible(tmp_path / "0.09.html")
-    assert "within 16.0 % (median over images)" in visible(tmp_path / "0.16.html")
-    assert "Measure again with more steps, for example n_steps=24." in visible(tmp_path / "0.16.html")
+    assert "are not complete" not in visible(tmp_path / "0.09.html")
+    assert "miss 16% of the objective's change" in visible(tmp_path / "0.16.html")
+    assert "raise `n_steps`, which is 6" in visible(tmp_path / "0.16.html")
 
 
 def test_the_page_explains_method_score_and_objective_in_plain_words(page, tmp_path):
