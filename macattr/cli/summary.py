@@ -1,6 +1,6 @@
 """Words of a finished ranking: the chosen layers, how sure they are, and how far several methods agree."""
 
-__all__ = ["describe_agreement", "describe_certainty", "describe_top", "print_summary"]
+__all__ = ["describe_agreement", "describe_certainty", "describe_degradations", "describe_top", "print_summary"]
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +13,7 @@ from macattr.ranking.importance import LayerImportance
 from macattr.report.choices import SURE
 from macattr.report.words import describe_measurement, format_percent, reasons_to_doubt, why_without_intervals
 from macattr.statistics.certainty import top_count
+from macattr.statistics.groups import in_every_top
 
 FEWEST_ROWS = 8
 """Rows of the ranking that are printed at least."""
@@ -37,6 +38,8 @@ def print_summary(
     print("\nhow sure:")
     for name, importance in rankings.items():
         print(f"  {name}: {describe_certainty(importance, fraction)}")
+        if words := describe_degradations(importance, fraction):
+            print(f"  {name}: {words}")
         if "Input residual" in (measured := describe_measurement(importance)):
             print(f"  {name}: input residual {measured['Input residual']}")
         if stability := str(importance.dataset.attrs.get("stability", "")):
@@ -94,6 +97,21 @@ def describe_certainty(importance: LayerImportance, fraction: float) -> str:
         f"{'all' if sure == count else f'{sure} of'} the {count} chosen layers stay chosen in at least "
         f"{100 * SURE:.0f} % of the resamples of the {importance.dataset.sizes['sample']} images"
     )
+
+
+def describe_degradations(importance: LayerImportance, fraction: float) -> str:
+    """How many layers are chosen for every degradation alone, in words; '' without several degradations.
+
+    Args:
+        importance: The ranking.
+        fraction: Share of the layers that is chosen, in (0, 1].
+    """
+    kinds = importance.degradations
+    if len(kinds) < 2:
+        return ""
+    count = top_count(fraction, importance.dataset.sizes["layer"])
+    shared = int(in_every_top(importance.degradation_ranks(), count).sum())
+    return f"{shared} layers are in the top {count} of every degradation alone ({', '.join(kinds)})"
 
 
 def describe_agreement(table: pd.DataFrame) -> str:

@@ -29,6 +29,7 @@ from macattr.ranking.settings import describe_mask, describe_task
 from macattr.selection.rules import Selection, SelectionRule, select
 from macattr.selection.trainable import TrainableMask
 from macattr.statistics.certainty import IntervalMethod, bootstrap, probability_in_top, top_count, variance_components
+from macattr.statistics.groups import group_ranks
 
 PER_LAYER = ("score", "signed_sum", "step_error")
 ALWAYS = {
@@ -272,6 +273,30 @@ class LayerImportance:
         names = self.dataset["layer"].values
         shares = probability_in_top(self.values, top_count(fraction, len(names)), np.random.default_rng(seed))
         return pd.Series(shares, names, name="probability").sort_values(ascending=False, kind="stable")
+
+    def degradation_ranks(self) -> pd.DataFrame:
+        """Rank of every layer for the images of each degradation, by :func:`macattr.statistics.groups.group_ranks`.
+
+        Returns:
+            One row for each layer (its name is the index), most important first; one column for each degradation.
+
+        Raises:
+            ValueError: If not every image has a degradation.
+        """
+        kinds = self.dataset["degradation"].values.tolist()
+        if not all(kinds):
+            raise ValueError(
+                f"{kinds.count('')} of {len(kinds)} images have no `degradation`: give it with every image, "
+                'as in {"image": image, "degradation": "noise"}.'
+            )
+        table = group_ranks(self.values, kinds).set_axis(self.dataset["layer"].values)
+        return table.loc[self.ranking()["layer"]].rename_axis("layer")
+
+    @property
+    def degradations(self) -> tuple[str, ...]:
+        """The degradations of the images, each once; empty if one of them has none."""
+        kinds = self.dataset["degradation"].values.tolist()
+        return tuple(dict.fromkeys(kinds)) if all(kinds) else ()
 
     def variance_components(self) -> pd.DataFrame:
         """Where the variance of the scores comes from; see :func:`macattr.statistics.certainty.variance_components`.
