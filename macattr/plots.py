@@ -4,6 +4,7 @@ __all__ = [
     "BlockGrid",
     "block_grid",
     "plot_agreement",
+    "plot_group_ranks",
     "plot_heatmap",
     "plot_intervals",
     "plot_overlap",
@@ -24,12 +25,16 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 LABELLED = 6
 """Number of layers that are named in the depth panel."""
 
 MARKERS = "osD^vPX*<>"
 """Markers of the classes of layers, which also differ in grey."""
+
+ALIKE = 0.5
+"""Share of the layers inside two modules, by name and class, above which the modules count as built alike."""
 
 TOP_HEIGHT = 0.7
 """Share of the rank flow's height that the top k take, however many layers follow."""
@@ -55,9 +60,13 @@ class BlockGrid:
 def block_grid(table: pd.DataFrame) -> BlockGrid:
     """Rows and columns of a heat map; a layer of a group of blocks spans the group's columns.
 
+    Layers outside of numbered blocks make columns if their modules have siblings with the same layers inside, such as
+    ``enc1``, ``enc2``, ``mid``.
+
     Args:
-        table: One row for each layer, in order of depth: ``layer``, ``block``, ``role``.
+        table: One row for each layer, in order of depth: ``layer``, ``type``, ``block``, ``role``.
     """
+    table = _with_siblings(table)
     blocks = _blocks(table)
     roles: list[str] = []
     filled: list[set[int]] = []
@@ -169,6 +178,45 @@ def _flow_height(rank: float, k: int, layers: int) -> float:
     return border * (rank - 0.5) / k if rank <= k + 0.5 else border + (1 - border) * (rank - 0.5 - k) / (layers - k)
 
 
+def plot_group_ranks(ranked: pd.DataFrame, k: int, title: str) -> Figure:
+    """Ranks of the layers in each group of images; those in a group's top k are coloured, and bold if in every top.
+
+    Args:
+        ranked: One row for each layer (its name is the index), one column for each group; 1 is the highest rank. Layers
+            that are in the top k of no group are left out.
+        k: Layers in a top.
+        title: Heading.
+    """
+    rows = ranked[(ranked <= k).any(axis=1)]
+    everywhere = (rows <= k).all(axis=1)
+    figure = Figure(figsize=(4.2 + 0.75 * len(ranked.columns), 1.6 + 0.26 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    sns.heatmap(
+        rows,
+        mask=rows > k,
+        vmin=1,
+        vmax=k + 1,
+        cmap="crest_r",
+        cbar=False,
+        linewidths=0.8,
+        annot=True,
+        fmt="d",
+        annot_kws={"fontsize": 8},
+        ax=axes,
+    )
+    for (row, column), rank in np.ndenumerate(rows.to_numpy()):
+        if rank > k:
+            axes.text(column + 0.5, row + 0.5, str(rank), ha="center", va="center", fontsize=8, color="0.5")
+    axes.set_yticks(np.arange(len(rows)) + 0.5, rows.index, fontsize=8, rotation=0)
+    for label, shared in zip(axes.get_yticklabels(), everywhere, strict=True):
+        label.set_fontweight("bold" if shared else "normal")
+    axes.set(xlabel="", ylabel="")
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    figure.suptitle(f"{title}: {everywhere.sum()} layers (bold) in the top {k} of all {len(ranked.columns)}")
+    return figure
+
+
 def plot_overlap(curves: Mapping[str, pd.DataFrame], k: int, title: str) -> Figure:
     """Overlap of the tops against their size, with the overlap of unrelated rankings.
 
@@ -276,6 +324,31 @@ def plot_intervals(table: pd.DataFrame, k: int, title: str, unit: str, shown: in
     return figure
 
 
+def _with_siblings(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with a block and role for layers outside of blocks whose module has siblings that are built alike."""
+    outside = table.loc[table["block"] == "", ["layer", "type"]].itertuples(index=False)
+    inside: dict[str, set[tuple[str, str]]] = {}
+    for layer, kind in outside:
+        parts = layer.split(".")
+        for end in range(1, len(parts)):
+            inside.setdefault(".".join(parts[:end]), set()).add((".".join(parts[end:]), kind))
+    alike = {
+        name
+        for name, layers in inside.items()
+        for other, others in inside.items()
+        if name != other
+        and name.rpartition(".")[0] == other.rpartition(".")[0]
+        and len(layers & others) > max(1, len(layers | others) * ALIKE)
+    }
+    places = []
+    for row in table.itertuples():
+        parts = row.layer.split(".")
+        names = [".".join(parts[:end]) for end in range(1, len(parts))] if row.block == "" else []
+        block = next((name for name in names if name in alike), row.block)
+        places.append((block, row.layer[len(block) + 1 :] if block != row.block else row.role))
+    return table.assign(block=[block for block, _ in places], role=[role for _, role in places])
+
+
 def _blocks(table: pd.DataFrame) -> list[str]:
     """The innermost repeated units, in order of depth: blocks that contain no other."""
     names = [name for name in dict.fromkeys(table["block"]) if name]
@@ -285,7 +358,7 @@ def _blocks(table: pd.DataFrame) -> list[str]:
 def _groups(blocks: Sequence[str]) -> tuple[tuple[str, int], ...]:
     """Neighbouring blocks of one parent, under the part of its name that differs."""
     parents = [block.rpartition(".")[0].split(".") for block in blocks]
-    same = _shared_parts([parent[::-1] for parent in parents])
+    same = _shared_parts([parent[::-1] for parent in parents if parent != [""]])
     names = [".".join(parent[: len(parent) - same]) for parent in parents]
     return tuple((name, len(list(run))) for name, run in groupby(names))
 
@@ -306,27 +379,36 @@ def _draw_blocks(axes: Axes, table: pd.DataFrame, grid: BlockGrid, norm: LogNorm
         axes.add_patch(Rectangle(corner, width, 1, facecolor=colour, edgecolor="white", linewidth=0.8))
     axes.set(xlim=(-0.5, len(grid.blocks) - 0.5), ylim=(len(grid.roles) - 0.5, -0.5))
     axes.set_yticks(range(len(grid.roles)), grid.roles)
-    axes.set_xticks(range(len(grid.blocks)), [name.rpartition(".")[2] for name in grid.blocks])
+    short = [name.rpartition(".")[2] for name in grid.blocks]
+    axes.set_xticks(range(len(short)), short)
+    upright = [name for name in short if len(name) > _letters(grid)]
+    for label in axes.get_xticklabels():
+        label.set_rotation(90 if label.get_text() in upright else 0)
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    _draw_groups(axes, grid)
+    _draw_groups(axes, grid, -0.09 - 0.02 * max(map(len, upright), default=0))
 
 
-def _draw_groups(axes: Axes, grid: BlockGrid) -> None:
-    """Brackets with the names of the groups below the columns."""
+def _letters(grid: BlockGrid) -> float:
+    """Letters that have room over a column."""
+    return 6 * min(46, max(8, len(grid.blocks))) / len(grid.blocks)
+
+
+def _draw_groups(axes: Axes, grid: BlockGrid, height: float) -> None:
+    """Brackets with the names of the groups below the columns, at a height in shares of the panel."""
+    axes.set_xlabel("block, in order of depth", labelpad=28 if any(name for name, _ in grid.groups) else 4)
     ends = np.cumsum([width for _, width in grid.groups])
     starts = ends - [width for _, width in grid.groups]
-    below = axes.secondary_xaxis(-0.09)
-    room = 6 * min(46, max(8, len(grid.blocks))) / len(grid.blocks)  # letters over a column
-    names = [_cut(name, int(room * width)) for name, width in grid.groups]
+    below = axes.secondary_xaxis(height)
+    names = [_cut(name, int(_letters(grid) * width)) for name, width in grid.groups]
     below.set_xticks((starts + ends - 1) / 2, names, fontsize=9)
     below.tick_params(length=0, pad=2)
     below.spines["bottom"].set_visible(False)
-    for start, end in zip(starts, ends, strict=True):
-        bracket = [start - 0.4, end - 0.6], [-0.09, -0.09]
-        axes.plot(*bracket, color="0.5", linewidth=0.8, clip_on=False, transform=axes.get_xaxis_transform())
-    axes.set_xlabel("block, in order of depth", labelpad=28)
+    for start, end, name in zip(starts, ends, names, strict=True):
+        bracket = [start - 0.4, end - 0.6], [height, height]
+        if name:
+            axes.plot(*bracket, color="0.5", linewidth=0.8, clip_on=False, transform=axes.get_xaxis_transform())
 
 
 def _cut(name: str, letters: int) -> str:
@@ -354,6 +436,7 @@ def _draw_depth(axes: Axes, table: pd.DataFrame, unit: str) -> None:
         axes.scatter(*points, s=24, color=palette[kind], marker=marker, label=kind, zorder=3)
     axes.vlines(table["depth"], shown.min(), shown, color="0.85", linewidth=1)
     axes.set(yscale="log", xlabel="layer, in order of depth", ylabel=unit, xlim=(-1, len(table)))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(top=high * (high / low) ** 0.6)  # room for the names
     # Every name is higher than the one before, so that none covers another.
     for place, layer in enumerate(table.nlargest(LABELLED, "score").sort_values("score").itertuples()):

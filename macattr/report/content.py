@@ -1,6 +1,6 @@
 """Content of a report: rankings of the same layers and their agreement, ready for the page."""
 
-__all__ = ["Agreement", "RankingView", "ReportContent", "collect"]
+__all__ = ["Agreement", "Degradations", "RankingView", "ReportContent", "collect"]
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
@@ -30,6 +30,21 @@ from macattr.statistics.certainty import ranks, top_count
 
 
 @dataclass(frozen=True)
+class Degradations:
+    """Ranks of the layers for each degradation alone.
+
+    Args:
+        names: The degradations.
+        ranks: For every layer, most important first, its rank for each of them.
+        common: Number of layers in the top k of all, for every k.
+    """
+
+    names: tuple[str, ...]
+    ranks: tuple[tuple[int, ...], ...]
+    common: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class RankingView:
     """One ranking, ready for the page.
 
@@ -50,6 +65,7 @@ class RankingView:
         stability: Stability curve; None with few images.
         measured: Residuals and cost.
         attributes: All attributes of the file.
+        degradations: Ranks of the layers for each degradation alone; None without several.
     """
 
     name: str
@@ -68,6 +84,7 @@ class RankingView:
     stability: StabilityChart | None
     measured: Mapping[str, str]
     attributes: Mapping[str, str]
+    degradations: Degradations | None
 
     def probability(self, position: int, k: int) -> int | None:
         """Percentage with which a layer is in the top k; None without resamples."""
@@ -231,6 +248,17 @@ def _view(
         stability=chart_stability(importance, k, seed) if has_curve else None,
         measured=describe_measurement(importance),
         attributes=list_attributes(importance),
+        degradations=_degradations(importance, whole.layers) if len(importance.degradations) > 1 else None,
+    )
+
+
+def _degradations(importance: LayerImportance, order: Sequence[str]) -> Degradations:
+    """Ranks for each degradation alone, of the layers in the given order."""
+    table = importance.degradation_ranks().loc[list(order)]
+    return Degradations(
+        names=tuple(table.columns),
+        ranks=tuple(tuple(row) for row in table.to_numpy().tolist()),
+        common=_shared_by_k([table[name].to_numpy() for name in table.columns]),
     )
 
 

@@ -46,11 +46,11 @@ def arrange_layers(importance: LayerImportance, layers: Mapping[str, Layer]) -> 
     """Arrange layers by role and block.
 
     Args:
-        importance: The ranking, which holds block, role and depth of every layer.
+        importance: The ranking, which holds class, block, role and depth of every layer.
         layers: Layers by name.
     """
     data = importance.dataset
-    table = pd.DataFrame({name: data[name].values for name in ("layer", "block", "role", "depth")})
+    table = pd.DataFrame({name: data[name].values for name in ("layer", "type", "block", "role", "depth")})
     grid = block_grid(table.sort_values("depth"))
     rows: list[list[Cell]] = []
     for row in range(len(grid.roles)):

@@ -92,6 +92,7 @@ def _ranking_data(ranking: RankingView) -> dict[str, object]:
         "exports": [vars(export) for export in ranking.exports],
         "pieces": ranking.pieces,
         "tops": ranking.tops,
+        "degradations": None if ranking.degradations is None else vars(ranking.degradations),
         "layers": [_layer_data(layer) for layer in ranking.layers],
     }
 

@@ -5,10 +5,13 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from torch import nn
 
+from macattr.layers import describe_layers
 from macattr.plots import (
     TOP_HEIGHT,
     block_grid,
+    plot_group_ranks,
     plot_heatmap,
     plot_intervals,
     plot_overlap,
@@ -168,3 +171,37 @@ def test_a_network_without_blocks_has_a_depth_profile_alone():
     table = heat_table({}).loc[[0] * 3].assign(layer=["a", "b", "c"], depth=range(3))
     (axes,) = plot_heatmap(table, "map", "mean |C|").axes
     assert {text.get_text() for text in axes.texts} == {"a", "b", "c"}
+
+
+def described(names: list[str]) -> pd.DataFrame:
+    layers = describe_layers({name: nn.Identity() for name in names})
+    return pd.DataFrame([vars(layer) for layer in layers]).rename(columns={"name": "layer"})
+
+
+@pytest.mark.parametrize(
+    ("names", "blocks"),
+    [
+        (["enc1.a", "enc1.b", "mid.a", "mid.b", "mid.skip", "out"], ["enc1", "mid"]),
+        (["down.e1.a", "down.e1.b", "down.e2.a", "down.e2.b", "up.d.a", "up.d.b"], ["down.e1", "down.e2"]),
+        (["enc.0", "enc.2", "dec.0", "dec.2"], ["enc", "dec"]),
+        (["x.a", "y.a"], []),
+        (["x.a", "x.b", "y.c", "y.d"], []),
+        (["blocks.0.a", "blocks.0.b", "head.a", "head.b"], ["blocks.0"]),
+        (["weight"], []),
+    ],
+    ids=["a skip more", "nested", "sequential", "one layer", "other layers", "numbered", "root"],
+)
+def test_siblings_are_columns_if_they_share_most_layers(names, blocks):
+    grid = block_grid(described(names))
+    assert list(grid.blocks) == blocks
+    assert set(grid.places) == {name for name in names if any(name.startswith(f"{block}.") for block in blocks)}
+
+
+def test_the_group_figure_holds_every_layer_of_a_top_and_counts_those_of_all():
+    ranked = pd.DataFrame({"noise": [1, 2, 3, 4], "blur": [1, 3, 2, 4]}, index=list("abcd"))
+    figure = plot_group_ranks(ranked, 2, "Net")
+    axes = figure.axes[0]
+    assert labels(axes.yaxis) == ["a", "b", "c"]
+    assert [text.get_fontweight() for text in axes.get_yticklabels()] == ["bold", "normal", "normal"]
+    assert sorted(int(text.get_text()) for text in axes.texts) == [1, 1, 2, 2, 3, 3]
+    assert figure.get_suptitle() == "Net: 1 layers (bold) in the top 2 of all 2"

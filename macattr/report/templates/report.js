@@ -7,6 +7,7 @@ const SHOWN_NAMES = 6;
 const FEWEST_ROWS = 10;
 const expanded = new Set();
 let current = 0;
+let tab = 0;
 let remembering = 0;
 
 function probability(top, k) {
@@ -110,17 +111,130 @@ function quoted(value) {
 function csv(ranking, k) {
   const several = Boolean(ranking.tops);
   const ends = several ? ["score_low", "score_high", "rank_low", "rank_high", `percent_in_top_${k}`] : [];
-  const rows = [["rank", "layer", "type", "parameters", "score", ...ends, "chosen"]];
+  const kinds = ranking.degradations?.names ?? [];
+  const names = kinds.map((kind) => `rank_${kind}`);
+  const rows = [["rank", "layer", "type", "parameters", "score", ...ends, ...names, "chosen"]];
   ranking.layers.forEach((layer, i) => {
     const chance = several ? [probability(ranking.tops[i], k)] : [];
-    rows.push([i + 1, ranking.pieces.names[i], ...layer, ...chance, i < k ? 1 : 0]);
+    rows.push([i + 1, ranking.pieces.names[i], ...layer, ...chance, ...(ranking.degradations?.ranks[i] ?? []), i < k ? 1 : 0]);
   });
   return rows.map((row) => row.map(quoted).join(",") + "\r\n").join("");
 }
 
-function download(text, name) {
+function showTab() {
+  for (const element of document.querySelectorAll("[data-tab]")) {
+    const active = Number(element.dataset.tab) === tab;
+    element.setAttribute("aria-selected", active);
+    element.tabIndex = active ? 0 : -1;
+  }
+  for (const element of document.querySelectorAll("[data-export]")) {
+    element.hidden = Number(element.dataset.export) !== tab;
+    element.setAttribute("role", "tabpanel");
+    element.setAttribute("aria-labelledby", element.id.replace("panel", "tab"));
+  }
+}
+
+const pixel = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+
+function rgb(colours, opacity = 1) {
+  pixel.clearRect(0, 0, 1, 1);
+  for (const [place, colour] of colours.entries()) {
+    pixel.globalAlpha = place ? opacity : 1;
+    pixel.fillStyle = colour;
+    pixel.fillRect(0, 0, 1, 1);
+  }
+  return `rgb(${[...pixel.getImageData(0, 0, 1, 1).data].slice(0, 3).join(", ")})`;
+}
+
+function picture(section) {
+  for (const element of section.querySelectorAll(".scroll")) element.scrollLeft = 0;
+  const paper = rgb([getComputedStyle(document.body).backgroundColor]);
+  const accent = rgb([getComputedStyle(section.querySelector("button")).getPropertyValue("--accent")]);
+  const origin = section.getBoundingClientRect();
+  const boxes = [];
+  const texts = [];
+  for (const element of section.querySelectorAll("h3, .heat th, .ends span, .outside li, .cell[title]")) {
+    const style = getComputedStyle(element);
+    const box = element.getBoundingClientRect();
+    const place = { x: box.x - origin.x + 16, y: box.y - origin.y + 16, width: box.width, height: box.height };
+    if (element.matches(".cell")) {
+      const faded = rgb([paper, style.backgroundColor], Number(style.opacity));
+      boxes.push({ ...place, fill: faded, chosen: element.matches(".map .chosen") ? accent : "" });
+    }
+    const text = element.innerText?.replace(element.matches("li") ? /^\d+\s*/ : "", "").trim();
+    if (!text || element.matches(".dense .cell")) continue;
+    const left = element.matches("h3, .ends span") ? 0 : element.matches("li") ? element.firstElementChild.offsetWidth + 6 : null;
+    texts.push({
+      x: place.x + (left ?? place.width / 2), y: place.y + place.height / 2, text, anchor: left === null ? "middle" : "start",
+      size: parseFloat(style.fontSize), fill: rgb([paper, style.color]), weight: style.fontWeight,
+      turn: element.matches(".long") ? -90 : 0,
+    });
+  }
+  const top = Math.min(...[...boxes, ...texts].map((shape) => shape.y)) - 24;
+  for (const shape of [...boxes, ...texts]) shape.y -= top;
+  const ends = [...boxes, ...texts.map((text) => ({ x: text.x, y: text.y, width: text.size * text.text.length * 0.5, height: 12 }))];
+  return {
+    boxes, texts, paper,
+    width: Math.ceil(Math.max(...ends.map((box) => box.x + box.width))) + 16,
+    height: Math.ceil(Math.max(...ends.map((box) => box.y + box.height))) + 16,
+  };
+}
+
+function svg({ boxes, texts, paper, width, height }) {
+  const fragment = document.createRange().createContextualFragment("<svg></svg>");
+  const root = fragment.firstChild;
+  const add = (name, values, text = "") => {
+    const element = document.createElementNS(root.namespaceURI, name);
+    for (const [key, value] of Object.entries(values)) element.setAttribute(key, value);
+    element.textContent = text;
+    root.append(element);
+  };
+  for (const [key, value] of Object.entries({ width, height, viewBox: `0 0 ${width} ${height}`, "font-family": "sans-serif" })) {
+    root.setAttribute(key, value);
+  }
+  add("rect", { width, height, fill: paper });
+  for (const { x, y, width: w, height: h, fill, chosen } of boxes) {
+    add("rect", { x, y, width: w, height: h, fill, ...(chosen && { stroke: chosen, "stroke-width": 2.5 }) });
+  }
+  for (const { x, y, text, anchor, size, fill, weight, turn } of texts) {
+    const font = { fill, "font-size": size, "font-weight": weight, "text-anchor": anchor };
+    add("text", { y: size * 0.35, transform: `translate(${x} ${y}) rotate(${turn})`, ...font }, text);
+  }
+  return new Blob([new XMLSerializer().serializeToString(root)], { type: "image/svg+xml" });
+}
+
+function png({ boxes, texts, paper, width, height }) {
+  const canvas = document.createElement("canvas");
+  const scale = Math.min(3, 16000 / Math.max(width, height));
+  canvas.width = width * scale;
+  canvas.height = height * scale;
+  const pen = canvas.getContext("2d");
+  pen.scale(scale, scale);
+  pen.fillStyle = paper;
+  pen.fillRect(0, 0, width, height);
+  pen.lineWidth = 2.5;
+  for (const { x, y, width: w, height: h, fill, chosen } of boxes) {
+    pen.fillStyle = fill;
+    pen.fillRect(x, y, w, h);
+    pen.strokeStyle = chosen;
+    if (chosen) pen.strokeRect(x, y, w, h);
+  }
+  for (const { x, y, text, anchor, size, fill, weight, turn } of texts) {
+    pen.save();
+    pen.translate(x, y);
+    pen.rotate((turn * Math.PI) / 180);
+    pen.font = `${weight} ${size}px sans-serif`;
+    pen.textAlign = anchor === "start" ? "left" : "center";
+    pen.fillStyle = fill;
+    pen.fillText(text, 0, size * 0.35);
+    pen.restore();
+  }
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+}
+
+function download(blob, name) {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  link.href = URL.createObjectURL(blob);
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
@@ -135,6 +249,8 @@ function render(root, index, k) {
   for (const element of root.querySelectorAll("[data-rank]")) {
     element.classList.toggle("chosen", Number(element.dataset.rank) <= k);
   }
+  if (ranking.degradations) show(root, "common_kinds", ranking.degradations.common[k - 1]);
+  for (const cell of root.querySelectorAll("[data-kind]")) cell.classList.toggle("chosen", Number(cell.textContent) <= k);
   showRows(root, ranking, index, k);
   for (const element of root.querySelectorAll("[data-export]")) {
     element.querySelector("pre").textContent = exportText(ranking, ranking.exports[element.dataset.export], k);
@@ -201,6 +317,11 @@ async function copy(text) {
   }
 }
 
+async function savePicture(root, kind) {
+  const shapes = picture(root.querySelector(".where"));
+  download(kind === "svg" ? svg(shapes) : await png(shapes), `${data.rankings[current].name}-layers.${kind}`);
+}
+
 async function copyFrom(button) {
   const block = button.closest("[data-export]").querySelector("pre");
   const done = await copy(block.textContent);
@@ -238,6 +359,13 @@ document.addEventListener("input", (event) => {
 });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && event.target.matches("[data-sort]")) event.target.click();
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (step && event.target.matches("[data-tab]")) {
+    const tabs = [...event.target.parentElement.children];
+    const next = tabs.at((tabs.indexOf(event.target) + step) % tabs.length);
+    next.click();
+    next.focus();
+  }
 });
 document.addEventListener("click", (event) => {
   const root = event.target.closest("[data-ranking]");
@@ -250,7 +378,12 @@ document.addEventListener("click", (event) => {
   if (header) sortBy(root, header.dataset.sort);
   if (event.target.matches("[data-csv]")) {
     const ranking = data.rankings[current];
-    download(csv(ranking, Number(slider.value)), `${ranking.name}-layers.csv`);
+    download(new Blob([csv(ranking, Number(slider.value))], { type: "text/csv" }), `${ranking.name}-layers.csv`);
+  }
+  if (event.target.matches("[data-picture]")) savePicture(root, event.target.dataset.picture);
+  if (event.target.matches("[data-tab]")) {
+    tab = Number(event.target.dataset.tab);
+    showTab();
   }
   if (event.target.matches("[data-copy]")) copyFrom(event.target);
   if (event.target.matches("[data-all]")) {
@@ -261,4 +394,5 @@ document.addEventListener("click", (event) => {
 window.addEventListener("hashchange", restore);
 for (const header of document.querySelectorAll("[data-sort]")) header.tabIndex = 0;
 document.documentElement.classList.add("js");
+showTab();
 restore();

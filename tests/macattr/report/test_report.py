@@ -412,3 +412,25 @@ def test_only_an_unstable_top_is_a_reason_to_doubt(made_up, tmp_path, stability,
 def test_the_page_describes_the_path_in_the_words_of_its_walk(made_up, tmp_path, path, words):
     write_report(made_up(NAMES, path=path), tmp_path / "r.html")
     assert words in visible(tmp_path / "r.html")
+
+
+UNET = [f"{block}.{role}" for block in ("enc1", "enc2", "mid", "dec2", "dec1") for role in ("conv1", "norm", "conv2")]
+
+
+def test_siblings_that_are_built_alike_make_columns(made_up, tmp_path):
+    write_report(made_up([*UNET, "out"]), tmp_path / "r.html")
+    page = Page(tmp_path / "r.html")
+    assert ["", "enc1", "enc2", "mid", "dec2", "dec1"] in page.rows
+    assert {len(classes) for classes in page.cells.values()} == {2}
+
+
+def test_a_network_without_blocks_has_a_depth_profile_alone(made_up, tmp_path):
+    write_report(made_up(["head", "middle", "tail"]), tmp_path / "r.html")
+    page = Page(tmp_path / "r.html")
+    assert {name: len(classes) for name, classes in page.cells.items()} == dict.fromkeys(("head", "middle", "tail"), 1)
+    assert "Colour by rank" not in visible(tmp_path / "r.html")
+    assert "By role and block" not in visible(tmp_path / "r.html")
+
+
+def test_one_degradation_has_no_strip(page, tmp_path):
+    assert "of every degradation alone" not in visible(tmp_path / "report.html")

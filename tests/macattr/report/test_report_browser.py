@@ -5,10 +5,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from macattr import LayerImportance, write_report
@@ -120,8 +122,11 @@ def test_every_export_is_the_same_before_and_after_the_slider_moved(page):
 
 def test_copying_fills_the_clipboard_and_says_so(page):
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    for button in page.locator(".ranking:visible [data-copy]").all():
+    for tab in page.locator(".ranking:visible [role=tab]").all():
+        tab.click()
+        (button,) = page.locator(".ranking:visible [data-copy]:visible").all()
         label = (button.get_attribute("aria-label") or "").removeprefix("Copy ")
+        assert label == tab.inner_text()
         button.click()
         assert page.evaluate("navigator.clipboard.readText()") == exported(page, label)
         assert button.inner_text() == "Copied \N{CHECK MARK}"
@@ -131,12 +136,14 @@ def test_copying_fills_the_clipboard_and_says_so(page):
 def test_copying_works_without_the_clipboard_interface(page):
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('not here')); }")
+    page.locator(".ranking:visible [role=tab]", has_text="Names").click()
     page.locator('.ranking:visible [aria-label="Copy Names"]').click()
     assert page.evaluate("navigator.clipboard.readText()") == exported(page, "Names")
 
 
 def test_a_text_that_cannot_be_copied_is_selected_for_the_keyboard(page):
     page.evaluate("navigator.clipboard.writeText = () => Promise.reject(); document.execCommand = () => false")
+    page.locator(".ranking:visible [role=tab]", has_text="Names").click()
     page.locator('.ranking:visible [aria-label="Copy Names"]').click()
     page.wait_for_function("getSelection().toString() !== ''")
     assert page.evaluate("getSelection().toString()").split() == exported(page, "Names").split()
@@ -302,6 +309,71 @@ def test_the_table_is_downloaded_as_csv(page, importance, tmp_path):
     np.testing.assert_allclose(table[columns], expected[columns], rtol=1e-12)  # written in full
     assert table["chosen"].tolist() == [1] * 5 + [0] * (len(NAMES) - 5)
     assert table["percent_in_top_5"].sum() == pytest.approx(500, abs=len(NAMES))  # whole percents
+
+
+def test_one_export_is_shown_and_arrows_lead_to_the_next(page):
+    tabs = page.locator(".ranking:visible [role=tab]")
+    tabs.first.focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate("document.activeElement.textContent") == tabs.last.inner_text() == "Command"
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".ranking:visible pre:visible").get_attribute("aria-label") == tabs.first.inner_text()
+    assert page.locator('.ranking:visible [aria-selected="true"]').all_inner_texts() == ["Python"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_map_is_downloaded_as_svg_with_every_cell_in_its_colour(page, tmp_path, scheme):
+    page.emulate_media(color_scheme=scheme)
+    move(page, 3)
+    with page.expect_download() as download:
+        page.locator('.ranking:visible [data-picture="svg"]').click()
+    download.value.save_as(tmp_path / "map.svg")
+    root = ElementTree.parse(tmp_path / "map.svg").getroot()
+    boxes = root.findall("{*}rect")[1:]
+    assert len(boxes) == 2 * len(NAMES)
+    assert sum(box.get("stroke") is not None for box in boxes) == 3
+    assert {text.text for text in root.findall("{*}text")} >= {"conv_first", "conv_last", "attn", "mlp.fc1", "1", "14"}
+    width, height = (float(root.get(side)) for side in ("width", "height"))
+    for box in boxes:
+        assert float(box.get("x")) + float(box.get("width")) <= width
+        assert 0 < float(box.get("y")) <= height
+
+
+def test_the_map_is_downloaded_as_png(page, tmp_path):
+    with page.expect_download() as download:
+        page.locator('.ranking:visible [data-picture="png"]').click()
+    download.value.save_as(tmp_path / "map.png")
+    assert download.value.suggested_filename == "mac-layers.png"
+    image = Image.open(tmp_path / "map.png").convert("RGB")
+    assert image.width > 2000
+    assert len(set(image.resize((400, 200)).getdata())) > len(NAMES)
+
+
+@pytest.fixture
+def mixed(made_up) -> LayerImportance:
+    kinds = ["noise", "blur", "noise", "blur", "noise", "blur"]
+    return LayerImportance(made_up(NAMES).dataset.assign_coords(degradation=("sample", kinds)))
+
+
+@WIDTHS
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_ranks_of_every_degradation_stand_beside_the_ranking(browser, mixed, tmp_path, width, scheme):
+    write_report(mixed, tmp_path / "r.html")
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.goto((tmp_path / "r.html").as_uri())
+    move(page, 5)
+    ranked = mixed.degradation_ranks()
+    shown = {kind: page.locator(f'[data-kind="{kind}"]').all_text_contents() for kind in ("noise", "blur")}
+    chosen = page.locator("[data-kind].chosen").count()
+    common = page.locator('[data-show="common_kinds"]').inner_text()
+    contrast = lowest_contrast(page, "[data-kind]")
+    overflow = page.evaluate("document.documentElement.scrollWidth") - width
+    page.close()
+    assert {kind: [int(rank) for rank in texts] for kind, texts in shown.items()} == ranked.to_dict("list")
+    assert chosen == 10
+    assert int(common) == (ranked <= 5).all(axis=1).sum()
+    assert contrast >= 4.5
+    assert overflow <= 0
 
 
 def test_print_leaves_controls_out_and_states_the_choice(page):
