@@ -25,6 +25,7 @@ from statistics import median
 import numpy as np
 import torch
 from captum.attr import LayerConductance
+from PIL import Image
 from torch import Tensor, nn
 
 import ram_models
@@ -168,8 +169,8 @@ def command_seconds(name: str, images: int, nodes: int) -> float:
         generator = np.random.default_rng(0)
         for number in range(images):
             pixels = generator.integers(0, 256, (side, side, 3), dtype=np.uint8)
-            (Path(folder) / f"{number}.ppm").write_bytes(b"P6 %d %d 255\n" % (side, side) + pixels.tobytes())
-        files = [str(Path(folder) / f"{number}.ppm") for number in range(images)]
+            Image.fromarray(pixels).save(Path(folder) / f"{number}.png")
+        files = [str(Path(folder) / f"{number}.png") for number in range(images)]
         command = [
             sys.executable,
             "-m",
