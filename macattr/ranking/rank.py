@@ -29,7 +29,7 @@ from macattr.statistics.step_errors import steps_for_tolerance
 from macattr.statistics.stopping import StableTop
 from macattr.sweep.calls import CallsName
 from macattr.sweep.outputs import OutputChoice
-from macattr.weights.values import missing_values
+from macattr.weights.values import missing_values, refuse_hidden
 
 ALWAYS_READ = {
     "preset",
@@ -271,6 +271,7 @@ def rank_with(
         raise ValueError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
     chosen = find_methods(methods)
     world = World.around(model)
+    refuse_hidden(dict(model.named_modules()))
     owners = [module for module in model.modules() if own_parameters(module)]
     if owners and all(map(missing_values, owners)):
         raise ValueError(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from macattr.weights.processes import keep_sharded
-from macattr.weights.values import missing_values
+from macattr.weights.values import missing_values, refuse_hidden
 
 STOCHASTIC = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
@@ -105,6 +105,7 @@ def _roots(function: object, depth: int = 2) -> Iterator[nn.Module]:
 
 def _refuse(modules: dict[str, nn.Module]) -> None:
     """Raise where training mode would make the path noise instead of a curve, and where there are no values."""
+    refuse_hidden(modules)
     for name, module in modules.items():
         kind = type(module).__name__
         drops = isinstance(module, STOCHASTIC) and module.p > 0

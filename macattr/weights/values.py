@@ -12,6 +12,7 @@ __all__ = [
     "number_of_values",
     "present",
     "refuse_gradients",
+    "refuse_hidden",
     "refuse_inference_only",
     "values_of",
 ]
@@ -181,6 +182,24 @@ def missing_values(module: nn.Module) -> str:
     """
     every = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
     return "" if is_offloaded(module) else next((name for name, tensor in every if tensor.is_meta), "")
+
+
+def refuse_hidden(modules: Mapping[str, nn.Module]) -> None:
+    """Raise where modules keep weights that are neither parameters nor buffers.
+
+    Args:
+        modules: All modules of a network, by name.
+
+    Raises:
+        ValueError: If a layer is one of torch.ao's quantised layers: it would count as a layer without weights, and
+            networks of other weights would pass for this one.
+    """
+    for name, module in modules.items():
+        if type(module).__module__.startswith("torch.ao.nn.") and ".quantized." in type(module).__module__ + ".":
+            raise ValueError(
+                f"layer {name!r} is quantised ({type(module).__name__} of torch.ao) and hides its weights: pass the "
+                "network as it was before, and quantise it afterwards."
+            )
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -1,5 +1,7 @@
 """Networks that have nothing to do with restoration: a residual classifier, several inputs, a vision transformer."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -119,3 +121,13 @@ def test_a_vision_transformer_of_another_library_is_ranked(images):
     assert sum("attention" in name for name in names) >= 6
     assert (importance.scores() > 0).all()
     assert float(abs(importance.dataset["input_residual"]).max()) < 0.02
+
+
+@pytest.mark.parametrize("method", ["conductance", "magnitude", "fisher"])
+def test_quantised_layers_whose_weights_nobody_sees_are_refused(method):
+    plain = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantised = torch.ao.quantization.quantize_dynamic(plain, {nn.Linear}, dtype=torch.qint8)
+    with pytest.raises(ValueError, match=r"layer '0' is quantised \(Linear of torch\.ao\) and hides its weights"):
+        rank_layers(quantised, [torch.rand(4)], method, objective="norm" if method == "conductance" else None)
