@@ -150,7 +150,8 @@ def rank(
         with sole_writer(out) if is_first else nullcontext():
             _rank(results, task, inputs, wanted, fraction=fraction, overwrite=overwrite, is_first=is_first)
         if is_first:
-            given = {"--weights": weights, "--crop": crop, "--multiple": multiple, "--limit": limit, "--clean": clean}
+            shown = {"--weights": weights, "--crop": crop, "--multiple": multiple, "--limit": limit, "--clean": clean}
+            given = shown | {"--grey": "true" if grey else None}
             print(f"\nnext:\n{_suggest(results, model, images, fraction, given)}")
 
 
