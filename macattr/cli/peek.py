@@ -4,6 +4,7 @@ __all__ = ["did_you_mean", "refuse_mistyped"]
 
 import ast
 import difflib
+import sys
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -77,8 +78,9 @@ def _fields(module: str, name: str) -> set[str] | None:
 
 
 def _statements(module: str) -> list[ast.stmt]:
-    """Statements of a module's file; none without a file."""
-    spec = find_spec(module)
+    """Statements of a module's file; none without a file, as of a module that a program made itself."""
+    made = module in sys.modules and sys.modules[module].__spec__ is None
+    spec = None if made else find_spec(module)
     if spec is None or spec.origin is None:
         return []
     return ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body
