@@ -154,7 +154,7 @@ def _by_influence(choice: Choice) -> Layers:
 
 def _by_influence_parameters(choice: Choice) -> Layers:
     """As many parameters as MAC's selection has, by internal influence."""
-    budget = SelectionRule(count=choice.mac.parameters, by="parameters", skips=3, fill=0.9, over=0)
+    budget = SelectionRule(count=choice.mac.parameters, by="parameters", skips=3, fill=0.9, over=0.0)
     return choice.rankings.influence.select(budget, choice.network).layers
 
 
