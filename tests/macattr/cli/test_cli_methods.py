@@ -58,7 +58,7 @@ def test_all_methods_are_ranked_by_and_compared_in_one_run(model, tmp_path, caps
     printed = capsys.readouterr().out
     for name in METHODS.keys() - {"faig", "cka", "cosine"}:
         assert LayerImportance.load(tmp_path / name / "importance.nc").dataset.attrs["method"] == name
-        assert f"\n{name}, top 40%" in printed
+        assert f"{name}, top 40 %: " in printed
     assert f"written: {tmp_path / 'report.html'}, " in printed
     agreement = pd.read_csv(tmp_path / "agreement.csv")
     assert len(agreement[agreement["measure"] == "spearman"]) == 21 * 20 // 2
