@@ -25,7 +25,6 @@ from macattr.cli.results import Results
 from macattr.cli.sources import explain_network
 from macattr.cli.summary import print_summary
 from macattr.image_files import ImageFolder, display_name, read_size
-from macattr.layers import resolve_layers
 from macattr.methods.catalogue import find_methods, refuse_missing_images
 from macattr.methods.kinds import Method
 from macattr.methods.readings import estimate_evaluations
@@ -33,7 +32,7 @@ from macattr.methods.samples import Item
 from macattr.methods.task import ObjectiveName, Options, PathName, Task
 from macattr.ranking.cost import estimate_cost
 from macattr.ranking.importance import LayerImportance
-from macattr.ranking.rank import RankingInterrupted, rank_with
+from macattr.ranking.rank import RankingInterrupted, rank_with, task_of
 from macattr.ranking.settings import describe_run
 from macattr.report.page import write_report
 from macattr.statistics.stopping import StableTop
@@ -44,6 +43,8 @@ from macattr.statistics.stopping import StableTop
     at=str | None,
     path=PathName | None,
     output=str | None,
+    calls=None,
+    prefix=None,
     objective=ObjectiveName | None,
     r=None,
     n_steps=None,
@@ -134,7 +135,7 @@ def rank(
     if until_stable and inputs:
         inputs = shuffled(inputs, seed)
     wanted = [name.strip() for name in layers.split(",")] if isinstance(layers, str) else layers
-    task = Task(network, resolve_layers(network, wanted), chosen)
+    task = task_of(network, wanted, chosen)
     evaluations, saved = estimate_evaluations(methods, task, len(inputs or ()))
     if is_first:
         _announce(model, task, len(inputs or ()), methods=methods, evaluations=evaluations, saved=saved)

@@ -111,7 +111,7 @@ def describe_degradations(importance: LayerImportance, fraction: float) -> str:
         return ""
     count = top_count(fraction, importance.dataset.sizes["layer"])
     shared = int(in_every_top(importance.degradation_ranks(), count).sum())
-    return f"{shared} layers are in the top {count} of every degradation alone ({', '.join(kinds)})"
+    return f"layers in the top {count} of every degradation alone ({', '.join(kinds)}): {shared}"
 
 
 def describe_agreement(table: pd.DataFrame) -> str:

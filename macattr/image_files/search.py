@@ -8,8 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from macattr.user_warnings import warn_user
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 """Endings of image files, in lower case."""
+
+ONLY_BY_NAME = (".ppm", ".pgm", ".pnm", ".jp2", ".j2k", ".avif", ".gif", ".heic")
+"""Endings of pictures that are not looked for in folders."""
 
 
 def find_images(source: Path | str) -> list[Path]:
@@ -50,6 +55,11 @@ def image_folders(directory: Path | str) -> Iterator[tuple[Path, list[Path]]]:
         visited.add(real)
         folders[:] = sorted(name for name in folders if not _is_hidden(name))
         files = [Path(parent, name) for name in sorted(names) if not _is_hidden(name)]
+        if left_out := [file for file in files if file.suffix.lower() in ONLY_BY_NAME]:
+            warn_user(
+                f"{len(left_out)} of the pictures in {str(parent)!r} are left out, such as {left_out[0].name!r}: in folders, "
+                f"{', '.join(SUFFIXES)} are looked for; name others one by one, or convert them."
+            )
         yield Path(parent), [file for file in files if file.suffix.lower() in SUFFIXES]
 
 

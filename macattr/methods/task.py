@@ -346,6 +346,9 @@ class Task:
             output: Output of the model.
             sample: The sample.
             user: Name of what needs the loss, for the error message.
+
+        Raises:
+            ValueError: If there is no target, or it is a label that the output has not.
         """
         own = own_loss(output)
         is_own = self.options.output == LOSS or (self.options.loss is None and sample.clean is None)
@@ -353,7 +356,10 @@ class Task:
             return own.float() if own.element_size() < 4 else own
         tensor, _ = read_output(output, self.options.output)
         wide = tensor.float() if tensor.element_size() < 4 else tensor
-        return self.sample_loss(sample, user)(wide).sum()
+        try:
+            return self.sample_loss(sample, user)(wide).sum()
+        except IndexError as error:
+            raise ValueError(f"the loss refuses the target of {sample.name!r}: {error}") from error
 
 
 def _takes_target(loss: Loss) -> bool:

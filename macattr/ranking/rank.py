@@ -1,6 +1,6 @@
 """The main call: how important every layer of a network is, by one method or by many that share their passes."""
 
-__all__ = ["RankingInterrupted", "rank_layers", "rank_methods", "rank_with"]
+__all__ = ["RankingInterrupted", "rank_layers", "rank_methods", "rank_with", "task_of"]
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -309,6 +309,11 @@ def rank_with(
 
 def task_of(model: nn.Module, layers: LayerLike | Sequence[LayerLike] | None, options: Options) -> Task:
     """The task of a ranking, which knows what layers may be left out because no entry of ``layers`` names them.
+
+    Args:
+        model: Network.
+        layers: Layers, as :func:`rank_layers` takes them.
+        options: How they are ranked.
 
     Raises:
         ValueError: As :func:`macattr.layers.resolve_layers`.

@@ -1,4 +1,4 @@
-"""Hooks on modules: the only ones in the project, always removed."""
+"""Hooks on layers that see the tensors of every call, always removed."""
 
 __all__ = ["Site", "probing"]
 

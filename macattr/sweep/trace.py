@@ -396,7 +396,7 @@ class _Sweep:
             nodes = f"alpha = {float(chunk.alpha[0]):.4g} ... {float(chunk.alpha[-1]):.4g}"
             kind = "does not run" if others[0] in expected else "runs once more"
             raise ValueError(
-                f"layer {others[0]} {kind} at {nodes}, unlike at the first node: which layers run must not depend on "
+                f"layer {others[0]} {kind} at {nodes}, unlike in the first pass: which layers run must not depend on "
                 "the input. Leave out branches that do, or leave the layer out of `layers`."
             )
 

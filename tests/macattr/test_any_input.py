@@ -345,3 +345,9 @@ def test_scores_that_do_not_differ_are_no_ranking():
     chain = made(nn.Sequential(*(nn.Conv2d(3, 3, 1, bias=False) for _ in range(4)))).double()
     found = macattr.rank_layers(chain, PIXELS, "conductance", objective="sum", reduction="abs_sum")
     assert "no ranking: the scores of all 4 layers lie within" in found.doubts[0]
+
+
+def test_a_label_that_the_network_has_not_is_refused():
+    classifier = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 2)).eval()
+    with pytest.raises(ValueError, match=r"the loss refuses the target of 'image 0': Target 7 is out of bounds"):
+        macattr.rank_layers(classifier, [{"image": torch.rand(5), "target": torch.tensor(7)}], "fisher")

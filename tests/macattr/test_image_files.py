@@ -583,3 +583,11 @@ def test_sizes_that_leave_nothing_are_refused(tmp_path, options, message):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=message):
         ImageFolder(tmp_path, **options)
+
+
+@pytest.mark.parametrize("name", ["b.ppm", "b.JP2", "b.avif", "b.gif"])
+def test_pictures_that_are_not_looked_for_in_folders_are_said(tmp_path, name):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / name).touch()
+    with pytest.warns(UserWarning, match=rf"1 of the pictures in .* are left out, such as '{name}'"):
+        assert find_images(tmp_path) == [tmp_path / "a.png"]
