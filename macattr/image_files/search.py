@@ -57,8 +57,8 @@ def image_folders(directory: Path | str) -> Iterator[tuple[Path, list[Path]]]:
         files = [Path(parent, name) for name in sorted(names) if not _is_hidden(name)]
         if left_out := [file for file in files if file.suffix.lower() in ONLY_BY_NAME]:
             warn_user(
-                f"{len(left_out)} of the pictures in {str(parent)!r} are left out, such as {left_out[0].name!r}: in folders, "
-                f"{', '.join(SUFFIXES)} are looked for; name others one by one, or convert them."
+                f"{len(left_out)} of the pictures in {str(parent)!r} are left out, such as {left_out[0].name!r}: in "
+                f"folders, {', '.join(SUFFIXES)} are looked for; name others one by one, or convert them."
             )
         yield Path(parent), [file for file in files if file.suffix.lower() in SUFFIXES]
 
