@@ -18,6 +18,9 @@ from macattr.statistics.groups import in_every_top
 FEWEST_ROWS = 8
 """Rows of the ranking that are printed at least."""
 
+NEXT_ROWS = 3
+"""Rows below the chosen layers that are printed at least."""
+
 MOST_PAIRS = 3
 """Pairs of methods whose agreement is printed one by one; of more, the extremes and the median."""
 
@@ -61,7 +64,7 @@ def describe_top(importance: LayerImportance, model: nn.Module, fraction: float)
     """
     ranking = importance.ranking()
     count = top_count(fraction, len(ranking))
-    top, shown = ranking.head(count), ranking.head(max(count, FEWEST_ROWS))
+    top, shown = ranking.head(count), ranking.head(max(count + NEXT_ROWS, FEWEST_ROWS))
     table = importance.layer_table(model)
     share = table.count(top["layer"]) / max(1, table.total)
     attrs = importance.dataset.attrs

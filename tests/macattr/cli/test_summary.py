@@ -25,8 +25,8 @@ def importance(made_up):
     return made_up(NAMES, sizes=dict.fromkeys(NAMES, 12))
 
 
-@pytest.mark.parametrize(("fraction", "rows", "cut"), [(0.1, 8, 1), (0.25, 8, 3), (0.8, 9, 9), (1.0, 12, 12)])
-def test_at_least_eight_rows_are_shown_and_the_cut_is_marked(importance, model, fraction, rows, cut):
+@pytest.mark.parametrize(("fraction", "rows", "cut"), [(0.1, 8, 1), (0.25, 8, 3), (0.5, 9, 6), (0.8, 12, 9), (1.0, 12, 12)])
+def test_at_least_eight_rows_and_three_below_the_cut_are_shown(importance, model, fraction, rows, cut):
     lines = describe_top(importance, model, fraction).splitlines()
     marks = [place for place, line in enumerate(lines) if "chosen above" in line]
     assert marks == ([cut + 2] if rows > cut else [])  # after the heading and the names of the columns
