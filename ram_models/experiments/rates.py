@@ -4,9 +4,11 @@ __all__ = ["BLOCKS", "EXTENSIONS", "SEED", "compare", "main"]
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import pandas as pd
 
+from macattr.atomic_files import write_atomically
 from ram_models.experiments.study.arms import ARMS, Arm
 from ram_models.experiments.study.blocks import Plan, plan_arms
 from ram_models.experiments.study.config import SEED_STEP, Block, Study
@@ -28,17 +30,19 @@ Means = Mapping[float, Sequence[float]]
 
 
 def main(study: Study) -> None:
-    """Write rates.csv: by arm and rate the PSNR on held-out training images; nothing of the tests is seen."""
+    """Write rates.csv: by arm and rate the PSNR on held-out training images; nothing of the tests is seen.
+
+    The file is written after every arm. Arms that are not compared now keep their rows.
+    """
     blocks = [Block(network, SEED + SEED_STEP * network.seed) for network in study.masked()[:BLOCKS]]
     for _ in in_parallel(partial(pretrain, study), [block.pretrained for block in blocks], study.processes, "network"):
         pass
     plan = plan_arms(study, blocks)
     arms = [arm for name, arm in ARMS.items() if not arm.masked and (not study.compared or name in study.compared)]
     shown = [arm for arm in arms if all(arm.name in layers for layers in plan.layers.values())]
-    table = pd.concat([_rows(arm, plan, compare(study, plan, arm)) for arm in shown], ignore_index=True)
-    study.results.mkdir(parents=True, exist_ok=True)
-    table.to_csv(study.results / "rates.csv", index=False, float_format="%.6g")
-    print(table.to_string(index=False))
+    for arm in shown:
+        table = _replace_arm(study.results / "rates.csv", _rows(arm, plan, compare(study, plan, arm)))
+        print(table.loc[table["arm"] == arm.name].to_string(index=False))
     if edges := table.loc[table["best"] & table["edge"], "arm"].tolist():
         print(f"the best rate of {', '.join(edges)} is still at an edge: move `ladder` there and compare again")
 
@@ -59,6 +63,17 @@ def compare(study: Study, plan: Plan, arm: Arm) -> Means:
         results |= {lr: [measured[job] for job in jobs if job.lr == lr] for lr in wanted}
         wanted = list(_beyond(results, study.ladder))
     return dict(sorted(results.items()))
+
+
+def _replace_arm(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
+    """Put the rows of one arm into the file, in the order of the arms; rows of other blocks go, being incomparable."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stored = pd.read_csv(path) if path.is_file() else rows
+    comparable = list(stored.columns) == list(rows.columns)
+    others = stored[stored["arm"] != rows["arm"].iloc[0]] if comparable else rows.iloc[:0]
+    table = pd.concat([others, rows]).sort_values("arm", key=lambda arm: arm.map(list(ARMS).index), kind="stable")
+    write_atomically(path, lambda file: table.to_csv(file, index=False, float_format="%.6g"))
+    return table
 
 
 def _beyond(results: Means, ladder: Sequence[float]) -> Iterator[float]:

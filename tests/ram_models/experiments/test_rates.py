@@ -2,12 +2,13 @@
 
 import math
 
+import pandas as pd
 import pytest
 from torch import nn
 
 from macattr.layers import LayerTable
 from ram_models.experiments import rates
-from ram_models.experiments.study.arms import MAC
+from ram_models.experiments.study.arms import ALL, ENDS, MAC
 from ram_models.experiments.study.blocks import Plan
 from ram_models.experiments.study.config import Block, Pretraining, Study
 
@@ -41,3 +42,22 @@ def test_a_rate_is_the_best_by_its_mean_over_blocks(monkeypatch):
     assert table.loc[table["best"], "lr"].tolist() == [5e-3]
     assert table.columns.tolist() == ["arm", "lr", "masked-0/97", "masked-1/197", "psnr_db", "best", "edge"]
     assert table["edge"].tolist() == [True, False, False, True]
+
+
+def test_arms_that_are_not_compared_keep_their_rows(monkeypatch, tmp_path):
+    path = tmp_path / "rates.csv"
+    ladder = Study("rates", ladder=LADDER)
+    for arm, peak in ((ALL, 2e-3), (MAC, 5e-3), (ENDS, 2e-3), (MAC, 2e-3)):
+        monkeypatch.setattr(rates, "validate", lambda _, job, peak=peak: 20.0 - math.log(job.lr / peak) ** 2)
+        layers = {block: {arm.name: ("0",)} for block in LAYERS}
+        plan = Plan(layers, {}, LayerTable.of(nn.Sequential(nn.Linear(1, 1))), 2)
+        table = rates._replace_arm(path, rates._rows(arm, plan, rates.compare(ladder, plan, arm)))
+    assert pd.read_csv(path)["arm"].tolist() == table["arm"].tolist()
+    assert table.loc[table["best"], ["arm", "lr"]].to_numpy().tolist() == [["MAC", 2e-3], ["ends", 2e-3], ["all", 2e-3]]
+
+
+def test_rows_from_other_blocks_go(tmp_path):
+    path = tmp_path / "rates.csv"
+    pd.DataFrame({"arm": ["ends"], "lr": [2e-3], "masked-0/5": [20.0]}).to_csv(path, index=False)
+    table = rates._replace_arm(path, rates._rows(MAC, PLAN, dict.fromkeys(LADDER, (19.0, 20.0))))
+    assert table["arm"].unique().tolist() == ["MAC"]
