@@ -29,7 +29,7 @@ def compare(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> None:
-    """Compare rankings; for example macattr compare a/importance.nc b/importance.nc snr_results.json official_folder/.
+    """Compare rankings of this and other tools.
 
     Writes agreement.csv (every measure for every pair, with intervals over images where rankings hold several), and
     figures: agreement.png, and for up to six rankings rank_flow.png and overlap.png.

@@ -1,16 +1,19 @@
 """Options of :class:`macattr.methods.task.Options` as options of a command, explained as in rank_layers."""
 
-__all__ = ["with_options"]
+__all__ = ["PresetName", "with_options"]
 
 import inspect
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from docstring_parser import DocstringStyle, parse
 
 from macattr.methods.task import Options
 from macattr.ranking.rank import rank_layers
+
+PresetName = Literal["ranking", "default", "paper", "official"]
+"""Names of the bundles of options."""
 
 
 def with_options(**types: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -48,7 +51,12 @@ def with_options(**types: Any) -> Callable[[Callable[..., None]], Callable[..., 
 
 
 def _with_explanations(text: str, names: list[str]) -> str:
-    """A docstring with the explanations of some options at the end of its section Args."""
+    """A docstring with the explanations of some options at the end of its section Args.
+
+    What holds in Python alone is left out, and None, which nobody types, is the default.
+    """
     explained = {p.arg_name: p.description for p in parse(rank_layers.__doc__ or "", DocstringStyle.GOOGLE).params}
-    lines = [f"        {name}: {' '.join(str(explained[name]).replace('``', '').split())}" for name in names]
+    plain = {name: " ".join(str(text).replace("``", "").split()) for name, text in explained.items()}
+    said = {name: text.partition(" In Python also")[0].replace("None:", "Default:") for name, text in plain.items()}
+    lines = [f"        {name}: {said[name]}" for name in names]
     return text.partition("        **options:")[0] + "\n".join(lines) + "\n"

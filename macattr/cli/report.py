@@ -19,11 +19,12 @@ def report(
     weights: Path | None = None,
     seed: int = 0,
 ) -> None:
-    """Write rankings as one HTML page; for example macattr report ranking/importance.nc --out report.html.
+    """Write rankings as one HTML page.
 
     The page shows which layers to train, with intervals and probabilities, and holds the selection of any number of
     layers as text for other tools. It is one file without references to others: open it, mail it, print it. Several
-    rankings of the same layers are compared on one page: macattr report mac/importance.nc drift/importance.nc.
+    rankings of the same layers stand on one page with what changes from one to the other:
+    macattr report before/importance.nc after/importance.nc.
 
     Args:
         rankings: Files that "macattr rank" wrote, of the same layers; the page opens with the first.

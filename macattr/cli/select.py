@@ -55,13 +55,14 @@ def select(
         threshold: Least score that is selected.
         by: Unit of the count: layers (names), outputs (distinct tensors) or parameters (a budget).
         per: Apply fraction or count within every block or type.
-        include: Name or glob of layers that are always in, or a list of them as JSON.
-        exclude: Name or glob of layers that are never in, or a list of them as JSON.
-        rounding: Of a fraction of layers: floor (the paper's) or round.
+        include: Names or globs of layers that are always in, with commas between.
+        exclude: Names or globs of layers that are never in, with commas between.
+        rounding: How a fraction of layers becomes a whole number: floor (the paper's) or round.
         skips: Layers that may be left out because they do not fit into the budget. The next one ends the selection,
-            once the share "fill" is used.
+            once the share --fill is used.
         fill: Share of the budget that counts as used up. Below it the layer that comes nearest to the budget is added.
-        over: Most that it may exceed the budget by, as a share of it, 0 for never; default: less than it falls short.
+        over: Share of the budget by which the selection may exceed it, 0 for never. Default: by less than it would
+            fall short otherwise.
         whole_modules: A layer also stands for the parameters of modules inside it.
         model: The network, which makes the counts exact and checks the export: {forms}.
         weights: File of weights that replace those that the network comes with.
@@ -83,7 +84,7 @@ def select(
     for name, value in {"lora_rank": lora_rank, "bare": bare}.items():
         if value is not None and export is None:
             raise ValueError(f"`{name}` = {value} has no effect without --export peft or another format of adapters.")
-    always, never = (tuple([names] if isinstance(names, str) else names or ()) for names in (include, exclude))
+    always, never = (tuple(names.split(",") if isinstance(names, str) else names or ()) for names in (include, exclude))
     rule = SelectionRule(
         fraction=fraction,
         count=count,

@@ -8,7 +8,7 @@ import re
 import textwrap
 import types
 import typing
-from argparse import SUPPRESS, Action
+from argparse import SUPPRESS, Action, _HelpAction
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +28,9 @@ WORDS: Mapping[object, str] = types.MappingProxyType(
     {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path", type(None): "null"}
 )
 """Names of the types of options in messages."""
+
+EXAMPLE = "example:\n  "
+"""Beginning of the last lines of a help."""
 
 EMPTY, NO_PATH = "an empty path", "not a path: "
 """What the reader of paths says of '', and of values that are no text."""
@@ -88,11 +91,12 @@ def _parser(
     parser = ArgumentParser(
         prog=program,
         description=_description(settings),
-        epilog=f"example: {example}",
+        epilog=f"{EXAMPLE}{example}",
         exit_on_error=False,
         allow_abbrev=False,
         formatter_class=_Help,
     )
+    parser._positionals.title = "arguments"
     bundled = f", or the name of a bundled one: {', '.join(_names(configs))}" if configs else ""
     parser.add_argument("--config", action="config", help=f"YAML file with any of the options below{bundled}.")
     add = parser.add_class_arguments if isinstance(settings, type) else parser.add_function_arguments
@@ -104,6 +108,10 @@ def _parser(
             action.metavar = f"{action.dest.upper()} ..."
         elif not action.option_strings:
             action.metavar = action.dest.upper()
+        elif _choices(action):
+            action.metavar = action.dest.rpartition(".")[2].upper()
+        if isinstance(action, _HelpAction):
+            action.help = "Show this help and exit."
     return parser
 
 
@@ -116,7 +124,9 @@ class _Help(DefaultHelpFormatter):
     """Help as it is typed: dashes, flags without values, and no markup."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        """Paragraphs, each filled on its own."""
+        """Paragraphs, each filled on its own; an example stays in one line."""
+        if text.startswith(EXAMPLE):
+            return text
         paragraphs = [re.sub(r"\s+", " ", part).strip() for part in re.split(r"\n\s*\n", _plain(text))]
         return "\n\n".join(
             textwrap.fill(part, width, initial_indent=indent, subsequent_indent=indent) for part in paragraphs
@@ -143,14 +153,40 @@ class _Help(DefaultHelpFormatter):
         return f"usage: {' '.join([self._prog, *map(str, given), *needed, '[options]'])}\n\n"
 
     def _expand_help(self, action: Action) -> str:
-        """Explanation, type and default."""
-        text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", _plain(str(super()._expand_help(action))))
-        return text.replace("default: False)", "default: false)")
+        """Explanation, and in brackets what may be given, if it is one of a few words, and the default."""
+        text, notes = _plain(action.help or ""), []
+        if not all(choice in text for choice in _choices(action)):
+            notes.append(f"one of {', '.join(_choices(action))}")
+        if action.option_strings and action.required:
+            notes.append("required")
+        if action.option_strings and (default := _written(action.default)):
+            notes.append(f"default: {default}")
+        return text + (f" ({'; '.join(notes)})" if notes else "")
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        """Lines that break at blanks alone, so that names stay whole."""
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False, break_long_words=False)
 
 
 def _plain(text: str) -> str:
     """Text without the markup of docstrings."""
     return re.sub(r":\w+:`~?([^`]+)`", r"\1", text).replace("``", "")
+
+
+def _choices(action: Action) -> list[str]:
+    """The words that an option takes, if it takes nothing else."""
+    literals = [member for member in _members(_type(action)) if typing.get_origin(member) is Literal]
+    others = [member for member in _members(_type(action)) if member is not type(None) and member not in literals]
+    return [str(word) for member in literals for word in typing.get_args(member)] if not others else []
+
+
+def _written(default: object) -> str:
+    """A default as it is typed; '' where there is none, or nothing to type."""
+    if default is None or default is False or default == SUPPRESS or default == {}:
+        return ""
+    if isinstance(default, list | tuple):
+        return ",".join(map(str, default))
+    return "true" if default is True else str(default)
 
 
 def _names(configs: Path | None) -> list[str]:

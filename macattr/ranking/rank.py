@@ -126,36 +126,41 @@ def rank_layers(
             them. Of a layer that returns several tensors the first is scored.
         layers: Modules, names, globs or classes; None for every module that owns a parameter and runs. What a glob or
             class matches and does not run is left out; a name that does not run is refused.
-        r: Masked fraction at the start of the path, in (0, 1].
-        n_steps: Increments of alpha (default 30, see :data:`macattr.paths.presets.RANKING`).
-        gate: How a pixel changes from hidden to visible: ``fade``, ``sigmoid`` or ``one_sided``.
-        delta: Sharpness of the last two.
+        r: Masked fraction at the start of the path, in (0, 1] (default 0.5).
+        n_steps: Steps along the path (default 30).
+        gate: How a pixel changes from hidden to visible: ``fade`` (default), ``sigmoid`` or ``one_sided``.
+        delta: Sharpness of the gates ``sigmoid`` and ``one_sided``, per unit of the path (default 10,000).
         groups: Groups of pixels of the ``fade`` gate.
         include_end: Whether the whole image is the last node.
         tag: Where the gradient is taken, ``left``, ``right`` or ``trapezoid``; see
             :class:`macattr.paths.presets.Preset`.
-        objective: Scalar function of the output whose change is attributed, (B, ...) to (B,); or its name, such as
-            ``class``, ``norm``, ``similarity``, ``loss`` or ``masked_loss``, see
-            :data:`macattr.methods.objectives.OBJECTIVES`. None: the gradient magnitude of images, or the model's own
-            loss with ``output="loss"``.
-        preset: Bundle of defaults such as :data:`macattr.paths.presets.OFFICIAL`, or its name.
+        objective: What of the output changes along the path: ``gradient_magnitude`` (edges and texture), ``sum``,
+            ``mean``, ``norm``, ``class`` (score of the label or of the class that wins), ``similarity`` (to the output
+            of the whole input), ``loss``, or ``masked_loss`` (on what is hidden at the start). None: the gradient
+            magnitude of images, or the model's own loss with ``output="loss"``. In Python also a function (B, ...) to
+            (B,).
+        preset: Bundle of defaults, such as :data:`macattr.paths.presets.OFFICIAL`, or its name; None:
+            :data:`macattr.paths.presets.RANKING`.
         baselines: Reference input; None: the model's ``reference_input`` if it has one, else 0. At a layer of a text
             model also :class:`macattr.paths.tokens.Token`.
         path: Path that replaces the method's own: ``mask``, ``line`` from the reference input, ``tail`` (its last
-            share r), ``blur``, ``restore`` (degraded to clean), ``tokens`` (hidden patches or words appear), a
-            :class:`macattr.paths.tokens.TokenMaskPath`, or a function from an image (1, C, H, W) to a path, which may
-            return several inputs.
-        orders: Number of random pixel orders for every image, the orders themselves (orders, H*W), or a function from
-            an image to one order, e.g. by a saliency map with :func:`macattr.paths.inputs.order_by_score`.
+            share r), ``blur``, ``restore`` (degraded to clean) or ``tokens`` (hidden patches or words appear).
+            In Python also a :class:`macattr.paths.tokens.TokenMaskPath`, or a function from an image (1, C, H, W) to a
+            path, which may return several inputs.
+        orders: Number of random pixel orders for every image. In Python also the orders themselves (orders, H*W), or a
+            function from an image to one order, e.g. by a saliency map with
+            :func:`macattr.paths.inputs.order_by_score`.
         patch_size: Side in pixels of the blocks that are revealed together.
         seed: Seed of everything random (default 0); order j of image i depends on it, i and j alone.
-        reduction: From neurons to a layer's score, by name; see :data:`macattr.methods.reductions.REDUCTIONS`.
+        reduction: How the neurons of a layer become its score: ``mean_abs``, ``sum_abs``, ``abs_sum``, ``sum``,
+            ``rms``, ``norm``, or ``per_parameter``, ``per_unit`` or ``per_activation``, which correct for the layer's
+            size.
         loss: Loss that parameter-based methods differentiate: a function of (output), or of (output, target) as torch's
             losses are. None: the mean absolute error to a target of numbers, the cross-entropy to labels, or the
             model's own loss where there is no target.
         start_weights: Parameters by name from which the path in weight space (``faig``) comes to the model's own.
         additional_forward_args: Further positional arguments of the model.
-        internal_batch_size: Nodes in one forward pass; None chooses by memory.
+        internal_batch_size: Nodes of the path in one forward pass. None: as many as the memory holds.
         memory_budget: Bytes for activations and sums; layers are split over several sweeps if they need more.
         flush_denormals: Take denormal weights and results for 0; a warning says where that makes a run faster.
         until: Stop adding images when the top layers are stable; images should come in random order.
@@ -164,9 +169,10 @@ def rank_layers(
         step_error: Estimate every layer's error by the finite number of steps, from every second node.
         parts: Folder that keeps every finished image and order at once; a run that was stopped continues from it.
         show_progress: Show a progress bar over all evaluations.
-        output: Which tensor of the model's output is read: a key or attribute, an index, or a function of the output;
-            ``loss`` is the model's own. None: the output itself if it is a tensor, else its only tensor, ``logits``,
-            ``reconstruction``, ``sample`` or the last of several refinements; the result says which.
+        output: Which tensor of the model's output is read: a key, an attribute or an index; ``loss`` is the model's
+            own. None: the output itself if it is a tensor, else its only tensor, ``logits``, ``reconstruction``,
+            ``sample`` or the last of several refinements; the result says which. In Python also a function of the
+            output.
         at: Layer at which paths run: its output changes from the reference (0 by default) to its value, while the
             inputs stay as they are. None: the input if it is a floating-point tensor, else the embeddings of tokens
             where Hugging Face's networks name them.
