@@ -37,9 +37,10 @@ COMMANDS = MappingProxyType(
         ),
         "methods": Command(
             "macattr.cli.methods",
-            "list the methods with their cost and source",
-            "macattr methods",
+            "list the methods by what they need, or explain some",
+            "macattr methods mac fisher",
             function="methods",
+            bare=("all",),
         ),
         "check": Command(
             "macattr.cli.check",

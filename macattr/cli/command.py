@@ -40,6 +40,7 @@ class Command:
         positional: Whether options without default are given by place.
         function: Name of the function in the module, called with a ``Config`` or with the options. It may return an
             exit code.
+        bare: Words that the command gets if it is called without any.
     """
 
     module: str
@@ -47,6 +48,7 @@ class Command:
     example: str
     positional: bool = True
     function: str = "main"
+    bare: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Program:
     def _call(self, name: str, arguments: Sequence[str]) -> int:
         """Exit code of a command."""
         command = self.commands[name]
+        arguments = arguments or command.bare
         refuse_mistyped(command.module, command.function, arguments)
 
         from macattr.cli.spelling import parse

@@ -1,6 +1,16 @@
 """Three kinds of methods: those that walk a path, those that score one image, those that score all images together."""
 
-__all__ = ["JointMethod", "Method", "PathMethod", "SampleMethod", "Sums", "is_ordered", "needs_images", "walks_of"]
+__all__ = [
+    "JointMethod",
+    "Method",
+    "PathMethod",
+    "SampleMethod",
+    "Sums",
+    "is_ordered",
+    "needs_images",
+    "needs_loss",
+    "walks_of",
+]
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -163,6 +173,11 @@ def walks_of(method: PathMethod, task: Task) -> tuple[Walk, ...]:
 def needs_images(method: Method) -> bool:
     """Whether a method reads images: all do but those that look at the network alone."""
     return not isinstance(method, JointMethod) or method.needs_images
+
+
+def needs_loss(method: Method) -> bool:
+    """Whether a method reads a loss, and with it the clean images or the labels."""
+    return method.hidden_loss if isinstance(method, PathMethod) else "loss" in method.options
 
 
 def is_ordered(method: Method, task: Task) -> bool:

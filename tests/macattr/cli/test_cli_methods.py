@@ -12,6 +12,7 @@ import torch
 
 from macattr.cli import main
 from macattr.methods.catalogue import METHODS
+from macattr.methods.kinds import needs_images
 from macattr.ranking.importance import LayerImportance
 
 NETWORK = """
@@ -140,13 +141,31 @@ def test_a_stable_run_says_what_it_saved(model, tmp_path, capsys):
     assert "of 30 images" in capsys.readouterr().out
 
 
-def test_methods_are_explained_with_cost_and_source(capsys):
+def test_methods_are_listed_in_a_line_each_under_what_they_need(capsys):
     main(["methods"])
+    groups = [part.splitlines() for part in capsys.readouterr().out.split("\n\n")]
+    listed = {head.partition(" ")[2]: [row.split()[0] for row in rows[1:]] for head, *rows in groups[:-1]}
+    assert sorted(name for names in listed.values() for name in names) == sorted(METHODS)
+    network, images, targets, checkpoint = listed.values()
+    assert network == [name for name, method in METHODS.items() if not needs_images(method)]
+    assert {"mac", "cka", "drift"} <= set(images)
+    assert {"mac_loss", "fisher", "taylor"} <= set(targets)
+    assert checkpoint == ["faig"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_explained_with_cost_and_source(name, capsys):
+    main(["methods", name, "mac"])
     printed = capsys.readouterr().out
-    for method in METHODS.values():
-        assert (
-            f"{method.name}\n    {method.summary}\n    evaluations: {method.price}; source: {method.source}" in printed
-        )
+    method = METHODS[name]
+    assert printed.startswith(f"{name}\n  score   {method.summary}\n  source  {method.source}\n  needs   ")
+    assert (f"passes  {method.price}" in printed) == needs_images(method)
+    assert printed.count("\nmac\n") == (name != "mac")
+    assert "{" not in printed
+
+
+def test_an_unknown_method_is_answered_with_what_there_is(capsys):
+    assert "no method 'macc'; did you mean mac" in refused(capsys, "methods", "macc")
 
 
 def test_rankings_are_compared_from_files_and_official_lists(model, tmp_path, capsys):

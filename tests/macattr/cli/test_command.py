@@ -9,10 +9,15 @@ import textwrap
 import time
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 import pytest
 
+from macattr.cli import COMMANDS as MACATTR
+from macattr.cli import main as run_macattr
 from macattr.cli.command import Command, Program
+from ram_models.cli import COMMANDS as RAM
+from ram_models.cli import main as run_ram
 
 ROOT = Path(__file__).parents[3]
 
@@ -24,6 +29,9 @@ def trial(
     layers: list[str] | None = None,
     dry_run: bool = False,
     numbers: dict[str, dict[str, float]] | None = None,
+    pace: Literal["slow", "fast"] = "slow",
+    side: Literal["left", "right"] | None = None,
+    seed: int = 0,
 ) -> None:
     """Try a command of :mod:`macattr`.
 
@@ -36,6 +44,9 @@ def trial(
         layers: Names of layers.
         dry_run: Whether nothing is written.
         numbers: Numbers by name.
+        pace: Speed, slow or fast.
+        side: Where to begin.
+        seed: Number.
     """
 
 
@@ -160,17 +171,41 @@ def test_help_shows_the_whole_description_without_markup(calls, capsys):
 
 @pytest.mark.parametrize(("program", "commands"), [("macattr", 6), ("ram", 7)])
 def test_help_of_both_programs_has_an_example_of_every_command(program, commands, capsys):
-    from macattr.cli import COMMANDS as MACATTR
-    from macattr.cli import main as run_macattr
-    from ram_models.cli import COMMANDS as RAM
-    from ram_models.cli import main as run_ram
-
     {"macattr": run_macattr, "ram": run_ram}[program](["--help"])
     printed = capsys.readouterr().out
     listed = {"macattr": MACATTR, "ram": RAM}[program]
     assert len(listed) == commands
     assert all(command.example in printed and command.summary in printed for command in listed.values())
     assert "`" not in printed.replace(f"`{program} COMMAND --help`", "").replace("`--debug`", "")
+
+
+@pytest.mark.parametrize(
+    ("program", "command"), [*(("macattr", name) for name in MACATTR), *(("ram", name) for name in RAM)]
+)
+def test_help_of_a_command_shows_words_and_no_types(program, command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        {"macattr": run_macattr, "ram": run_ram}[program]([*command.split(), "--help"])
+    printed = capsys.readouterr().out
+    assert not re.search(r"``|:\w+:`|<class|Literal|Union|Optional|list\[|type: |\| null|In Python|%\(", printed)
+    example = {"macattr": MACATTR, "ram": RAM}[program][command].example
+    assert printed.endswith(f"example:\n  {example}\n")
+
+
+def test_help_names_choices_once_and_defaults_as_they_are_typed(calls, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        PROGRAM.run(["try", "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "--pace PACE Speed, slow or fast. (default: slow)" in printed
+    assert "--side SIDE Where to begin. (one of left, right)" in printed
+    assert "--seed SEED Number. (default: 0)" in printed
+    assert "--n-steps N_STEPS Number of steps. --layers" in printed
+
+
+def test_a_command_gets_its_own_words_where_none_are_given(calls):
+    command = Command("tried_command", "try", "prog try a", function="trial", bare=("all",))
+    program = Program("prog", "Try things.", {"try": command})
+    assert program.run(["try"]) == program.run(["try", "a"]) == 0
+    assert [options["names"] for options in calls] == [["all"], ["a"]]
 
 
 @pytest.mark.parametrize("module", ["macattr", "ram_models.cli"])
