@@ -14,6 +14,7 @@ __all__ = [
 ]
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -24,7 +25,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Polygon, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 LABELLED = 6
@@ -83,7 +84,7 @@ def block_grid(table: pd.DataFrame) -> BlockGrid:
     return BlockGrid(roles=tuple(roles), blocks=tuple(blocks), groups=_groups(blocks), places=places)
 
 
-def plot_heatmap(table: pd.DataFrame, title: str, unit: str) -> Figure:
+def plot_heatmap(table: pd.DataFrame, title: str, unit: str, k: int = 0) -> Figure:
     """Scores of all layers: role by block above, in order of depth below, on logarithmic scales.
 
     Layers that belong to a group of blocks (such as the convolution that closes a residual group) span the group's
@@ -93,6 +94,7 @@ def plot_heatmap(table: pd.DataFrame, title: str, unit: str) -> Figure:
         table: One row for each layer: ``layer``, ``score``, ``type``, ``block``, ``role``, ``depth``.
         title: Heading.
         unit: Unit of the scores.
+        k: Number of the highest layers that are framed above and circled below; 0 for none.
 
     Source:
         Qin et al. 2024 (RAM), Fig. 14.
@@ -103,10 +105,11 @@ def plot_heatmap(table: pd.DataFrame, title: str, unit: str) -> Figure:
     figure = plt.figure(figsize=(min(24.0, 4.5 + 0.42 * columns), 8 if grid.blocks else 4.5), layout="constrained")
     ratios = (1.25, 1) if grid.blocks else (1,)
     *above, below = figure.subplots(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
-    _draw_depth(below, table, unit)
+    top = frozenset(table.nlargest(k, "score")["layer"])
+    _draw_depth(below, table, unit, top)
     for axes in above:
         norm = _logarithmic(table.loc[table["layer"].isin(grid.places), "score"])
-        _draw_blocks(axes, table, grid, norm)
+        _draw_blocks(axes, table, grid, norm, top)
         figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=axes, label=unit, fraction=0.03)
     figure.suptitle(title)
     return figure
@@ -369,14 +372,16 @@ def _shared_parts(names: Sequence[Sequence[str]]) -> int:
     return next((i for i in range(shortest - 1) if len({name[i] for name in names}) > 1), max(0, shortest - 1))
 
 
-def _draw_blocks(axes: Axes, table: pd.DataFrame, grid: BlockGrid, norm: LogNorm) -> None:
-    """Role by block, one rectangle a layer."""
+def _draw_blocks(axes: Axes, table: pd.DataFrame, grid: BlockGrid, norm: LogNorm, top: AbstractSet[str]) -> None:
+    """Role by block, one rectangle a layer; those of the top with a frame and a notch."""
     colours = plt.get_cmap("viridis")
     scores = table.set_index("layer")["score"]
     for layer, (row, column, width) in grid.places.items():
         colour = colours(norm(scores[layer])) if scores[layer] > 0 else "white"
         corner = (column - 0.5, row - 0.5)
         axes.add_patch(Rectangle(corner, width, 1, facecolor=colour, edgecolor="white", linewidth=0.8))
+        if layer in top:
+            _frame(axes, *corner, width)
     axes.set(xlim=(-0.5, len(grid.blocks) - 0.5), ylim=(len(grid.roles) - 0.5, -0.5))
     axes.set_yticks(range(len(grid.roles)), grid.roles)
     short = [name.rpartition(".")[2] for name in grid.blocks]
@@ -388,6 +393,15 @@ def _draw_blocks(axes: Axes, table: pd.DataFrame, grid: BlockGrid, norm: LogNorm
     for spine in axes.spines.values():
         spine.set_visible(False)
     _draw_groups(axes, grid, -0.09 - 0.02 * max(map(len, upright), default=0))
+
+
+def _frame(axes: Axes, x: float, y: float, width: int) -> None:
+    """A black frame inside of a cell, and a white notch in its corner."""
+    left, above, inset = x + 0.06, y + 0.06, 0.12
+    style = {"edgecolor": "black", "linewidth": 1.6}
+    axes.add_patch(Rectangle((left, above), width - inset, 1 - inset, fill=False, zorder=3, **style))
+    corners = [(left, above), (left + 0.35, above), (left, above + 0.35)]
+    axes.add_patch(Polygon(corners, facecolor="white", zorder=4, **style))
 
 
 def _letters(grid: BlockGrid) -> float:
@@ -423,8 +437,8 @@ def _logarithmic(scores: pd.Series) -> LogNorm:
     return LogNorm(low, high if high > low else low * 10)
 
 
-def _draw_depth(axes: Axes, table: pd.DataFrame, unit: str) -> None:
-    """All layers in order of depth, the highest named."""
+def _draw_depth(axes: Axes, table: pd.DataFrame, unit: str, top: AbstractSet[str]) -> None:
+    """All layers in order of depth, the highest named, those of the top circled."""
     scale = _logarithmic(table["score"])
     low, high = float(scale.vmin or 0.1), float(scale.vmax or 1.0)
     shown = table["score"].clip(lower=low)
@@ -435,6 +449,16 @@ def _draw_depth(axes: Axes, table: pd.DataFrame, unit: str) -> None:
         points = table.loc[chosen, "depth"], shown[chosen]
         axes.scatter(*points, s=24, color=palette[kind], marker=marker, label=kind, zorder=3)
     axes.vlines(table["depth"], shown.min(), shown, color="0.85", linewidth=1)
+    if top:
+        circled = table["layer"].isin(top)
+        ring = {
+            "s": 90,
+            "facecolor": "none",
+            "edgecolor": "black",
+            "linewidth": 1,
+            "label": f"top {len(top)}, framed above",
+        }
+        axes.scatter(table.loc[circled, "depth"], shown[circled], zorder=4, **ring)
     axes.set(yscale="log", xlabel="layer, in order of depth", ylabel=unit, xlim=(-1, len(table)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(top=high * (high / low) ** 0.6)  # room for the names

@@ -90,14 +90,19 @@ class Results:
         """The file of every ranking, by method."""
         return {name: self.place(name) / "importance.nc" for name in self.methods}
 
-    def write(self, rankings: Mapping[str, LayerImportance]) -> None:
-        """Write every ranking: of one method in the folder itself, of several in a folder each."""
+    def write(self, rankings: Mapping[str, LayerImportance], fraction: float) -> None:
+        """Write every ranking: of one method in the folder itself, of several in a folder each.
+
+        Args:
+            rankings: The rankings, by method.
+            fraction: Share of the layers, in (0, 1], that the pictures mark.
+        """
         for name, importance in rankings.items():
             folder = self.place(name)
             folder.mkdir(parents=True, exist_ok=True)
             importance.save(folder / "importance.nc")
             importance.to_csv(folder / "ranking.csv")
-            importance.plot_heatmap(folder / "heatmap.png")
+            importance.plot_heatmap(folder / "heatmap.png", fraction)
 
     def written(self) -> list[Path]:
         """The files of a run that are in the folder."""

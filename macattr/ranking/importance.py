@@ -173,8 +173,13 @@ class LayerImportance:
         """
         return self.select(SelectionRule(fraction)).mask()
 
-    def plot_heatmap(self, path: Path | str | None = None) -> Figure:
-        """Scores by depth and block, as in the paper's Fig. 14; also written to ``path`` if given."""
+    def plot_heatmap(self, path: Path | str | None = None, fraction: float | None = None) -> Figure:
+        """Scores by depth and block, as in the paper's Fig. 14.
+
+        Args:
+            path: File that the figure is also written to; None for no file.
+            fraction: Share of the layers, in (0, 1], whose highest are marked; None for no marks.
+        """
         scores = self.scores()
         names = ("type", "block", "role", "depth", "parameters")
         table = pd.DataFrame(
@@ -182,7 +187,8 @@ class LayerImportance:
         )
         attrs = self.dataset.attrs
         title = f"{attrs['model']}: layer importance by {attrs['method']}, {self._images}"
-        figure = plot_heatmap(table, title, attrs["unit"])
+        k = 0 if fraction is None else top_count(fraction, len(table))
+        figure = plot_heatmap(table, title, attrs["unit"], k)
         if path is not None:
             figure.savefig(path, dpi=150)
             plt.close(figure)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import Polygon, Rectangle
 from matplotlib.text import Text
 from torch import nn
 
@@ -165,6 +166,19 @@ def test_names_of_the_highest_layers_never_cover_one_another():
     boxes = [Text.get_window_extent(text) for text in figure.axes[1].texts] + [legend]  # without their arrows
     assert len(boxes) == 7
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+@pytest.mark.parametrize("k", [0, 1, 3])
+def test_the_top_is_framed_above_and_circled_below(k):
+    table = heat_table({"encoder": 2, "decoder": 2})
+    above, below = plot_heatmap(table, "map", "mean |C|", k).axes[:2]
+    inside = set(table.loc[table["block"] != "", "layer"])
+    framed = sum(isinstance(patch, Polygon) and not isinstance(patch, Rectangle) for patch in above.patches)
+    assert framed == len(inside & set(table.nlargest(k, "score")["layer"]))
+    circles = [points for points in below.collections if points.get_label().startswith("top ")]
+    assert [len(points.get_offsets()) for points in circles] == ([k] if k else [])
+    highest = set(table.nlargest(k, "score")["depth"])
+    assert {int(depth) for points in circles for depth in points.get_offsets()[:, 0]} == highest
 
 
 def test_a_network_without_blocks_has_a_depth_profile_alone():

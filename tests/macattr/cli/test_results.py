@@ -22,7 +22,7 @@ def rankings():
 @pytest.fixture
 def finished(tmp_path, rankings) -> Results:
     results = Results(tmp_path / "out", ["magnitude"], SETTINGS)
-    results.write(rankings)
+    results.write(rankings, 0.5)
     results.finish()
     return results
 
