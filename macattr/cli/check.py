@@ -9,7 +9,9 @@ import matplotlib as mpl
 import numpy as np
 
 from macattr.cli.loading import load_images, load_network
+from macattr.cli.options import PresetName, with_options
 from macattr.cli.sources import explain_network
+from macattr.methods.task import ObjectiveName, PathName
 from macattr.plots import plot_randomisation
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.rank import rank_methods
@@ -22,12 +24,26 @@ FEWEST_LAYERS = 5
 
 
 @explain_network
+@with_options(
+    at=str | None,
+    path=PathName | None,
+    output=str | None,
+    calls=None,
+    prefix=None,
+    objective=ObjectiveName | None,
+    r=None,
+    n_steps=None,
+    gate=None,
+    delta=None,
+    orders=int,
+    patch_size=None,
+    reduction=None,
+)
 def check(
     model: str,
     images: str,
     method: str = "mac",
     out: Path = Path("check"),
-    n_steps: int | None = None,
     steps: int = 4,
     fraction: float = 0.1,
     crop: int | None = None,
@@ -36,21 +52,22 @@ def check(
     limit: int | None = None,
     clean: str | None = None,
     weights: Path | None = None,
+    preset: PresetName = "ranking",
     seed: int = 0,
     device: str = "cpu",
+    **options: object,
 ) -> None:
-    """Check a ranking; for example macattr check --model ram_models:ram_swinir_tiny --images sample --limit 4.
+    """Test whether a ranking depends on what the network has learned, or on its architecture alone.
 
-    Randomises the network's parameters group by group, from the output to the input, and ranks again. Compares the
-    ranking with those of other pixel orders, of other images and of chance, and measures how strongly scores follow the
-    size of layers. Writes cascading.csv, independent.csv and randomisation.png.
+    The network's parameters are made random, group by group from the output to the input, and the layers are ranked
+    again. The ranking is also compared with those of other pixel orders, of other images and of chance, and scores with
+    the size of layers. Writes cascading.csv, independent.csv and randomisation.png.
 
     Args:
         model: The network: {forms}.
         images: Folder or image file; or a function that returns images.
         method: Name of the method; "macattr methods" lists all.
         out: Folder for the results.
-        n_steps: Steps along the path.
         steps: Number of groups of layers, by depth.
         fraction: Top share of the layers that is compared, in (0, 1]; at least one layer.
         crop: Use the middle of every file only, at most this many pixels a side.
@@ -59,15 +76,17 @@ def check(
         limit: Use the first images only.
         clean: Folder with the clean image of every image, under the same name; for methods that need a loss.
         weights: File of weights that replace those that the network comes with.
+        preset: Bundle of defaults for the options below.
         seed: Seed of everything random.
-        device: Where to compute, such as cpu or cuda.
+        device: Device to compute on, such as cpu or cuda.
+        **options: Of :class:`macattr.methods.task.Options`; the decorator puts their explanations here.
     """
     mpl.use("Agg")
     if not 0 < fraction <= 1:
         raise ValueError(f"`fraction` must lie in (0, 1], got {fraction}.")
     network = load_network(model, device, weights)
     inputs = load_images(images, model, crop, limit, clean, multiple=multiple, grey=grey, out=out)
-    options: dict[str, object] = {"n_steps": n_steps, "seed": seed or None, "show_progress": True}
+    options |= {"preset": preset, "seed": seed or None, "show_progress": True}
     rankings = rank_methods(network, inputs, list(dict.fromkeys([method, "activation"])), None, **options)
     importance = rankings[method]
     tables = {

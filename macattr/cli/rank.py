@@ -2,25 +2,26 @@
 
 __all__ = ["rank"]
 
+import inspect
 import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
-from typing import Literal
 
 import matplotlib as mpl
 import torch
 import torch.distributed as dist
 
 from macattr.atomic_files import sole_writer
+from macattr.cli.check import check
 from macattr.cli.compare import write_comparison
 from macattr.cli.loading import load_images, load_network, load_weights, shuffled
-from macattr.cli.options import with_options
+from macattr.cli.options import PresetName, with_options
 from macattr.cli.results import Results
 from macattr.cli.sources import explain_network
 from macattr.cli.summary import print_summary
@@ -30,6 +31,7 @@ from macattr.methods.kinds import Method
 from macattr.methods.readings import estimate_evaluations
 from macattr.methods.samples import Item
 from macattr.methods.task import ObjectiveName, Options, PathName, Task
+from macattr.paths.presets import Preset
 from macattr.ranking.cost import estimate_cost
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.rank import RankingInterrupted, rank_with, task_of
@@ -65,7 +67,7 @@ def rank(
     clean: str | None = None,
     weights: Path | None = None,
     layers: list[str] | str | None = None,
-    preset: Literal["ranking", "default", "paper", "official"] = "ranking",
+    preset: PresetName = "ranking",
     seed: int = 0,
     start_weights: Path | None = None,
     crop: int | None = None,
@@ -152,7 +154,7 @@ def rank(
             _rank(results, task, inputs, wanted, fraction=fraction, overwrite=overwrite, is_first=is_first)
         if is_first:
             shown = {"--weights": weights, "--crop": crop, "--multiple": multiple, "--limit": limit, "--clean": clean}
-            given = shown | {"--grey": "true" if grey else None}
+            given = shown | {"--grey": "true" if grey else None} | _given_for_check(chosen, options, fraction, device)
             print(f"\nnext:\n{_suggest(results, model, images, fraction, given)}")
 
 
@@ -172,17 +174,29 @@ def _rank(
         print_summary(results.load(), task.model, fraction, results.folder / "agreement.csv")
         return
     started = time.perf_counter()
-    rankings = _measure(results, task, inputs, layers)
+    rankings = _measure(results, task, inputs, layers, fraction)
     if is_first:
         _write(results, rankings, task, fraction)
         print(f"\ncost: {time.perf_counter() - started:.0f} s")
         print(f"written: {results.describe_files()}")
 
 
+def _given_for_check(chosen: Options, names: Iterable[str], fraction: float, device: str) -> dict[str, object | None]:
+    """Options of this run that ``macattr check`` takes too, as they are typed, where they are not the default."""
+    known = inspect.signature(check).parameters
+    name = chosen.preset.name if isinstance(chosen.preset, Preset) else chosen.preset
+    given = chosen.given() | {"preset": name, "fraction": fraction, "device": device}
+    shared = [name for name in ("preset", "seed", *names, "fraction", "device") if name in known and name in given]
+    return {f"--{name.replace('_', '-')}": given[name] for name in shared if given[name] != known[name].default}
+
+
 def _suggest(
     results: Results, model: str, images: str | None, fraction: float, given: Mapping[str, object | None]
 ) -> str:
-    """What is not done yet, as commands with the options of this run; none of them replaces a file."""
+    """What is not done yet, as commands with the options of this run; none of them replaces a file.
+
+    ``given`` holds options as they are typed, and their values; None where one was not given.
+    """
     first, file = next(iter(results.files().items()))
     page, weights = results.folder / "report.html", given["--weights"]
     of_network = ["--model", model, *([] if weights is None else ["--weights", str(weights)])]
@@ -191,8 +205,8 @@ def _suggest(
     lines.append(shlex.join(["macattr", *select, str(_unused(results.folder / "layers.json"))]))
     if images is not None:
         options = [word for name, value in given.items() if value is not None for word in (name, str(value))]
-        check = ["check", "--model", model, "--images", images, "--method", first, *options]
-        lines.append(shlex.join(["macattr", *check, "--out", str(_unused(results.folder / "check"))]))
+        test = ["check", "--model", model, "--images", images, "--method", first, *options]
+        lines.append(shlex.join(["macattr", *test, "--out", str(_unused(results.folder / "check"))]))
     return "\n".join(f"  {line}" for line in lines)
 
 
@@ -229,14 +243,18 @@ def _load_images(
 
 
 def _measure(
-    results: Results, task: Task, inputs: ImageFolder | list[Item] | None, layers: Sequence[str] | None
+    results: Results,
+    task: Task,
+    inputs: ImageFolder | list[Item] | None,
+    layers: Sequence[str] | None,
+    fraction: float,
 ) -> dict[str, LayerImportance]:
     """The rankings; what is finished is written if the run stops early."""
     options = replace(task.options, parts=results.folder / "parts", show_progress=True)
     try:
         return rank_with(task.model, inputs, results.methods, layers, options)
     except RankingInterrupted as stopped:
-        results.write(stopped.rankings)
+        results.write(stopped.rankings, fraction)
         if isinstance(stopped.__cause__, KeyboardInterrupt):
             raise KeyboardInterrupt from stopped
         raise ValueError(f"{stopped} What is finished is kept in {results.folder} and not measured again.") from stopped
@@ -244,7 +262,7 @@ def _measure(
 
 def _write(results: Results, rankings: Mapping[str, LayerImportance], task: Task, fraction: float) -> None:
     """Write rankings, agreement and report, and print the answer first."""
-    results.write(rankings)
+    results.write(rankings, fraction)
     if len(rankings) > 1:
         write_comparison(rankings, results.folder, fraction=fraction, seed=task.seed)
     if any(int(importance.dataset["parameters"].sum()) for importance in rankings.values()):

@@ -39,19 +39,27 @@ def print_summary(
     for importance in rankings.values():
         print(f"\n{describe_top(importance, model, fraction)}")
     print("\nhow sure:")
+    said: dict[str, list[str]] = {}
     for name, importance in rankings.items():
-        print(f"  {name}: {describe_certainty(importance, fraction)}")
-        if words := describe_degradations(importance, fraction):
-            print(f"  {name}: {words}")
-        if "Input residual" in (measured := describe_measurement(importance)):
-            print(f"  {name}: input residual {measured['Input residual']}")
-        if stability := str(importance.dataset.attrs.get("stability", "")):
-            print("\n".join(f"  {name}: {line}" for line in stability.splitlines()))
-        for words in reasons_to_doubt(importance):
-            if words != stability.replace("\n", " "):
-                print(f"  {name}: {words}")
+        for words in _doubts(importance, fraction):
+            said.setdefault(words, []).append(name)
+    print("\n".join(f"  {', '.join(names)}: {words}" for words, names in said.items()))
     if agreement is not None and agreement.is_file():
         print(f"\n{describe_agreement(pd.read_csv(agreement, dtype={'a': str, 'b': str}, keep_default_na=False))}")
+
+
+def _doubts(importance: LayerImportance, fraction: float) -> list[str]:
+    """How sure one ranking is, a sentence each."""
+    stability = str(importance.dataset.attrs.get("stability", ""))
+    residual = describe_measurement(importance).get("Input residual", "")
+    sentences = [
+        describe_certainty(importance, fraction),
+        describe_degradations(importance, fraction),
+        residual and f"input residual {residual}",
+        *stability.splitlines(),
+        *(words for words in reasons_to_doubt(importance) if words != stability.replace("\n", " ")),
+    ]
+    return [words for words in sentences if words]
 
 
 def describe_top(importance: LayerImportance, model: nn.Module, fraction: float) -> str:

@@ -25,7 +25,9 @@ def importance(made_up):
     return made_up(NAMES, sizes=dict.fromkeys(NAMES, 12))
 
 
-@pytest.mark.parametrize(("fraction", "rows", "cut"), [(0.1, 8, 1), (0.25, 8, 3), (0.5, 9, 6), (0.8, 12, 9), (1.0, 12, 12)])
+@pytest.mark.parametrize(
+    ("fraction", "rows", "cut"), [(0.1, 8, 1), (0.25, 8, 3), (0.5, 9, 6), (0.8, 12, 9), (1.0, 12, 12)]
+)
 def test_at_least_eight_rows_and_three_below_the_cut_are_shown(importance, model, fraction, rows, cut):
     lines = describe_top(importance, model, fraction).splitlines()
     marks = [place for place, line in enumerate(lines) if "chosen above" in line]
@@ -80,6 +82,11 @@ def test_the_answer_comes_before_doubts_and_agreement(importance, model, tmp_pat
     assert places == sorted(places)
 
 
+def test_what_holds_for_several_methods_is_said_once(importance, model, capsys):
+    print_summary({"mac": importance, "drift": importance}, model, 0.25)
+    assert capsys.readouterr().out.count("6 images are few") == 1
+
+
 def test_an_unknown_stability_is_said_once(made_up, model, capsys):
     words = "The stability of the top 1 of 12 layers is unknown: 3 of 3 images were measured."
     print_summary({"mac": made_up(NAMES, sizes=dict.fromkeys(NAMES, 12), stability=words)}, model, 0.1)
@@ -105,7 +112,7 @@ def test_what_is_suggested_runs_and_replaces_nothing(tmp_path, monkeypatch, caps
     main([*arguments, "--limit", "1", "--out", "a ranking"])
     printed = capsys.readouterr().out
     assert "a ranking/layers-2.json" in printed
-    assert "--images photos --method mac --limit 1" in printed
+    assert "--images photos --method mac --limit 1 --n-steps 2 --fraction 0.5 --out" in printed
 
 
 def suggested(capsys, name: str) -> list[str]:
