@@ -180,6 +180,10 @@ function picture(section) {
   };
 }
 
+function notch(x, y) {
+  return `M${x + 1.5} ${y + 1.5}h7l-7 7z`;
+}
+
 function svg({ boxes, texts, paper, width, height }) {
   const fragment = document.createRange().createContextualFragment("<svg></svg>");
   const root = fragment.firstChild;
@@ -195,6 +199,7 @@ function svg({ boxes, texts, paper, width, height }) {
   add("rect", { width, height, fill: paper });
   for (const { x, y, width: w, height: h, fill, chosen } of boxes) {
     add("rect", { x, y, width: w, height: h, fill, ...(chosen && { stroke: chosen, "stroke-width": 2.5 }) });
+    if (chosen) add("path", { d: notch(x, y), fill: paper });
   }
   for (const { x, y, text, anchor, size, fill, weight, turn } of texts) {
     const font = { fill, "font-size": size, "font-weight": weight, "text-anchor": anchor };
@@ -217,7 +222,11 @@ function png({ boxes, texts, paper, width, height }) {
     pen.fillStyle = fill;
     pen.fillRect(x, y, w, h);
     pen.strokeStyle = chosen;
-    if (chosen) pen.strokeRect(x, y, w, h);
+    if (chosen) {
+      pen.strokeRect(x, y, w, h);
+      pen.fillStyle = paper;
+      pen.fill(new Path2D(notch(x, y)));
+    }
   }
   for (const { x, y, text, anchor, size, fill, weight, turn } of texts) {
     pen.save();
@@ -257,6 +266,51 @@ function render(root, index, k) {
   }
 }
 
+function listed(names, k, moves, before) {
+  return names.map(({ name, rank }, place) => {
+    const item = document.createElement("li");
+    const number = document.createElement("b");
+    const text = document.createElement("span");
+    number.textContent = rank;
+    text.textContent = name;
+    item.title = name;
+    item.className = `${rank <= k ? "inside" : ""}${place === k ? " border" : ""}`;
+    const mark = { enters: "▲ ", leaves: "▽ " }[before ? "" : moves.get(name)] ?? "";
+    item.append(...(before ? [text, number] : [number, mark, text]));
+    return item;
+  });
+}
+
+function renderChange(k) {
+  const section = document.querySelector("[data-change]");
+  if (!section) return;
+  const sides = ["from", "to"].map((side) => Number(section.querySelector(`[data-${side}]`).value));
+  const ranked = sides.map((side) => data.rankings[side].pieces.names);
+  const ranks = ranked.map((names) => new Map(names.map((name, place) => [name, place + 1])));
+  const union = [...new Set(ranked.flatMap((names) => names.slice(0, k)))];
+  const moves = new Map(union.map((name) => {
+    const [was, is] = ranks.map((side) => side.get(name) <= k);
+    return [name, was && is ? "stays" : is ? "enters" : "leaves"];
+  }));
+  const columns = ranks.map((side) => union.map((name) => ({ name, rank: side.get(name) })).sort((a, b) => a.rank - b.rank));
+  for (const [place, column] of ["before", "after"].entries()) {
+    section.querySelector(`[data-${column}]`).replaceChildren(...listed(columns[place], k, moves, place === 0));
+  }
+  const picture = section.querySelector("[data-lines]");
+  picture.setAttribute("viewBox", `0 0 100 ${union.length}`);
+  picture.replaceChildren(...union.map((name) => {
+    const line = document.createElementNS(picture.namespaceURI, "line");
+    const [y1, y2] = columns.map((column) => column.findIndex((layer) => layer.name === name) + 0.5);
+    for (const [key, value] of Object.entries({ x1: 0, x2: 100, y1, y2, class: moves.get(name) })) line.setAttribute(key, value);
+    return line;
+  }));
+  const stay = union.filter((name) => moves.get(name) === "stays").length;
+  const names = sides.map((side) => data.rankings[side].name);
+  const moved = k - stay ? `${k - stay} enter and ${k - stay} leave it.` : "None enters or leaves it.";
+  section.querySelector("[data-sentence]").textContent =
+    `From ${names[0]} to ${names[1]}, ${stay} of the top ${k} layers stay in the top. ${moved}`;
+}
+
 function renderAgreement(k) {
   const layers = Number(slider.max);
   for (const element of document.querySelectorAll("[data-pair]")) {
@@ -281,6 +335,7 @@ function update(k) {
   show(document, "share", share);
   if (data.common.length) show(document, "common", data.common[k - 1]);
   renderAgreement(k);
+  renderChange(k);
 }
 
 function remember() {
@@ -349,6 +404,7 @@ count.addEventListener("change", () => {
 document.querySelector(".control").addEventListener("submit", (event) => event.preventDefault());
 document.addEventListener("change", (event) => {
   if (event.target.matches("[data-sorting]")) sortBy(event.target.closest("[data-ranking]"), event.target.value);
+  if (event.target.matches("[data-from], [data-to]")) renderChange(Number(slider.value));
   if (event.target.name !== "ranking") return;
   current = Number(event.target.value);
   update(Number(slider.value));

@@ -160,6 +160,28 @@ def test_another_ranking_can_be_looked_at(page, made_up):
     assert page.locator('[data-show="common"]').inner_text() == str(first)
 
 
+@pytest.mark.parametrize("k", [1, 4, 9, len(NAMES)])
+@pytest.mark.parametrize(("before", "after"), [("mac", "drift"), ("drift", "mac"), ("mac", "mac")])
+def test_what_changes_from_one_ranking_to_another_is_shown(page, importance, made_up, k, before, after):
+    rankings = {"mac": importance, "drift": made_up(NAMES, seed=1, same=SAME)}
+    page.locator("[data-from]").select_option(before)
+    page.locator("[data-to]").select_option(after)
+    move(page, k)
+    ranks = {name: rankings[name].ranking().set_index("layer")["rank"] for name in (before, after)}
+    first, second = (set(ranks[name].index[ranks[name] <= k]) for name in (before, after))
+    moved = len(first - second)
+    text = f"From {before} to {after}, {k - moved} of the top {k} layers stay in the top. "
+    text += f"{moved} enter and {moved} leave it." if moved else "None enters or leaves it."
+    assert page.locator("[data-sentence]").inner_text() == text
+    for side, name in (("before", before), ("after", after)):
+        names, numbers = (page.locator(f"[data-{side}] li {part}").all_inner_texts() for part in ("span", "b"))
+        shown = dict(zip(names, map(int, numbers), strict=True))
+        assert shown == ranks[name][ranks[name].index.isin(first | second)].to_dict()
+        assert list(shown.values()) == sorted(shown.values())
+    lines = {kind: page.locator(f"[data-lines] .{kind}").count() for kind in ("stays", "enters", "leaves")}
+    assert lines == {"stays": k - moved, "enters": moved, "leaves": moved}
+
+
 def test_all_layers_can_be_shown(page):
     button = page.locator(".ranking:visible [data-all]")
     assert button.inner_text() == f"Show all {len(NAMES)} layers"
@@ -177,8 +199,8 @@ def test_nothing_sticks_out(page, width):
 
 
 TEXTS = (
-    ".names, dd > span, .legend span, .doubt, .cell span, .outside .cell, td small, .matrix td, pre, summary, "
-    ".tools label, thead th, .layers .name, h3 small"
+    ".slope li, .slope li span, .names, dd > span, .legend span, .doubt, .cell span, .outside .cell, td small, "
+    ".matrix td, pre, summary, .tools label, thead th, .layers .name, h3 small"
 )
 
 
@@ -332,6 +354,7 @@ def test_the_map_is_downloaded_as_svg_with_every_cell_in_its_colour(page, tmp_pa
     boxes = root.findall("{*}rect")[1:]
     assert len(boxes) == 2 * len(NAMES)
     assert sum(box.get("stroke") is not None for box in boxes) == 3
+    assert len(root.findall("{*}path")) == 3  # notches, which are seen in grey too
     assert {text.text for text in root.findall("{*}text")} >= {"conv_first", "conv_last", "attn", "mlp.fc1", "1", "14"}
     width, height = (float(root.get(side)) for side in ("width", "height"))
     for box in boxes:
