@@ -37,6 +37,9 @@ HEADINGS = {
 FORMATS = {"parameters": ",.0f", "blocks": ".0f", "ssim": ".4f", "closed": ".0%", "lr": ".2g"}
 """How the numbers of a column are written, if not in dB with two digits."""
 
+DECIDED = ("holds", "falsified", "equivalent")
+"""Verdicts that say something, for or against a claim."""
+
 ROUNDS = {
     "1-first-networks": "first networks",
     "2-rates-by-budget": "these networks, rates by budget",
@@ -93,6 +96,25 @@ class Page:
     def measured(self, name: str) -> bool:
         """Whether there is a table of that name."""
         return (self.results / f"{name}.csv").exists()
+
+    def answer(self, name: str) -> str:
+        """How many claims of a part have which verdict; without claims, whether it was measured."""
+        if not (self.results / f"{name}-claims.csv").exists():
+            return "measured" if self.measured(name) else "not measured"
+        counts = self._read(f"{name}-claims")["verdict"].value_counts()
+        return ", ".join(f"{verdict}: {count}" for verdict, count in counts.items())
+
+    def decided(self) -> str:
+        """All claims with a verdict for or against them; empty if there is none."""
+        header = ["claim", "paper, dB", "ours, dB", "95 % over blocks", "verdict"]
+        rows = []
+        for file in sorted(self.results.glob("*-claims.csv")):
+            for _, row in pd.read_csv(file).iterrows():
+                if row["verdict"] in DECIDED:
+                    paper, ours, blocks, *_, verdict = _claim_cells(row)
+                    part = re.sub(r"(\d+)-claims", r" \1", file.stem).capitalize()
+                    rows.append((f"{part}: {row['claim']}", [paper, ours, blocks, verdict]))
+        return grid(header, rows) if rows else ""
 
     def figure(self, name: str, title: str) -> str:
         """The figure, if it was drawn."""

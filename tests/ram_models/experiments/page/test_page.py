@@ -50,6 +50,19 @@ def test_a_claim_stands_beside_its_intervals_and_says_when_it_is_provisional(res
     assert second == f"| other | {numbers} | **undecided**, provisional |"
 
 
+def test_the_summary_counts_verdicts_and_lists_those_that_decide(results):
+    rows = [CLAIM | {"claim": "one", "verdict": "falsified"}, CLAIM | {"claim": "two", "tuned": False}]
+    rows += [CLAIM | {"claim": "three", "verdict": "holds"}, CLAIM | {"claim": "four"}]
+    pd.DataFrame(rows, columns=list(CLAIM_COLUMNS)).to_csv(results / "fig3-claims.csv", index=False)
+    page = Page(results, ())
+    assert page.answer("fig3") == "undecided: 2, falsified: 1, holds: 1"
+    assert page.answer("rates") == "measured"
+    assert page.answer("table3") == "not measured"
+    numbers = "+0.50 | +0.30 | +0.10 … +0.50"
+    decided = [f"| Fig 3: one | {numbers} | **falsified** |", f"| Fig 3: three | {numbers} | **holds** |"]
+    assert page.decided().splitlines()[2:] == decided
+
+
 def test_earlier_rounds_are_shown_for_the_claims_that_they_had(results):
     rows = Page(results, ()).history("table5").splitlines()
     assert rows[2:] == ["| better | +0.10, holds | +0.30, undecided |"]
