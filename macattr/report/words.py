@@ -16,6 +16,7 @@ from collections import Counter
 import numpy as np
 
 from macattr.methods.catalogue import METHODS
+from macattr.methods.kinds import needs_images
 from macattr.methods.walks import WALKS
 from macattr.ranking.importance import LayerImportance
 
@@ -41,10 +42,12 @@ def why_without_intervals(importance: LayerImportance) -> str:
     """Reason why a ranking has no intervals; '' if it has."""
     if importance.dataset.sizes["sample"] > 1:
         return ""
-    if importance.dataset["sample"].values.tolist() == ["all images"]:
+    samples = importance.dataset["sample"].values.tolist()
+    method = METHODS.get(str(importance.dataset.attrs["method"]))
+    if samples == ["no image"] or (method is not None and not needs_images(method)):
+        return "The method looks at the network alone: there are no images over which the ranking could vary."
+    if samples == ["all images"]:
         return "The method scores all images together, so there are no intervals and the certainty is unknown."
-    if importance.dataset["sample"].values.tolist() == ["no image"]:
-        return "The method looks at the weights alone: there are no images over which the ranking could vary."
     return "One image was measured, so there are no intervals and the certainty is unknown. Rank several images."
 
 

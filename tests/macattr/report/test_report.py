@@ -13,6 +13,7 @@ from torch import nn
 
 from macattr import LayerImportance, SelectionRule, TrainableMask, write_report
 from macattr.cli import main
+from macattr.report.words import why_without_intervals
 from macattr.selection.exports import export
 from macattr.statistics.agreement import overlap_at, spearman
 
@@ -245,6 +246,12 @@ def test_a_joint_method_gives_no_intervals_and_says_so(made_up, tmp_path):
     joint = LayerImportance(importance.dataset.assign_coords(sample=["all images"]))
     write_report(joint, tmp_path / "report.html")
     assert "scores all images together, so there are no intervals" in (tmp_path / "report.html").read_text("utf-8")
+
+
+def test_a_method_that_reads_no_image_says_so_where_images_were_given(made_up):
+    importance = made_up(NAMES, images=1, method="magnitude")
+    joint = LayerImportance(importance.dataset.assign_coords(sample=["all images"]))
+    assert "looks at the network alone" in why_without_intervals(joint)
 
 
 def test_negative_scores_are_drawn_on_a_linear_scale(made_up, tmp_path):
