@@ -398,10 +398,10 @@ def _draw_blocks(axes: Axes, table: pd.DataFrame, grid: BlockGrid, norm: LogNorm
 def _frame(axes: Axes, x: float, y: float, width: int) -> None:
     """A black frame inside of a cell, and a white notch in its corner."""
     left, above, inset = x + 0.06, y + 0.06, 0.12
-    style = {"edgecolor": "black", "linewidth": 1.6}
-    axes.add_patch(Rectangle((left, above), width - inset, 1 - inset, fill=False, zorder=3, **style))
+    frame = Rectangle((left, above), width - inset, 1 - inset, fill=False, edgecolor="black", linewidth=1.6, zorder=3)
     corners = [(left, above), (left + 0.35, above), (left, above + 0.35)]
-    axes.add_patch(Polygon(corners, facecolor="white", zorder=4, **style))
+    axes.add_patch(frame)
+    axes.add_patch(Polygon(corners, facecolor="white", edgecolor="black", linewidth=1.6, zorder=4))
 
 
 def _letters(grid: BlockGrid) -> float:
@@ -451,14 +451,8 @@ def _draw_depth(axes: Axes, table: pd.DataFrame, unit: str, top: AbstractSet[str
     axes.vlines(table["depth"], shown.min(), shown, color="0.85", linewidth=1)
     if top:
         circled = table["layer"].isin(top)
-        ring = {
-            "s": 90,
-            "facecolor": "none",
-            "edgecolor": "black",
-            "linewidth": 1,
-            "label": f"top {len(top)}, framed above",
-        }
-        axes.scatter(table.loc[circled, "depth"], shown[circled], zorder=4, **ring)
+        points, label = (table.loc[circled, "depth"], shown[circled]), f"top {len(top)}, framed above"
+        axes.scatter(*points, s=90, facecolor="none", edgecolor="black", linewidth=1, zorder=4, label=label)
     axes.set(yscale="log", xlabel="layer, in order of depth", ylabel=unit, xlim=(-1, len(table)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(top=high * (high / low) ** 0.6)  # room for the names
