@@ -167,11 +167,7 @@ class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
                 grad_kwargs=call.grad_kwargs,
                 advance=advance,
             )
-        aliases = result.survey.aliases
-        return result, {
-            name: join_calls({s: layer_sum.value(alias) for s, alias in aliases.items() if s.layer == name}, call.calls)
-            for name in layers
-        }
+        return result, {name: join_calls(result.by_site(layer_sum, name), call.calls) for name in layers}
 
     def _running(self, call: _Call) -> dict[str, nn.Module]:
         """The layers without those that a glob matched and that do not run."""

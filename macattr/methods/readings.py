@@ -314,11 +314,7 @@ def _reading(
 
 def _at(layer: str, result: Trace, sums: Mapping[str, LayerSum], calls: CallsName) -> dict[str, Tensor]:
     """Values of the sums at a layer: those of the first tensor that it returns."""
-    sites = {site: alias for site, alias in result.survey.aliases.items() if site.layer == layer}
-    return {
-        name: join_calls({site: layer_sum.value(alias) for site, alias in sites.items()}, calls)[0]
-        for name, layer_sum in sums.items()
-    }
+    return {name: join_calls(result.by_site(layer_sum, layer), calls)[0] for name, layer_sum in sums.items()}
 
 
 def _mean(readings: Sequence[Reading]) -> Reading:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from macattr.layers import own_parameters
+from macattr.weights.values import number_of_values
 
 
 @dataclass(frozen=True)
@@ -60,4 +61,4 @@ def reduce_neurons(name: str, neurons: Tensor, module: nn.Module, output: Tensor
     """
     own = list(own_parameters(module).values())
     units = max((len(parameter) for parameter in own if parameter.dim()), default=1)
-    return float(REDUCTIONS[name].function(neurons, output, sum(parameter.numel() for parameter in own), units))
+    return float(REDUCTIONS[name].function(neurons, output, sum(map(number_of_values, own)), units))

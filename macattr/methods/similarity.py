@@ -19,6 +19,8 @@ from torch.nn.modules.conv import _ConvNd
 from macattr.methods.samples import Sample
 from macattr.methods.task import Task
 from macattr.sweep.guard import undisturbed
+from macattr.sweep.probes import Site
+from macattr.weights.values import values_of
 
 Tokens = Literal["mean", "first", "last"]
 """What stands for a sequence: the mean over its tokens, the first (a CLS token) or the last one."""
@@ -142,9 +144,13 @@ def _mean_change(name: str, samples: Sequence[Sequence[tuple[Tensor, Tensor]]]) 
 @torch.no_grad()
 def _forward(task: Task, sample: Sample, keep: Callable[[str, Tensor, Tensor], None]) -> None:
     """Run the network on a sample; hand over every layer's name, input and output at every call."""
+
+    def whole(name: str, before: Tensor, after: Tensor) -> None:
+        keep(name, before, task.surveys.whole(Site(name, 0, 0), after))
+
     with undisturbed(task.model), torch.no_grad(), ExitStack() as stack:
         for name, module in task.layers.items():
-            stack.enter_context(_watched(name, module, keep))
+            stack.enter_context(_watched(name, module, whole))
         arguments, keywords = task.call_arguments(sample)
         task.model(*arguments, **keywords)
 
@@ -185,8 +191,8 @@ def _first(values: Iterable[object]) -> Tensor | None:
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    """The values in at least float32."""
-    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
+    """The values in at least float32, gathered where processes hold parts of a DTensor."""
+    return values_of(tensor).to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _channels(module: nn.Module, entered: Tensor) -> int:

@@ -279,7 +279,7 @@ def _prepare(task: Task, methods: Sequence[Method], sample: Sample | None) -> _L
     path, partition, place = _first_path(task.trial(sample, 0, 0), methods)
     look = survey(place.entry, task.layers, path, partition, forward_args=place.arguments, surveys=task.surveys)
     running = look.sites
-    idle = [name for name in task.layers if name not in running and name in task.droppable]
+    idle = [n for n in task.layers if n not in running and n not in look.split and n in task.droppable]
     if left_out := [name for name in idle if own_parameters(task.layers[name])]:
         warn_user(f"left out {len(left_out)} layers that do not run: {', '.join(left_out)}.")
     split = look.split if any(isinstance(m, PathMethod) or not m.of_parameters for m in methods) else ()

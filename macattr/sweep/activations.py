@@ -16,11 +16,12 @@ from macattr.paths.objectives import Objective
 from macattr.paths.partitions import Partition
 from macattr.paths.sums import GradientSum
 from macattr.sweep.arguments import whole_number
-from macattr.sweep.guard import refuse_random_draws, undisturbed
+from macattr.sweep.guard import modules_of, refuse_random_draws, undisturbed
 from macattr.sweep.memory import ROWS_ON_CPU
 from macattr.sweep.nodes import Forward, evaluate, leaves_at, single_output
 from macattr.sweep.probes import Site
-from macattr.sweep.survey import never_ran
+from macattr.sweep.survey import Survey, never_ran, refuse_split, survey_inputs
+from macattr.weights.processes import split_groups
 
 
 def sweep_activations(
@@ -58,6 +59,7 @@ def sweep_activations(
             start, end = (_record(forward, torch.tensor([alpha], dtype=torch.float64)) for alpha in path.interval)
         if missing := [name for name in layers if name not in {site.layer for site in end.values}]:
             raise ValueError(never_ran(missing))
+        look = _look(forward, partition)
         lines = _Lines(forward, start, end, objective, {"allow_unused": True} | dict(grad_kwargs or {}))
         count = lines.nodes_per_batch(len(partition.nodes), internal_batch_size)
         mean = GradientSum(partition.weights)
@@ -67,7 +69,19 @@ def sweep_activations(
             lines.fold(mean, alpha, first)
             if advance:
                 advance(len(alpha))
-    return {site: (mean.value(site), end.values[site] - start.values[site]) for site in end.values}
+    found = {site: (mean.value(site), end.values[site] - start.values[site]) for site in end.values}
+    if look is None:
+        return found
+    return {site: (look.whole(site, gradient), look.whole(site, change)) for site, (gradient, change) in found.items()}
+
+
+def _look(forward: Forward, partition: Partition) -> Survey | None:
+    """The survey of a tensor parallel network, which knows how outputs are divided; None for others."""
+    if not split_groups(modules_of(forward.model, forward.layers.values()).values()):
+        return None
+    look = survey_inputs(forward, leaves_at(forward.path, partition.nodes[:1]))
+    refuse_split([name for name in forward.layers if name in look.split])
+    return look
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from macattr.paths.partitions import Partition
 from macattr.sweep.guard import modules_of, refuse_random_draws, undisturbed
 from macattr.sweep.nodes import Forward, leaves_at
 from macattr.sweep.probes import Site
+from macattr.weights.columns import Columns, columns_of
 from macattr.weights.processes import split_groups
 from macattr.weights.values import is_packed, is_sharded, local_part
 
@@ -77,7 +78,9 @@ class Survey:
         output: Output of the model; None unless it is one tensor, and where other inputs have the same shapes.
         low_precision: Whether anything is computed in fewer than 32 bits.
         fixed: Arguments of the model that stay as they are along a path.
-        split: Layers of which every process holds another part of the output, in a tensor parallel network.
+        split: Layers of whose output every process holds another part that :meth:`whole` cannot join, in a tensor
+            parallel network.
+        columns: Tensors of which every process holds other features, with how these are divided.
     """
 
     tensors: tuple[ProbedTensor, ...]
@@ -87,6 +90,16 @@ class Survey:
     low_precision: bool
     fixed: tuple[Tensor, ...] = ()
     split: tuple[str, ...] = ()
+    columns: Mapping[Site, Columns] = field(default_factory=dict)
+
+    def whole(self, site: Site, tensor: Tensor) -> Tensor:
+        """A sum over a layer's output, joined where every process has that of its own features.
+
+        Args:
+            site: The layer's tensor.
+            tensor: The sum of this process.
+        """
+        return self.columns[site].whole(tensor) if site in self.columns else tensor
 
     @property
     def batch(self) -> int:
@@ -201,17 +214,18 @@ def survey_inputs(forward: Forward, inputs: tuple[Tensor, ...]) -> Survey:
         inputs: Inputs of the model at one node.
 
     Raises:
-        ValueError: If no layer runs, or the model draws random numbers.
+        ValueError: If no layer runs, the model draws random numbers, or its output is split over processes.
     """
     recorder = _Recorder()
     weights = _SavedBytes.storages_of(forward)
     saved = _SavedBytes()
     with refuse_random_draws(forward.model), saved_tensors_hooks(saved.pack, lambda tensor: tensor):
         output = forward(inputs, 1, recorder.visit)
-    if not recorder.records:
+    if not recorder.records and not recorder.distributed:
         raise ValueError(never_ran(list(forward.layers)))
     tensors = recorder.tensors()
     final = output.detach().clone() if isinstance(output, Tensor) else None
+    split, columns = _divided(forward, tensors, final)
     low = saved.low_precision or any(tensor.low_precision for tensor in tensors) or _has_packed_weights(forward)
     return Survey(
         tensors=tensors,
@@ -220,7 +234,8 @@ def survey_inputs(forward: Forward, inputs: tuple[Tensor, ...]) -> Survey:
         output=final,
         low_precision=low or (final is not None and final.element_size() < 4),
         fixed=_fixed_tensors(forward),
-        split=_split_layers(forward, tensors),
+        split=tuple(recorder.distributed | dict.fromkeys(split)),
+        columns=columns,
     )
 
 
@@ -230,19 +245,38 @@ def _has_packed_weights(forward: Forward) -> bool:
     return any(is_packed(weight) for module in modules for weight in module.parameters(recurse=False))
 
 
-def _split_layers(forward: Forward, tensors: Sequence[ProbedTensor]) -> tuple[str, ...]:
-    """Layers whose tensors differ between the processes that run a tensor parallel network together."""
-    roots = modules_of(forward.model, forward.layers.values()).values()
-    split: list[str] = []
-    for group in split_groups(roots):
+def _divided(
+    forward: Forward, tensors: Sequence[ProbedTensor], output: Tensor | None
+) -> tuple[tuple[str, ...], dict[Site, Columns]]:
+    """Layers whose tensors differ between processes and cannot be joined, and tensors of which each holds features.
+
+    Raises:
+        ValueError: If it is the network's output.
+    """
+    split: dict[str, None] = {}
+    joined: dict[Site, Columns] = {}
+    seen: dict[Site | None, Any] = {tensor.site: (tensor.shape, tensor.fingerprint) for tensor in tensors}
+    groups = split_groups(modules_of(forward.model, forward.layers.values()).values())
+    if groups and output is not None:
+        seen[None] = None if is_sharded(output) else (output.shape, _fingerprint(output.reshape(-1)))
+    for group in groups:
         everywhere: list[Any] = [None] * dist.get_world_size(group)
-        dist.all_gather_object(
-            everywhere, {tensor.site: (tensor.shape, tensor.fingerprint) for tensor in tensors}, group
-        )
-        first = {tensor.site: tensor for tensor in tensors}
-        for other in everywhere:
-            split += [site.layer for site in first if _differ(everywhere[0].get(site), other.get(site))]
-    return tuple(dict.fromkeys(split))
+        dist.all_gather_object(everywhere, seen, group)
+        if output is not None and any(_differ(everywhere[0][None], other[None]) for other in everywhere):
+            raise ValueError(
+                "every process returns another part of the network's output, so that none can compute the objective: "
+                "let the plan gather the output of the last layer with `output_layouts=Replicate()` and return a local "
+                "tensor (`use_local_output=True`)."
+            )
+        for tensor in tensors:
+            values = [other.get(tensor.site) for other in everywhere]
+            columns = None if forward.at_input else columns_of(forward.layers[tensor.alias_of.layer])
+            shapes = [value[0] for value in values if value is not None]
+            if columns is not None and columns.group.group_name == group.group_name and columns.hold(shapes):
+                joined[tensor.site] = columns
+            elif any(_differ(values[0], value) for value in values):
+                split[tensor.site.layer] = None
+    return tuple(split), joined
 
 
 def _differ(one: Any, other: Any) -> bool:
@@ -265,6 +299,16 @@ class Surveys:
 
     known: dict[Hashable, Survey] = field(default_factory=dict)
     row_checked: set[Hashable] = field(default_factory=set)
+
+    def whole(self, site: Site, tensor: Tensor) -> Tensor:
+        """A layer's output joined where every process has other features of it; see :meth:`Survey.whole`.
+
+        Args:
+            site: The layer's tensor.
+            tensor: What this process has.
+        """
+        found = next((survey for survey in self.known.values() if site in survey.columns), None)
+        return tensor if found is None else found.whole(site, tensor)
 
     def find(self, forward: Forward, inputs: tuple[Tensor, ...]) -> Survey | None:
         """What is known of inputs of these shapes.
@@ -344,8 +388,9 @@ def refuse_split(names: Sequence[str]) -> None:
     if names:
         listed = ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         raise ValueError(
-            f"every process holds another part of the output of {listed}, as after column-parallel layers: rank the "
-            "row-parallel layers that join the parts, or let the plan gather it with `output_layouts=Replicate()`."
+            f"every process holds another part of {listed}, between a column-parallel and a row-parallel layer: leave "
+            "these layers out of `layers`, or let the plan gather with `output_layouts=Replicate()` before them, and "
+            "return local tensors (`use_local_output=True`)."
         )
 
 
@@ -387,18 +432,17 @@ class _Record:
 
 @dataclass
 class _Recorder:
-    """Records every floating-point tensor that is probed."""
+    """Records every floating-point tensor that is probed, and the layers that return a DTensor instead."""
 
     records: dict[Site, _Record] = field(default_factory=dict)
+    distributed: dict[str, None] = field(default_factory=dict)
 
     def visit(self, site: Site, tensor: Tensor) -> Tensor:
         """Record a tensor and hand it on."""
         if tensor.is_floating_point():
             if is_sharded(tensor):
-                raise ValueError(
-                    f"layer {site} returns a DTensor: make its plan return local tensors with `use_local_output=True`, "
-                    "or leave it out of `layers`."
-                )
+                self.distributed[site.layer] = None
+                return tensor
             if tensor.dim() == 0:
                 raise ValueError(f"layer {site} returns a single number, without neurons: leave it out of `layers`.")
             edge = get_gradient_edge(tensor) if tensor.requires_grad else None

@@ -74,8 +74,17 @@ class Trace:
         Raises:
             ValueError: If its calls return different shapes, so that neurons do not correspond.
         """
-        aliases = self.survey.aliases
-        return add_calls({site: layer_sum.value(alias) for site, alias in aliases.items() if site.layer == layer})
+        return add_calls(self.by_site(layer_sum, layer))
+
+    def by_site(self, layer_sum: LayerSum, layer: str) -> dict[Site, Tensor]:
+        """A layer's sum for every call and every tensor that it returns, whole on every process.
+
+        Args:
+            layer_sum: One of the sums that the sweep has fed.
+            layer: Name of the layer.
+        """
+        aliases = {site: alias for site, alias in self.survey.aliases.items() if site.layer == layer}
+        return {site: self.survey.whole(site, layer_sum.value(alias)) for site, alias in aliases.items()}
 
 
 def add_calls(values: Mapping[Site, Tensor]) -> tuple[Tensor, ...]:
@@ -156,10 +165,10 @@ def trace(
         if survey is None:
             survey = survey_inputs(forward, inputs)
             surveys.keep(forward, survey)
+        refuse_split([name for name in layers if name in survey.split])
         if missing := [name for name in layers if name not in survey.sites]:
             raise ValueError(never_ran(missing))
         refuse_inference_only(modules_of(model, layers.values()))
-        refuse_split([name for name in layers if name in survey.split])
         if memory_budget is not None:
             return_free_memory()
         groups = split_layers(survey, sums, memory_budget)

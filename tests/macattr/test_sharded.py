@@ -11,14 +11,21 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
-from torch.distributed.tensor import Replicate
-from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    PrepareModuleInput,
+    RowwiseParallel,
+    SequenceParallel,
+    parallelize_module,
+)
 from torch.utils.checkpoint import checkpoint
 
 import macattr
 from macattr.layers import LayerTable, describe_layers
+from macattr.methods.reductions import REDUCTIONS
 from macattr.paths.objectives import OutputSum
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.run import World
@@ -39,10 +46,11 @@ class Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(8)
         self.up = nn.Linear(8, 16)
+        self.act = nn.Tanh()
         self.down = nn.Linear(16, 8)
 
     def forward(self, tokens):
-        return tokens + self.down(torch.tanh(self.up(self.norm(tokens))))
+        return tokens + self.down(self.act(self.up(self.norm(tokens))))
 
 
 class Network(nn.Module):
@@ -72,9 +80,10 @@ def sharded() -> Network:
     return fully_shard(model)
 
 
-def tensor_parallel(*, whole: bool = False) -> Network:
+def tensor_parallel(model: Network | None = None, mesh: DeviceMesh | None = None, *, whole: bool = False) -> Network:
     """Both blocks are split; their outputs between the two layers are whole if asked for."""
-    model, mesh = network(), init_device_mesh("cpu", (2,))
+    model = model or network()
+    mesh = mesh or init_device_mesh("cpu", (2,))
     for block in model.blocks:
         up = ColwiseParallel(output_layouts=Replicate()) if whole else ColwiseParallel()
         down = RowwiseParallel(input_layouts=Replicate()) if whole else RowwiseParallel()
@@ -100,7 +109,7 @@ def in_children(size, work, folder):
     for child in children:
         child.start()
     for child in children:
-        child.join(60)
+        child.join(120)
     alive = [child for child in children if child.is_alive()]
     for child in alive:
         child.kill()
@@ -183,19 +192,35 @@ def test_gradients_of_sharded_weights_are_refused_by_name(images, tmp_path, buil
     in_children(2, work, tmp_path)
 
 
+def over_both(mesh: DeviceMesh) -> Network:
+    """Sharded along the second dimension of a mesh, and known to be equal along the first."""
+    model = network()
+    for block in model.blocks:
+        fully_shard(block, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def over_shards(mesh: DeviceMesh) -> Network:
+    """Sharded along the second dimension alone: whatever shares the images is left to us."""
+    return over_both(mesh["shards"])
+
+
+def parallel_over_shards(mesh: DeviceMesh) -> Network:
+    """Tensor parallel along the second dimension."""
+    return tensor_parallel(mesh=mesh["shards"])
+
+
 @pytest.mark.slow
-def test_replicas_of_a_sharded_network_share_the_images(images, tmp_path):
-    """Four processes: two networks, each of which is sharded over two."""
+@pytest.mark.parametrize("build", [over_both, over_shards, parallel_over_shards])
+def test_replicas_along_the_first_dimension_of_a_mesh_share_the_images(images, tmp_path, build):
+    """Four processes: two networks, each of which two processes hold together."""
     alone = macattr.rank_layers(network(), images, **OPTIONS)
 
     def work(rank):
-        model, mesh = network(), init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicas", "shards"))
-        for block in model.blocks:
-            fully_shard(block, mesh=mesh)
-        fully_shard(model, mesh=mesh)
+        model = build(init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicas", "shards")))
         world = World.around(model)
         assert (world.rank, world.size, world.team) == (rank // 2, 2, ((0, 1), (2, 3))[rank // 2])
-        assert same_scores(macattr.rank_layers(model, images, **OPTIONS, parts=tmp_path / f"{rank}"), alone)
+        assert_close(macattr.rank_layers(model, images, **OPTIONS, parts=tmp_path / f"{rank}"), alone)
         assert len(list((tmp_path / f"{rank}").glob("0*.json"))) == [2, 0, 1, 0][rank]
 
     in_children(4, work, tmp_path)
@@ -213,29 +238,125 @@ def test_a_run_of_a_sharded_network_continues_where_one_process_kept_parts(image
     in_children(2, work, tmp_path)
 
 
+def assert_close(importance: LayerImportance, other: LayerImportance) -> None:
+    """Equal but for the last digits: processes add parts of a product."""
+    assert importance.dataset["layer"].equals(other.dataset["layer"])
+    torch.testing.assert_close(
+        torch.tensor(importance.dataset["score"].to_numpy()),
+        torch.tensor(other.dataset["score"].to_numpy()),
+        rtol=1e-4,
+        atol=1e-9,
+    )
+
+
 @pytest.mark.slow
-def test_row_parallel_layers_are_exact_and_split_ones_are_left_out_by_name(images, tmp_path):
-    layers = ["blocks.0.norm", "blocks.0.down", "blocks.1.norm", "blocks.1.down", "head"]
+def test_tensor_parallel_layers_score_as_in_one_process_by_every_method_of_outputs(images, tmp_path):
+    methods = [*METHODS, "drift", "activation", "grad_x_activation", "internal_influence"]
+    alone = macattr.rank_methods(network(), images, methods, **OPTIONS)
+    each_alone = {"method": "layer_ig", "layers": ["blocks.0.up", "blocks.0.down"], "n_steps": 4}
+    one_by_one = macattr.rank_layers(network(), images[:1], **each_alone)
+
+    def work(rank):
+        assert_close(macattr.rank_layers(tensor_parallel(), images[:1], **each_alone), one_by_one)
+        for name, importance in macattr.rank_methods(tensor_parallel(), images, methods, **OPTIONS).items():
+            assert_close(importance, alone[name])
+            assert importance.dataset["parameters"].equals(alone[name].dataset["parameters"])
+
+    in_children(2, work, tmp_path)
+
+
+@pytest.mark.slow
+def test_column_parallel_layers_are_reduced_over_all_of_their_neurons(images, tmp_path):
+    alone = {name: macattr.rank_layers(network(), images, reduction=name, **OPTIONS) for name in REDUCTIONS}
+
+    def work(rank):
+        for name, expected in alone.items():
+            assert_close(macattr.rank_layers(tensor_parallel(), images, reduction=name, **OPTIONS), expected)
+
+    in_children(2, work, tmp_path)
+
+
+@pytest.mark.slow
+def test_column_parallel_layers_with_equal_halves_are_no_whole_ones(images, tmp_path):
+    def with_equal_halves() -> Network:
+        model = network()
+        for block in model.blocks:
+            with torch.no_grad():
+                block.up.weight[8:], block.up.bias[8:] = block.up.weight[:8].clone(), block.up.bias[:8].clone()
+        return model
+
+    alone = macattr.rank_layers(with_equal_halves(), images, reduction="sum_abs", **OPTIONS)
+
+    def work(rank):
+        model = tensor_parallel(with_equal_halves())
+        assert_close(macattr.rank_layers(model, images, reduction="sum_abs", **OPTIONS), alone)
+
+    in_children(2, work, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attribution", [macattr.LayerConductance, macattr.LayerIntegratedGradients])
+def test_attribution_classes_return_the_whole_of_column_parallel_layers(images, tmp_path, attribution):
+    def values(model):
+        return attribution(model, model.blocks[0].up).attribute(
+            torch.stack(images[:1]), n_steps=4, objective=OutputSum()
+        )
+
+    alone = values(network())
+
+    def work(rank):
+        torch.testing.assert_close(values(tensor_parallel()), alone, rtol=1e-4, atol=1e-7)
+
+    in_children(2, work, tmp_path)
+
+
+@pytest.mark.slow
+def test_what_lies_between_the_parallel_layers_is_left_out_or_refused_by_name(images, tmp_path):
+    alone = macattr.rank_layers(network(), images, layers=["head"], **OPTIONS)
+
+    def work(rank):
+        with pytest.warns(UserWarning, match=r"left out 2 layers of which .* blocks\.0\.act, blocks\.1\.act"):
+            assert_close(macattr.rank_layers(tensor_parallel(), images, layers=["*.act", "head"], **OPTIONS), alone)
+        message = r"another part of 'blocks\.0\.act', between a column-parallel"
+        with pytest.raises(ValueError, match=message):
+            macattr.rank_layers(tensor_parallel(), images, layers=["blocks.0.act", "head"], **OPTIONS)
+        for attribution in (macattr.LayerConductance, macattr.LayerIntegratedGradients):
+            model = tensor_parallel()
+            with pytest.raises(ValueError, match=message):
+                attribution(model, model.blocks[0].act).attribute(
+                    torch.stack(images[:1]), n_steps=4, objective=OutputSum()
+                )
+
+    in_children(2, work, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("local", [True, False], ids=["local", "DTensor"])
+def test_an_output_of_which_every_process_holds_a_part_is_refused(images, tmp_path, local):
+    def work(rank):
+        model = nn.Sequential(network(), nn.Linear(8, 8))
+        parallelize_module(model, init_device_mesh("cpu", (2,)), {"1": ColwiseParallel(use_local_output=local)})
+        with pytest.raises(ValueError, match=r"another part of the network's output.*output_layouts=Replicate"):
+            macattr.rank_layers(model.eval(), images, **OPTIONS)
+
+    in_children(2, work, tmp_path)
+
+
+@pytest.mark.slow
+def test_sequence_parallel_layers_are_left_out_and_the_others_are_exact(images, tmp_path):
+    layers = ["blocks.0.up", "blocks.1.up", "head"]
     alone = macattr.rank_layers(network(), images, layers=layers, **OPTIONS)
 
     def work(rank):
-        with pytest.warns(UserWarning, match=r"left out 2 layers of which .* blocks\.0\.up, blocks\.1\.up"):
-            importance = macattr.rank_layers(tensor_parallel(), images, **OPTIONS)
-        # The two processes add halves of a product, so that its last digit may differ.
-        assert importance.dataset["layer"].to_numpy().tolist() == layers
-        torch.testing.assert_close(
-            torch.tensor(importance.dataset["score"].to_numpy()),
-            torch.tensor(alone.dataset["score"].to_numpy()),
-            rtol=1e-4,
-            atol=1e-9,
-        )
-        with pytest.raises(ValueError, match=r"another part of the output of 'blocks\.0\.up'.*row-parallel"):
-            macattr.rank_layers(tensor_parallel(), images, layers=["blocks.0.up", "head"], **OPTIONS)
-        model = tensor_parallel()
-        with pytest.raises(ValueError, match=r"another part of the output of 'blocks\.0\.up'"):
-            macattr.LayerConductance(model, model.blocks[0].up).attribute(
-                torch.stack(images[:1]), n_steps=4, objective=OutputSum()
-            )
+        model, mesh = network(), init_device_mesh("cpu", (2,))
+        part = PrepareModuleInput(input_layouts=Replicate(), desired_input_layouts=Shard(1), use_local_output=True)
+        for block in model.blocks:
+            up, down = ColwiseParallel(input_layouts=Shard(1)), RowwiseParallel(output_layouts=Shard(1))
+            parallelize_module(block, mesh, {"norm": SequenceParallel(), "up": up, "down": down})
+        head = ColwiseParallel(input_layouts=Shard(1), output_layouts=Replicate())
+        parallelize_module(model, mesh, {"blocks.0": part, "head": head})
+        with pytest.warns(UserWarning, match=r"left out 4 layers of which .* blocks\.0\.norm.*blocks\.1\.down"):
+            assert_close(macattr.rank_layers(model, images, **OPTIONS), alone)
 
     in_children(2, work, tmp_path)
 
@@ -247,12 +368,7 @@ def test_column_parallel_layers_whose_output_is_gathered_are_exact(images, tmp_p
     def work(rank):
         rankings = macattr.rank_methods(tensor_parallel(whole=True), images, list(alone), **OPTIONS)
         for name, importance in rankings.items():
-            torch.testing.assert_close(
-                torch.tensor(importance.dataset["score"].to_numpy()),
-                torch.tensor(alone[name].dataset["score"].to_numpy()),
-                rtol=1e-4,
-                atol=1e-9,
-            )
+            assert_close(importance, alone[name])
             assert importance.dataset["parameters"].equals(alone[name].dataset["parameters"])
 
     in_children(2, work, tmp_path)
