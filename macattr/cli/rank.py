@@ -38,6 +38,7 @@ from macattr.ranking.rank import RankingInterrupted, rank_with, task_of
 from macattr.ranking.settings import describe_run
 from macattr.report.page import write_report
 from macattr.statistics.stopping import StableTop
+from macattr.weights.values import number_of_values
 
 
 @explain_network
@@ -311,7 +312,7 @@ def _describe_cuts(inputs: ImageFolder | list[Item] | None) -> str:
 
 def _announce(model: str, task: Task, images: int, methods: Sequence[Method], evaluations: int, saved: int) -> None:
     """Print the network, the images and the cost before the run begins."""
-    parameters = sum(p.numel() for p in task.model.parameters())
+    parameters = sum(map(number_of_values, task.model.parameters()))
     print(f"{model}: {len(task.layers)} layers, {parameters:,} parameters")
     if not images:
         print("no image: the methods look at the weights alone")

@@ -15,6 +15,7 @@ from macattr.methods.samples import Inputs, refuse_iterator
 from macattr.ranking.rank import rank_methods
 from macattr.statistics.agreement import overlap_at, spearman
 from macattr.statistics.certainty import top_count
+from macattr.weights.values import refuse_changes
 
 SUSPECT = 0.9
 """Spearman's correlation with the ranking of a random network above which a ranking depends little on learning."""
@@ -33,11 +34,13 @@ def randomised(model: nn.Module, layers: Sequence[str], seed: int = 0) -> Iterat
         seed: Seed of the draw.
 
     Raises:
-        ValueError: If a layer is not in the model.
+        ValueError: If a layer is not in the model, or its weights are packed, or do not lie whole in memory.
     """
     generator = torch.Generator().manual_seed(seed)
-    owners = resolve_layers(model, list(layers)).values() if layers else ()
-    parameters = list({id(p): p for module in owners for p in own_parameters(module).values()}.values())
+    owners = resolve_layers(model, list(layers)) if layers else {}
+    for name, module in owners.items():
+        refuse_changes(name, module)
+    parameters = list({id(p): p for module in owners.values() for p in own_parameters(module).values()}.values())
     stored = [parameter.detach().clone() for parameter in parameters]
     try:
         with torch.no_grad():

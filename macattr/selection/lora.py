@@ -18,6 +18,8 @@ from torch import nn
 from macattr.layers import layer_of
 from macattr.selection.trainable import TrainableMask
 from macattr.user_warnings import warn_user
+from macattr.weights.processes import refuse_fully_sharded
+from macattr.weights.values import is_offloaded, number_of_values
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -103,7 +105,7 @@ def lora_config(
 
     Raises:
         ValueError: If no linear layer or convolution is selected, a bare or tied parameter is refused, or peft would
-            train another set of layers.
+            train another set of layers, a copy would not be trained, or ``fully_shard`` has the network.
         ImportError: If peft is not installed.
 
     Warns:
@@ -177,12 +179,13 @@ def adapted_layers(config: "LoraConfig", model: nn.Module) -> AdaptedLayers:
     """The layers that a LoraConfig adapts or copies, by applying it to a copy of the network without weights.
 
     Raises:
-        ValueError: If peft refuses it, or a layer that it names is not in the network.
+        ValueError: If peft refuses it, a layer that it names is not in the network, or ``fully_shard`` has the network.
         ImportError: If peft is not installed.
     """
     _require_peft()
     from peft import inject_adapter_in_model
 
+    refuse_fully_sharded(model, "peft adds adapters to a whole network: make the configuration and the adapters")
     skeleton = _without_weights(model)
     try:
         with warnings.catch_warnings():
@@ -190,7 +193,7 @@ def adapted_layers(config: "LoraConfig", model: nn.Module) -> AdaptedLayers:
             inject_adapter_in_model(copy.deepcopy(config), skeleton)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise ValueError(f"peft cannot apply this configuration to {type(model).__name__}: {error}") from error
-    return _applied(config, skeleton, sum(parameter.numel() for parameter in model.parameters()))
+    return _applied(config, skeleton, sum(map(number_of_values, model.parameters())))
 
 
 def _applied(config: "LoraConfig", skeleton: nn.Module, total: int) -> AdaptedLayers:
@@ -370,6 +373,19 @@ def _refuse_copy(name: str, module: nn.Module, ties: list[list[str]]) -> None:
                 f"{name!r} holds tied weights: {' = '.join(places)}. A full copy of it would separate them: exclude "
                 "the layers that need the copy from the selection."
             )
+    for part_name, part in module.named_modules(prefix=name):
+        own = dict(part.named_parameters(recurse=False))
+        if is_offloaded(part):
+            raise ValueError(
+                f"{name!r} would be copied to train it in full, but accelerate keeps the weights of {part_name!r} "
+                "elsewhere: load it on a device, or exclude the layers that need the copy from the selection."
+            )
+        if fixed := [key for key, parameter in own.items() if not parameter.is_floating_point()]:
+            raise ValueError(
+                f"{name!r} would be copied to train it in full, but '{part_name}.{fixed[0]}' holds "
+                f"{str(own[fixed[0]].dtype).removeprefix('torch.')} values, which have no gradient: exclude the layers "
+                "that need the copy from the selection, or choose bare='skip'."
+            )
     if any(_plain_tensors(part) for part in module.modules()):
         raise ValueError(
             f"{name!r} computes its weight by a hook of torch.nn.utils (weight_norm, spectral_norm, prune) and cannot "
@@ -537,4 +553,9 @@ def _without_weights(model: nn.Module) -> nn.Module:
     # Old weight and spectral norms keep the weight as a plain tensor with a history, which cannot be copied.
     for module in model.modules():
         empty |= {id(tensor): tensor.detach().to("meta") for tensor in _plain_tensors(module)}
-    return copy.deepcopy(model, empty)
+        if hook := vars(module).get("_hf_hook"):  # accelerate's, which holds the weights that it keeps elsewhere
+            empty[id(hook)] = None
+    skeleton = copy.deepcopy(model, empty)
+    for module in skeleton.modules():
+        vars(module).pop("_hf_hook", None)
+    return skeleton

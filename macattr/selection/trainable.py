@@ -15,6 +15,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 
 from macattr.layers import constants, full_name, layer_of, mark_frozen, resolve_layers, trainable_parameters
 from macattr.user_warnings import warn_user
+from macattr.weights.values import is_offloaded, number_of_values
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ def train_only(model: nn.Module, parameters: Collection[str], layers: int | None
         layers: Number of layers to report; None counts the layers that the parameters belong to.
 
     Raises:
-        ValueError: If there are none, a name is not in the model, or its parameter holds integers, as quantised weights
-            do. The model is then unchanged.
+        ValueError: If there are none, a name is not in the model, its parameter holds integers, as quantised weights
+            do, or accelerate keeps it elsewhere. The model is then unchanged.
     """
     members = dict(model.named_parameters(remove_duplicate=False))
     if not parameters:
@@ -68,6 +69,11 @@ def train_only(model: nn.Module, parameters: Collection[str], layers: int | None
             f"{fixed[0]!r} holds {str(members[fixed[0]].dtype).removeprefix('torch.')} values, which have no gradient: "
             "train low-rank adapters on quantised weights, see macattr.selection.lora.lora_config."
         )
+    if away := [name for name in parameters if is_offloaded(model.get_submodule(name.rpartition(".")[0]))]:
+        raise ValueError(
+            f"accelerate loads {away[0]!r} anew in every forward pass, so that no gradient reaches it: load its layer on "
+            "a device, or train low-rank adapters, see macattr.selection.lora.lora_config."
+        )
     chosen = {id(members[name]) for name in parameters}
     previous = {parameter: parameter.requires_grad for parameter in model.parameters()}
     mark_frozen(previous)
@@ -76,8 +82,8 @@ def train_only(model: nn.Module, parameters: Collection[str], layers: int | None
     owners = {layer_of(name) for name in parameters}
     return ParameterCount(
         layers=layers or len(owners),
-        trained=sum(parameter.numel() for parameter in previous if parameter.requires_grad),
-        total=sum(parameter.numel() for parameter in previous),
+        trained=sum(number_of_values(parameter) for parameter in previous if parameter.requires_grad),
+        total=sum(map(number_of_values, previous)),
         previous=previous,
     )
 

@@ -4,6 +4,7 @@ __all__ = [
     "keep_sharded",
     "model_groups",
     "own_class",
+    "refuse_fully_sharded",
     "smallest_of_all",
     "split_groups",
 ]
@@ -36,6 +37,22 @@ def keep_sharded(modules: Iterable[nn.Module]) -> None:
     for module in modules:
         if isinstance(module, loaded_class("torch.distributed.fsdp", "FSDPModule")):
             module.reshard()  # type: ignore[operator]
+
+
+def refuse_fully_sharded(model: nn.Module, remedy: str) -> None:
+    """Raise if ``fully_shard`` manages modules of a network.
+
+    Args:
+        model: Network.
+        remedy: What needs it as it was, and what to do before.
+
+    Raises:
+        ValueError: If there is such a module.
+    """
+    fsdp = loaded_class("torch.distributed.fsdp", "FSDPModule")
+    for name, module in model.named_modules():
+        if isinstance(module, fsdp):
+            raise ValueError(f"{name or 'the network'!r} is sharded by `fully_shard`. {remedy} before that.")
 
 
 def model_groups(model: nn.Module) -> list[Any]:

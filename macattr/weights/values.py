@@ -11,6 +11,7 @@ __all__ = [
     "named_values",
     "number_of_values",
     "present",
+    "refuse_changes",
     "refuse_gradients",
     "refuse_hidden",
     "refuse_inference_only",
@@ -213,6 +214,30 @@ def device_of(model: nn.Module) -> torch.device:
             if hook.execution_device is not None:
                 return torch.device(hook.execution_device)
     return next((p.device for p in model.parameters() if not p.is_meta), torch.device("cpu"))
+
+
+def refuse_changes(name: str, module: nn.Module) -> None:
+    """Raise where other values cannot be put in place of a layer's weights.
+
+    Args:
+        name: Name of the layer.
+        module: The layer.
+
+    Raises:
+        ValueError: If weights are sharded, offloaded, on the meta device, or integers.
+    """
+    own = dict(module.named_parameters(recurse=False))
+    reasons = {
+        "kept elsewhere by accelerate": is_offloaded(module),
+        "on the meta device": any(parameter.is_meta for parameter in own.values()),
+        "sharded over processes": any(map(is_sharded, own.values())),
+        "integers": any(not (p.is_floating_point() or p.is_complex()) for p in own.values() if p.dim() > 1),
+    }
+    if reason := next((words for words, holds in reasons.items() if holds), ""):
+        raise ValueError(
+            f"the weights of {name!r} are {reason}, so that no random ones can take their place: load the network whole "
+            "on one device, without quantisation."
+        )
 
 
 def refuse_gradients(model: nn.Module, user: str) -> None:

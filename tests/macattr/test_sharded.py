@@ -29,6 +29,9 @@ from macattr.methods.reductions import REDUCTIONS
 from macattr.paths.objectives import OutputSum
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.run import World
+from macattr.ranking.sanity import randomised
+from macattr.selection.lora import adapted_layers, lora_config
+from macattr.selection.trainable import TrainableMask
 
 FORK = multiprocessing.get_context("fork")
 """Children that need not import torch again."""
@@ -415,6 +418,58 @@ def test_gradients_of_offloaded_weights_are_refused(images, tmp_path, method):
         macattr.rank_layers(offloaded("cpu", tmp_path), pairs, method=method, **more)
 
 
+def test_offloaded_layers_are_not_trained_but_adapted(tmp_path):
+    model = offloaded("device_map", tmp_path)
+    mask = TrainableMask(("blocks.0.up", "blocks.0.down"))
+    with pytest.raises(ValueError, match=r"accelerate loads 'blocks\.0\.up\.weight' anew.*lora_config"):
+        mask.apply(model)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    applied = adapted_layers(lora_config(mask, model, rank=2), model)
+    assert (applied.trained, applied.total) == (2 * 2 * (8 + 16), sum(p.numel() for p in network().parameters()))
+    with pytest.raises(ValueError, match=r"'blocks\.0\.norm' would be copied.*accelerate keeps"):
+        lora_config(TrainableMask(("blocks.0.norm", "blocks.0.up")), model)
+    assert lora_config(TrainableMask(("blocks.1.norm", "blocks.1.up")), model).modules_to_save == ["blocks.1.norm"]
+
+
+@pytest.mark.parametrize("where", ["cpu", "disk"])
+def test_offloaded_weights_are_not_randomised(images, tmp_path, where):
+    with (
+        pytest.raises(ValueError, match=r"'blocks\.0\.up' are kept elsewhere by accelerate.*load the network whole"),
+        randomised(offloaded(where, tmp_path), ["blocks.0.up"]),
+    ):
+        pass
+
+
+@pytest.mark.slow
+def test_what_a_sharded_network_trains_is_what_was_selected(images, tmp_path):
+    mask, batch = TrainableMask(("blocks.0.up",)), torch.stack(images)
+    alone = network()
+    mask.apply(alone)
+    alone(batch).square().mean().backward()
+
+    def work(rank):
+        for build in (sharded, tensor_parallel):
+            model = build()
+            macattr.rank_layers(model, images[:1], **OPTIONS)
+            assert str(mask.apply(model)) == str(mask.apply(network()))
+            model(batch).square().mean().backward()
+            trained = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+            assert list(trained) == ["blocks.0.up.weight", "blocks.0.up.bias"]
+            whole = trained["blocks.0.up.weight"].full_tensor()
+            torch.testing.assert_close(whole, alone.blocks[0].up.weight.grad, rtol=1e-4, atol=1e-9)
+        with pytest.raises(ValueError, match=r"sharded by `fully_shard`.*adapters before that"):
+            lora_config(mask, sharded())
+        assert adapted_layers(lora_config(mask, tensor_parallel(), rank=2), tensor_parallel()).trained == 2 * (8 + 16)
+        for build in (sharded, tensor_parallel):
+            with (
+                pytest.raises(ValueError, match=r"'blocks\.0\.up' are sharded over processes"),
+                randomised(build(), ["blocks.0.up"]),
+            ):
+                pass
+
+    in_children(2, work, tmp_path)
+
+
 def test_weights_without_values_are_still_refused(images):
     with torch.device("meta"):
         model = Network().eval()
@@ -441,6 +496,13 @@ def test_packed_parameters_count_as_what_they_stand_for():
     table = LayerTable.of(model)
     assert [layer.parameters for layer in table.layers] == [64 * 32, 132]
     assert (table.count(["0"]), table.total) == (2048, 2180)
+    count = TrainableMask(("1",)).apply(model)
+    assert (count.trained, count.total) == (132, 2180)
+    with (
+        pytest.raises(ValueError, match="the weights of '0' are integers.*without quantisation"),
+        randomised(model, ["0"]),
+    ):
+        pass
 
 
 def test_a_network_in_four_bits_is_counted_ranked_and_hashed_by_its_values():
@@ -459,6 +521,11 @@ def test_a_network_in_four_bits_is_counted_ranked_and_hashed_by_its_values():
         assert importance.dataset["score"].to_numpy() == pytest.approx(want.dataset["score"].to_numpy(), rel=1e-5)
         assert importance.dataset["parameters"].to_numpy().tolist() == [2048, 2112]
         assert importance.dataset.attrs["model_sha256"] == want.dataset.attrs["model_sha256"]
+    mask = TrainableMask(("0", "2"))
+    applied = adapted_layers(lora_config(mask, model, rank=2), model)
+    assert (applied.trained, applied.total) == (2 * 2 * (32 + 64), 2048 + 2112)
+    with pytest.raises(ValueError, match=r"'0\.weight' holds uint8 values, which have no gradient: train low-rank"):
+        mask.apply(model)
     pairs = [{"image": vector, "clean": vector} for vector in vectors]
     with pytest.raises(ValueError, match="holds uint8 values, which have no gradient: load the network without"):
         macattr.rank_layers(model, pairs, method="fisher")
