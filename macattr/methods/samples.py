@@ -159,6 +159,12 @@ def _samples(item: Item, model: nn.Module, number: int) -> Iterator[Sample]:
     if not isinstance(arguments, tuple):
         raise ValueError(f"image {number}: `forward_args` must be a tuple, got {type(arguments).__name__}.")
     _refuse_unknown(keywords, model, number)
+    if "edge_index" in keywords:
+        raise ValueError(
+            f"image {number}: a graph has no batch, so that its nodes would be taken for samples: give the network a "
+            "forward method of nodes (1, n, D) with the edges as `forward_args`, or rank it by a method that needs no "
+            "input, such as 'magnitude'."
+        )
     image: Tensor | None
     if "image" in fields or not keywords:
         image, is_single, key = _batch(fields.get("image"), f"image {number}"), _is_single(fields.get("image")), ""

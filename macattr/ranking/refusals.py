@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from macattr.image_files import center_crop, fit_to_multiple, luminance
+from macattr.layers import inner_network
 from macattr.methods.samples import Sample
 from macattr.methods.task import Task
 from macattr.sweep.guard import undisturbed
@@ -19,6 +20,9 @@ MULTIPLES = (2, 4, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 64, 128)
 
 CROPS = (32, 64, 128, 224, 256, 384, 448, 512)
 """Sides of the images that networks of a fixed size take."""
+
+DECODER_INPUTS = {"decoder_input_ids", "decoder_inputs_embeds", "labels"}
+"""What the decoder of a network of Hugging Face reads."""
 
 LARGEST = 1024
 """Sides in pixels above which a part of the image is tried instead, whose sides leave the same rest by 128."""
@@ -61,11 +65,37 @@ def explained(task: Task, samples: Sequence[Sample]) -> Iterator[None]:
             image = sample.image
             if image is not None and image.dim() == 4 and (remedy := _remedy(task, sample, image)):
                 size = "x".join(map(str, image.shape[1:]))
-                reason = " ".join((str(error) or type(error).__name__).split()).rstrip(".")
                 raise ValueError(
-                    f"the network refuses {sample.name!r} of {size} (channels x rows x columns): {reason}. {remedy}"
+                    f"the network refuses {sample.name!r} of {size} (channels x rows x columns): {_in_a_line(error)}. "
+                    f"{remedy}"
+                ) from error
+            if remedy := _other_input(task, sample):
+                raise ValueError(
+                    f"the network does not run on {sample.name!r} ({_in_a_line(error)}): {remedy}"
                 ) from error
         raise
+
+
+def _in_a_line(error: Exception) -> str:
+    """An error without its type, in one line."""
+    return " ".join((str(error) or type(error).__name__).split()).rstrip(".")
+
+
+def _other_input(task: Task, sample: Sample) -> str:
+    """What a network needs that has a decoder, or takes sequences or videos; '' for others."""
+    network = inner_network(task.model)[0]
+    has_decoder = getattr(getattr(network, "config", None), "is_encoder_decoder", False)
+    if has_decoder and not sample.keywords.keys() & DECODER_INPUTS:
+        return "its decoder has no input. Add `decoder_input_ids`, or `labels` from which it makes them."
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    first = next((module for module in network.modules() if isinstance(module, kinds)), None)
+    if sample.key or sample.image is None or sample.image.dim() != 4:
+        return ""
+    if isinstance(first, nn.Conv1d):
+        return "three dimensions are read as one image (C, H, W). Pass sequences (B, C, L) by name, as `{'x': tensor}`."
+    if isinstance(first, nn.Conv3d):
+        return "four dimensions are read as images (B, C, H, W). Pass a video as (1, C, T, H, W)."
+    return ""
 
 
 def _remedy(task: Task, sample: Sample, image: Tensor) -> str:

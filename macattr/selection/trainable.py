@@ -71,8 +71,8 @@ def train_only(model: nn.Module, parameters: Collection[str], layers: int | None
         )
     if away := [name for name in parameters if is_offloaded(model.get_submodule(name.rpartition(".")[0]))]:
         raise ValueError(
-            f"accelerate loads {away[0]!r} anew in every forward pass, so that no gradient reaches it: load its layer on "
-            "a device, or train low-rank adapters, see macattr.selection.lora.lora_config."
+            f"accelerate loads {away[0]!r} anew in every forward pass, so that no gradient reaches it: load its layer "
+            "on a device, or train low-rank adapters, see macattr.selection.lora.lora_config."
         )
     chosen = {id(members[name]) for name in parameters}
     previous = {parameter: parameter.requires_grad for parameter in model.parameters()}

@@ -193,9 +193,14 @@ def refuse_hidden(modules: Mapping[str, nn.Module]) -> None:
 
     Raises:
         ValueError: If a layer is one of torch.ao's quantised layers: it would count as a layer without weights, and
-            networks of other weights would pass for this one.
+            networks of other weights would pass for this one. Or if torch.jit has compiled the network.
     """
     for name, module in modules.items():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError(
+                f"{name or 'the network'!r} is compiled by torch.jit, which hides layers from hooks: pass the network "
+                "as it was before, or one that `torch.compile` has compiled."
+            )
         if type(module).__module__.startswith("torch.ao.nn.") and ".quantized." in type(module).__module__ + ".":
             raise ValueError(
                 f"layer {name!r} is quantised ({type(module).__name__} of torch.ao) and hides its weights: pass the "
@@ -235,8 +240,8 @@ def refuse_changes(name: str, module: nn.Module) -> None:
     }
     if reason := next((words for words, holds in reasons.items() if holds), ""):
         raise ValueError(
-            f"the weights of {name!r} are {reason}, so that no random ones can take their place: load the network whole "
-            "on one device, without quantisation."
+            f"the weights of {name!r} are {reason}, so that no random ones can take their place: load the network "
+            "whole on one device, without quantisation."
         )
 
 

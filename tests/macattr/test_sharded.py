@@ -499,7 +499,7 @@ def test_packed_parameters_count_as_what_they_stand_for():
     count = TrainableMask(("1",)).apply(model)
     assert (count.trained, count.total) == (132, 2180)
     with (
-        pytest.raises(ValueError, match="the weights of '0' are integers.*without quantisation"),
+        pytest.raises(ValueError, match=r"the weights of '0' are integers.*without quantisation"),
         randomised(model, ["0"]),
     ):
         pass

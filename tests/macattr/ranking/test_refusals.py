@@ -58,6 +58,50 @@ def test_a_refused_image_is_named_with_its_size_and_the_remedy(network, shape, m
         rank_layers(network.eval(), [image], n_steps=2)
 
 
+@pytest.mark.parametrize(
+    ("network", "inputs", "message"),
+    [
+        (nn.Conv1d(2, 2, 3), torch.rand(1, 2, 9), r"three dimensions are read as one image.*`\{'x': tensor\}`"),
+        (nn.Conv3d(3, 3, 1), [torch.rand(3, 4, 5, 5)], r"four dimensions are read as images.*\(1, C, T, H, W\)"),
+    ],
+    ids=["sequence", "video"],
+)
+def test_other_ranks_that_pass_for_images_are_explained(network, inputs, message):
+    with pytest.raises(ValueError, match=f"the network does not run on 'image 0' .*{message}"):
+        rank_layers(nn.Sequential(network).eval(), inputs, "conductance", objective="norm", n_steps=2)
+
+
+class OneSequence(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv1d(2, 2, 3)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+class Graph(OneSequence):
+    def forward(self, x, edge_index):
+        return x.index_add(0, edge_index[1], x[edge_index[0]])
+
+
+def test_the_remedy_for_sequences_works():
+    found = rank_layers(OneSequence().eval(), {"x": torch.rand(1, 2, 9)}, "conductance", objective="norm", n_steps=2)
+    assert found.dataset["layer"].to_numpy().tolist() == ["layer"]
+
+
+def test_graphs_are_refused_before_their_nodes_are_taken_for_samples():
+    graph = {"x": torch.rand(6, 4), "edge_index": torch.zeros(2, 5, dtype=torch.long)}
+    with pytest.raises(ValueError, match=r"image 0: a graph has no batch.*forward_args"):
+        rank_layers(Graph().eval(), graph, "conductance", objective="norm")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_networks_that_torch_jit_has_compiled_are_refused():
+    with pytest.raises(ValueError, match=r"'the network' is compiled by torch\.jit.*as it was before"):
+        rank_layers(torch.jit.trace(OneSize().eval(), torch.rand(1, 3, 32, 32)), torch.rand(1, 3, 32, 32))
+
+
 @pytest.mark.parametrize("method", ["mac", "fisher", "snr"])
 def test_a_refusal_of_a_later_image_is_no_interruption(method, tmp_path):
     generator = torch.Generator().manual_seed(1)
