@@ -5,8 +5,9 @@ __all__ = ["read_axolotl", "read_diffusers", "read_kohya", "write_axolotl", "wri
 import json
 import re
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 from torch import nn
@@ -21,8 +22,34 @@ FLUX_BLOCKS = {"double": "transformer_blocks", "single": "single_transformer_blo
 ATTENTION = re.compile(r"(?:(down|up)_blocks\.(\d+)|mid_block)\.attentions\.(\d+)(?=\.)")
 """The attention blocks of a UNet in diffusers, which are what sd-scripts adapts."""
 
-BLOCKS = 25
-"""Number of blocks of Stable Diffusion 1 and 2 in sd-scripts: 12 down, 1 in the middle, 12 up."""
+
+class _Counting(NamedTuple):
+    """How sd-scripts counts the blocks of a UNet; there are three places for each resolution."""
+
+    total: int
+    down: int  # number of the first place on the way down
+    middle: int  # number of the attention block in the middle
+    up: int  # number of the first place on the way up
+
+
+UNETS = {4: _Counting(total=25, down=1, middle=12, up=13), 3: _Counting(total=23, down=2, middle=11, up=13)}
+"""Of Stable Diffusion 1 and 2, and of SDXL, by the number of resolutions."""
+
+JOINT_BLOCKS = ("joint_blocks", "transformer_blocks")
+"""The blocks of Stable Diffusion 3 in sd-scripts, and their name in diffusers."""
+
+JOINT_IN_DIFFUSERS = {"context_embedder", "transformer_blocks.0.attn.add_q_proj", "transformer_blocks.0.ff_context"}
+"""Modules that a transformer of diffusers with such blocks holds."""
+
+JOINT_PARTS = {
+    "context_attn_dim": r"context_block\.attn\.|attn\.(?:add_|to_add_)",
+    "context_mlp_dim": r"context_block\.mlp\.|ff_context\.",
+    "context_mod_dim": r"context_block\.adaLN_modulation\.|norm1_context\.",
+    "x_attn_dim": r"x_block\.attn2?\.|attn\.to_(?!add_)|attn2\.",
+    "x_mlp_dim": r"x_block\.mlp\.|ff\.",
+    "x_mod_dim": r"x_block\.adaLN_modulation\.|norm1\.",
+}
+"""Arguments of sd-scripts for parts of these blocks, and how the names of their layers begin inside a block."""
 
 
 def write_axolotl(selection: Selection, path: Path, model: nn.Module, *, rank: int, bare: Bare) -> str:
@@ -122,7 +149,8 @@ def write_kohya(selection: Selection, path: Path, model: nn.Module, *, rank: int
     Args:
         selection: Selection to write.
         path: File.
-        model: Flux, with the names of its authors or of diffusers, or a UNet of Stable Diffusion 1 or 2 of diffusers.
+        model: Flux or Stable Diffusion 3, with the names of their authors or of diffusers, or a UNet of diffusers
+            (Stable Diffusion 1, 2 or XL).
         rank: Rank and alpha of all adapters.
 
     Returns:
@@ -137,14 +165,14 @@ def write_kohya(selection: Selection, path: Path, model: nn.Module, *, rank: int
         module, arguments = "networks.lora_flux", [_flux_layers(layers)]
     elif {f"{name}.0" for name in FLUX_BLOCKS.values()} <= known:
         module, arguments = "networks.lora_flux", _flux_blocks(layers)
-    elif (
-        len(dict(getattr(model, "down_blocks", nn.Module()).named_children())) == 4 and "mid_block.attentions" in known
-    ):
-        module, arguments = "networks.lora", [_unet_blocks(layers, rank)]
+    elif {"context_embedder", "joint_blocks.0.x_block"} <= known or known >= JOINT_IN_DIFFUSERS:
+        module, arguments = "networks.lora_sd3", _joint_blocks(layers)
+    elif counting := _counting_of(model):
+        module, arguments = "networks.lora", [_unet_blocks(layers, rank, counting)]
     else:
         raise ValueError(
-            f"sd-scripts names layers of Flux and of Stable Diffusion 1 and 2 only, and {type(model).__name__} has "
-            "other names: the formats diffusers and peft take any network."
+            f"sd-scripts names layers of Flux and of Stable Diffusion 1, 2, XL and 3 only, and {type(model).__name__} "
+            "has other names: the formats diffusers and peft take any network."
         )
     listed = ", ".join(json.dumps(argument) for argument in arguments)
     path.write_text(
@@ -168,8 +196,10 @@ def read_kohya(path: Path | str, model: nn.Module) -> list[str]:
         if patterns := arguments.get("network_reg_dims"):
             return _adapted_by_patterns(patterns, model)
         if dims := arguments.get("block_dims"):
-            chosen = {number for number, dim in enumerate(dims.split(",")) if int(dim)}
-            return [name for name in _linear(model) if _block_number(name) in chosen]
+            return _adapted_in_unet([int(dim) for dim in dims.split(",")], model)
+        if (listed := arguments.get("train_block_indices")) is not None:
+            parts = {part for part in JOINT_PARTS if int(arguments.get(part, 1))}
+            return [name for name in _linear(model) if _is_joint(name, _indices(listed), parts)]
         kinds = {kind: _indices(arguments[f"train_{kind}_block_indices"]) for kind in FLUX_BLOCKS}
     except (OSError, ValueError, KeyError, TypeError, re.error) as error:
         raise ValueError(f"{str(path)!r} cannot be read as a network of sd-scripts: {error!r}.") from error
@@ -204,24 +234,67 @@ def _flux_blocks(layers: Collection[str]) -> list[str]:
 
 
 def _indices(listed: str) -> list[int]:
-    """The blocks in a list such as ``0,3``."""
-    return [] if listed == "none" else [int(index) for index in listed.split(",")]
+    """The blocks in a list such as ``0,3-5``."""
+    ends = [part.partition("-")[::2] for part in listed.split(",") if listed != "none"]
+    return [index for first, last in ends for index in range(int(first), int(last or first) + 1)]
 
 
-def _unet_blocks(layers: Collection[str], rank: int) -> str:
+def _joint_blocks(layers: Collection[str]) -> list[str]:
+    """Blocks of Stable Diffusion 3, and rank 0 for the parts that none of them trains."""
+    places = [place for layer in layers if (place := _joint_place(layer))]
+    indices = ",".join(map(str, sorted({index for index, _ in places})))
+    idle = [part for part in JOINT_PARTS if part not in {part for _, part in places}]
+    return [f"train_block_indices={indices or 'none'}", *(f"{part}=0" for part in idle)]
+
+
+def _joint_place(layer: str) -> tuple[int, str] | None:
+    """Block and part of Stable Diffusion 3 that a layer lies in."""
+    if not (found := re.match(rf"(?:{'|'.join(JOINT_BLOCKS)})\.(\d+)\.", layer)):
+        return None
+    inside = layer[found.end() :]
+    part = next((part for part, start in JOINT_PARTS.items() if re.match(start, inside)), None)
+    return None if part is None else (int(found[1]), part)
+
+
+def _is_joint(layer: str, indices: Collection[int], parts: Collection[str]) -> bool:
+    """Whether a layer lies in one of the parts of one of the blocks."""
+    place = _joint_place(layer)
+    return place is not None and place[0] in indices and place[1] in parts
+
+
+def _counting_of(model: nn.Module) -> _Counting | None:
+    """How sd-scripts counts the blocks of a UNet of diffusers; None for other networks."""
+    down, middle = getattr(model, "down_blocks", None), getattr(model, "mid_block", None)
+    if not isinstance(down, nn.ModuleList) or not hasattr(middle, "attentions"):
+        return None
+    pairs = all(len(getattr(block, "resnets", ())) == 2 for block in down)  # small UNets count otherwise
+    return UNETS.get(len(down)) if pairs else None
+
+
+def _adapted_in_unet(dims: Sequence[int], model: nn.Module) -> list[str]:
+    """Layers in the attention blocks of a UNet that have a rank."""
+    counting = _counting_of(model)
+    if counting is None or len(dims) != counting.total:
+        needed = "no UNet that it knows" if counting is None else f"{counting.total} for this network"
+        raise ValueError(f"{len(dims)} numbers in block_dims, {needed}")
+    numbers = {name: _block_number(name, counting) for name in _linear(model)}
+    return [name for name, number in numbers.items() if number is not None and dims[number]]
+
+
+def _unet_blocks(layers: Collection[str], rank: int, counting: _Counting) -> str:
     """The rank of every block of a UNet."""
-    chosen = {_block_number(name) for name in layers}
-    return f"block_dims={','.join(str(rank if number in chosen else 0) for number in range(BLOCKS))}"
+    chosen = {_block_number(name, counting) for name in layers}
+    return f"block_dims={','.join(str(rank if number in chosen else 0) for number in range(counting.total))}"
 
 
-def _block_number(layer: str) -> int | None:
-    """Number of the attention block that a layer lies in, as sd-scripts counts; three places for each resolution."""
+def _block_number(layer: str, counting: _Counting) -> int | None:
+    """Number of the attention block that a layer lies in, as sd-scripts counts."""
     if not (found := ATTENTION.match(layer)):
         return None
     side, resolution, place = found.groups()
     if side is None:
-        return BLOCKS // 2
-    return (1 if side == "down" else BLOCKS // 2 + 1) + 3 * int(resolution) + int(place)
+        return counting.middle
+    return (counting.down if side == "down" else counting.up) + 3 * int(resolution) + int(place)
 
 
 def _linear(model: nn.Module) -> list[str]:

@@ -150,9 +150,124 @@ def test_a_unet_of_stable_diffusion_takes_whole_attention_blocks(unet, tmp_path)
         export(chosen(unet, [*layers, "conv_in"]), tmp_path / "other", "kohya", unet)
 
 
+def unet_of(channels: tuple[int, ...], down: tuple[str, ...], up: tuple[str, ...], per_block: int = 2) -> nn.Module:
+    return diffusers.UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=channels,
+        down_block_types=down,
+        up_block_types=up,
+        layers_per_block=per_block,
+        attention_head_dim=2,
+        cross_attention_dim=4,
+        norm_num_groups=2,
+        use_linear_projection=True,
+    )
+
+
+def test_sdxl_has_23_blocks_of_which_those_with_attention_are_chosen(tmp_path):
+    crossed, plain = ("CrossAttnDownBlock2D",) * 2, ("CrossAttnUpBlock2D",) * 2
+    unet = unet_of((4, 4, 4), ("DownBlock2D", *crossed), (*plain, "UpBlock2D"))
+    numbers = {
+        "down_blocks.1.attentions.0.": 5,  # input_blocks.4 of the authors, the first of which has the number 1
+        "down_blocks.2.attentions.1.": 9,
+        "mid_block.attentions.0.": 11,
+        "up_blocks.0.attentions.0.": 13,
+        "up_blocks.1.attentions.2.": 18,
+    }
+    layers = [name for start in numbers for name in linear(unet, start)]
+    export(chosen(unet, layers), tmp_path / "file", "kohya", unet, rank=4)
+    (argument,) = tomllib.loads((tmp_path / "file").read_text())["network_args"]
+    dims = [int(dim) for dim in argument.removeprefix("block_dims=").split(",")]
+    assert {number: dim for number, dim in enumerate(dims) if dim} == dict.fromkeys(numbers.values(), 4)
+    assert len(dims) == 23
+    assert set(read_kohya(tmp_path / "file", unet)) == set(layers)
+    with pytest.raises(ValueError, match=r"would adapt 1 layers such as 'down_blocks\.1\.attentions\.0\.proj_in'"):
+        export(chosen(unet, layers[1:]), tmp_path / "other", "kohya", unet)
+
+
+def test_block_dims_of_another_unet_are_refused(unet, tmp_path):
+    (tmp_path / "file").write_text(f'network_args = ["block_dims={",".join(["4"] * 23)}"]')
+    with pytest.raises(ValueError, match="23 numbers in block_dims, 25 for this network"):
+        read_kohya(tmp_path / "file", unet)
+
+
+def test_a_unet_with_other_blocks_is_not_taken_for_stable_diffusion(tmp_path):
+    unet = unet_of((4, 4, 4), ("CrossAttnDownBlock2D",) * 3, ("CrossAttnUpBlock2D",) * 3, per_block=1)
+    with pytest.raises(ValueError, match="UNet2DConditionModel has other names"):
+        export(chosen(unet, linear(unet, "mid_block.attentions.0.")), tmp_path / "file", "kohya", unet)
+
+
+@pytest.fixture(scope="module")
+def sd3() -> nn.Module:
+    return diffusers.SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=4,
+        num_layers=3,
+        attention_head_dim=4,
+        num_attention_heads=2,
+        joint_attention_dim=4,
+        caption_projection_dim=8,
+        pooled_projection_dim=4,
+        out_channels=4,
+        pos_embed_max_size=8,
+        dual_attention_layers=(0,),
+    )
+
+
+@pytest.mark.parametrize(
+    ("parts", "arguments"),
+    [
+        (("",), []),
+        (
+            ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out", "attn2."),
+            ["context_attn_dim=0", "context_mlp_dim=0", "context_mod_dim=0", "x_mlp_dim=0", "x_mod_dim=0"],
+        ),
+        (
+            ("attn.add_", "attn.to_add_out", "ff.", "norm1_context."),
+            ["context_mlp_dim=0", "x_attn_dim=0", "x_mod_dim=0"],
+        ),
+    ],
+    ids=["whole", "attention to the image", "mixed"],
+)
+def test_stable_diffusion_3_takes_parts_of_blocks(sd3, tmp_path, parts, arguments):
+    layers = [name for index in (0, 2) for part in parts for name in linear(sd3, f"transformer_blocks.{index}.{part}")]
+    export(chosen(sd3, layers), tmp_path / "file", "kohya", sd3, rank=4)
+    content = tomllib.loads((tmp_path / "file").read_text())
+    assert content["network_module"] == "networks.lora_sd3"
+    assert content["network_args"] == ["train_block_indices=0,2", *arguments]
+    assert set(read_kohya(tmp_path / "file", sd3)) == set(layers)
+
+
+def test_stable_diffusion_3_is_refused_what_its_blocks_cannot_hold(sd3, tmp_path):
+    layers = [*linear(sd3, "transformer_blocks.0."), *linear(sd3, "transformer_blocks.1.ff.")]
+    with pytest.raises(ValueError, match=r"would adapt \d+ layers such as 'transformer_blocks\.1\.attn\.add_k_proj'"):
+        export(chosen(sd3, layers), tmp_path / "file", "kohya", sd3)
+    with pytest.raises(ValueError, match="would leave out 1 layers such as 'context_embedder'"):
+        export(
+            chosen(sd3, [*linear(sd3, "transformer_blocks.0."), "context_embedder"]), tmp_path / "file", "kohya", sd3
+        )
+
+
+def test_names_of_the_authors_of_stable_diffusion_3_and_ranges_are_read(tmp_path):
+    def block() -> nn.Module:
+        parts = {"attn": nn.ModuleDict({"qkv": nn.Linear(2, 6)}), "mlp": nn.ModuleDict({"fc1": nn.Linear(2, 2)})}
+        return nn.ModuleDict({**parts, "adaLN_modulation": nn.Sequential(nn.SiLU(), nn.Linear(2, 2))})
+
+    joint = nn.ModuleList(nn.ModuleDict({"context_block": block(), "x_block": block()}) for _ in range(4))
+    network = nn.ModuleDict({"context_embedder": nn.Linear(2, 2), "joint_blocks": joint})
+    (tmp_path / "file").write_text('network_args = ["train_block_indices=0,2-3", "x_attn_dim=0", "context_mod_dim=0"]')
+    read = read_kohya(tmp_path / "file", network)
+    kinds = ("context_block.attn.qkv", "context_block.mlp.fc1", "x_block.mlp.fc1", "x_block.adaLN_modulation.1")
+    assert read == [f"joint_blocks.{index}.{kind}" for index in (0, 2, 3) for kind in kinds]
+    export(chosen(network, read), tmp_path / "again", "kohya", network)
+    assert read_kohya(tmp_path / "again", network) == read
+
+
 def test_networks_that_sd_scripts_does_not_know_are_refused(tmp_path):
     network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="names layers of Flux and of Stable Diffusion 1 and 2 only, and Sequential"):
+    message = "names layers of Flux and of Stable Diffusion 1, 2, XL and 3 only, and Sequential"
+    with pytest.raises(ValueError, match=message):
         export(chosen(network, ["0"]), tmp_path / "file", "kohya", network)
 
 
