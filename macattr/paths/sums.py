@@ -21,6 +21,10 @@ BLOCK = 1 << 18
 class LayerSum(Protocol):
     """Something that is summed over the nodes of a path for every layer, a chunk of nodes at a time."""
 
+    @property
+    def weighs_gradients(self) -> bool:
+        """Whether gradients count at every node by themselves, also of outputs that stay as they are."""
+
     def update(self, key: Hashable, outputs: Tensor, gradients: Tensor, first: int, count: int) -> None:
         """Take in the nodes ``first`` ... ``first + count - 1`` of the layer ``key``.
 
@@ -102,6 +106,8 @@ class StieltjesSum:
         tag: Where the gradient is taken; see :class:`Partition`.
     """
 
+    weighs_gradients = False
+
     def __init__(self, tag: Tag) -> None:
         check_tag(tag)
         self.tag = tag
@@ -164,6 +170,8 @@ class GradientSum:
         weights: Weight of every node; see :class:`Partition`.
     """
 
+    weighs_gradients = True
+
     def __init__(self, weights: Float[Tensor, " n"]) -> None:
         self.weights = weights.tolist()
         self._state: dict[Hashable, tuple[_DenseLayout, Tensor]] = {}
@@ -204,6 +212,8 @@ class ActivationGradientSum(GradientSum):
 class ActivationSum(GradientSum):
     r"""Weighted mean :math:`\sum_j w_j\,y(\alpha_j)` of every layer's output over the nodes."""
 
+    weighs_gradients = False
+
     def update(self, key: Hashable, outputs: Tensor, gradients: Tensor, first: int, count: int) -> None:
         """Take in a chunk of nodes. See :class:`LayerSum`."""
         super().update(key, outputs, outputs, first, count)
@@ -223,6 +233,11 @@ class EverySecond:
     def __init__(self, layer_sum: LayerSum) -> None:
         self.layer_sum = layer_sum
         self._last: dict[Hashable, int] = {}
+
+    @property
+    def weighs_gradients(self) -> bool:
+        """Whether the other sum does."""
+        return self.layer_sum.weighs_gradients
 
     def update(self, key: Hashable, outputs: Tensor, gradients: Tensor, first: int, count: int) -> None:
         """Hand on the even nodes of a chunk one by one, as views. See :class:`LayerSum`."""

@@ -49,7 +49,8 @@ def sweep_activations(
             inputs, or objective or gradient are not finite.
 
     Warns:
-        UserWarning: If a layer does not keep the batch first: nodes are then evaluated one at a time.
+        UserWarning: If a layer that changes along the path does not keep the batch first: nodes are then evaluated one
+            at a time.
     """
     if internal_batch_size is not None:
         internal_batch_size = whole_number("internal_batch_size", internal_batch_size)
@@ -133,9 +134,10 @@ class _Lines:
         again = _record(self.forward, repeated)
         wrong = [site for site, value in self.end.values.items() if not _repeats(again.values.get(site), value, count)]
         if wrong and count > 1:
-            warnings.warn(
-                f"layer {wrong[0]} does not keep the batch first. Nodes are evaluated one at a time.", stacklevel=5
-            )
+            if moving := [site for site in wrong if not self._is_shared(site, again.values.get(site))]:
+                warnings.warn(
+                    f"layer {moving[0]} does not keep the batch first. Nodes are evaluated one at a time.", stacklevel=5
+                )
             return 1
         if wrong or not _repeats(again.output, self.end.output, count):
             raise ValueError(
@@ -144,6 +146,11 @@ class _Lines:
                 "counters and caches, or pass `internal_batch_size=1`."
             )
         return count
+
+    def _is_shared(self, site: Site, together: Tensor | None) -> bool:
+        """Whether all nodes share one tensor of a layer, which stays as it is along the path."""
+        start, end = self.start.values.get(site), self.end.values[site]
+        return all(value is not None and torch.equal(value, end) for value in (start, together))
 
     def fold(self, mean: GradientSum, alpha: list[float], first: int) -> None:
         """Feed the mean with the gradients at some positions of the lines."""

@@ -38,6 +38,7 @@ class ProbedTensor:
         overwritten: Whether a later in-place operation destroys its values.
         fingerprint: Some of its values; None where they are not known.
         low_precision: Whether it has fewer than 32 bits.
+        is_constant: Whether no gradient leads from it to the inputs: position embeddings, tables of biases.
     """
 
     site: Site
@@ -47,6 +48,7 @@ class ProbedTensor:
     overwritten: bool
     fingerprint: tuple[float, ...] | None
     low_precision: bool
+    is_constant: bool = False
 
     def difference(self, tensor: Tensor) -> tuple[float, float] | None:
         """Largest difference of the fingerprint at the first node of another pass, and the largest value.
@@ -428,6 +430,7 @@ class _Record:
     version: int
     identity: Hashable
     fingerprint: tuple[float, ...]
+    is_constant: bool
 
 
 @dataclass
@@ -447,7 +450,7 @@ class _Recorder:
                 raise ValueError(f"layer {site} returns a single number, without neurons: leave it out of `layers`.")
             edge = get_gradient_edge(tensor) if tensor.requires_grad else None
             same = (tensor.data_ptr(), tensor._version, tensor.shape, tensor.stride()) if edge is None else edge[:2]
-            self.records[site] = _Record(tensor.detach(), tensor._version, same, _fingerprint(tensor))
+            self.records[site] = _Record(tensor.detach(), tensor._version, same, _fingerprint(tensor), edge is None)
         return tensor
 
     def tensors(self) -> tuple[ProbedTensor, ...]:
@@ -462,6 +465,7 @@ class _Recorder:
                 overwritten=record.tensor._version != record.version,
                 fingerprint=record.fingerprint,
                 low_precision=record.tensor.element_size() < 4,
+                is_constant=record.is_constant,
             )
             for site, record in self.records.items()
         )

@@ -109,6 +109,10 @@ class BatchLayoutError(ValueError):
     """A layer's rows cannot be attributed to nodes."""
 
 
+class SharedTensorError(BatchLayoutError):
+    """A layer returns one tensor for all nodes, as the network has it: their gradients arrive as one."""
+
+
 def trace(
     model: Callable[..., Any],
     layers: Mapping[str, nn.Module],
@@ -260,6 +264,7 @@ class _Probe:
         self.held: dict[Site, tuple[Tensor, int]] = {}
         self.edges: dict[Site, GradientEdge] = {}
         self.constants: list[Tensor] = []
+        self.shared: set[Site] = set()
 
     def visit(self, site: Site, tensor: Tensor) -> Tensor:
         """Hold a layer's output and wait for its gradient."""
@@ -270,9 +275,13 @@ class _Probe:
             return tensor
         count = self.chunk.count
         if tensor.shape != (probed.shape[0] * count, *probed.shape[1:]):
-            raise BatchLayoutError(
-                f"layer {site}: {count} nodes give the shape {tuple(tensor.shape)}, one node gives {probed.shape}."
-            )
+            shape = tuple(tensor.shape)
+            message = f"layer {site}: {count} nodes give the shape {shape}, one node gives {probed.shape}."
+            if not probed.is_constant or shape != probed.shape:
+                raise BatchLayoutError(message)
+            if any(layer_sum.weighs_gradients for layer_sum in self.sums):
+                raise SharedTensorError(message)
+            self.shared.add(site)
         watched = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
         if not tensor.requires_grad:
             self.constants.append(watched)
@@ -292,6 +301,9 @@ class _Probe:
                 "operations that depend on the input."
             )
         slope = torch.zeros_like(output) if gradient is None else gradient.detach()
+        if site in self.shared:
+            copies = (self.chunk.count, *[1] * (output.dim() - 1))
+            output, slope = output.repeat(copies), slope.repeat(copies)
         for layer_sum in self.sums:
             layer_sum.update(site, output, slope, self.chunk.first, self.chunk.count)
 
@@ -316,6 +328,7 @@ class _GradientWatch:
     """Notes where gradients are not finite, in the order of the backward pass; fed like a sum."""
 
     broken: list[Hashable] = field(default_factory=list)
+    weighs_gradients = False
 
     def update(self, key: Hashable, outputs: Tensor, gradients: Tensor, first: int, count: int) -> None:
         """Note a layer whose gradients are not finite."""
@@ -376,7 +389,8 @@ class _Sweep:
         """Go on with one node at a time, if that was not the case already."""
         if self.nodes_per_batch == 1:
             raise ValueError(str(error)) from None
-        warnings.warn(f"{error} Nodes are evaluated one at a time.", stacklevel=5)
+        if not isinstance(error, SharedTensorError):
+            warnings.warn(f"{error} Nodes are evaluated one at a time.", stacklevel=5)
         self.nodes_per_batch = 1
 
     def _pass(

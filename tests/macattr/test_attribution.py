@@ -447,6 +447,21 @@ def test_layer_ig_of_a_layer_with_tokens_first_does_not_depend_on_the_batch_size
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-12)
 
 
+def test_layer_ig_of_a_tensor_that_all_rows_share_is_zero_without_a_warning():
+    class Positions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(3, 1)
+
+        def forward(self, x):
+            return (x * self.table(torch.arange(3))[:, 0]).sin().sum(1)
+
+    torch.manual_seed(0)
+    net, x = Positions(), torch.rand(2, 3)
+    got = LayerIntegratedGradients(net, "table").attribute(x, n_steps=6, internal_batch_size=8)
+    torch.testing.assert_close(got, torch.zeros(3, 1), rtol=0, atol=0)
+
+
 def test_layer_ig_adds_up_the_calls_of_a_module():
     class Twice(nn.Module):
         def __init__(self):

@@ -8,7 +8,6 @@ import macattr
 transformers = pytest.importorskip("transformers")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:.*Nodes are evaluated one at a time"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
 

@@ -385,26 +385,103 @@ def test_a_layer_that_does_not_see_the_input_has_no_conductance_but_a_gradient(l
     torch.testing.assert_close(product, gradient * position, **ROUNDING)
 
 
-def test_a_layer_without_a_batch_is_evaluated_one_node_at_a_time(line, by_definition):
-    class Embedded(nn.Module):
+class Embedded(nn.Module):
+    """Positions from a table, (4, 1)."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(4, 1)
+
+    def forward(self, x):
+        return x * self.table(torch.arange(4))[:, 0]
+
+
+class BiasMLP(nn.Module):
+    """A bias that two layers make of a buffer, as Swin v2 does."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+        self.register_buffer("places", torch.arange(8.0).view(4, 2) / 8)
+
+    def forward(self, x):
+        return x + self.table(self.places)[:, 0]
+
+
+class LayerScale(nn.Module):
+    """A factor that a module returns without its input, (4,)."""
+
+    class Factor(nn.Module):
         def __init__(self):
             super().__init__()
-            self.table = nn.Embedding(4, 1)
+            self.gamma = nn.Parameter(torch.rand(4))
+
+        def forward(self):
+            return self.gamma
+
+    def __init__(self):
+        super().__init__()
+        self.table = self.Factor()
+
+    def forward(self, x):
+        return x * self.table()
+
+
+class Rotary(nn.Module):
+    """Two tables of one call, the first dimension 1."""
+
+    class Tables(nn.Module):
+        def forward(self):
+            angles = torch.arange(4, dtype=torch.float64)[None]
+            return angles.cos(), angles.sin()
+
+    def __init__(self):
+        super().__init__()
+        self.table = self.Tables()
+
+    def forward(self, x):
+        cos, sin = self.table()
+        return x * cos + x.flip(1) * sin
+
+
+SHARED = {"embedding": Embedded, "bias_of_layers": BiasMLP, "layer_scale": LayerScale, "rotary": Rotary}
+"""Networks that make one tensor for all rows, whatever the input is."""
+
+
+@pytest.mark.parametrize("odd", SHARED.values(), ids=SHARED)
+def test_a_tensor_that_all_nodes_share_has_no_conductance_and_stops_no_batch(line, odd):
+    net = Net(odd()).double()
+    layers = ["first", "odd", *(f"odd.{name}" for name, _ in net.odd.named_modules() if name)]
+    values, result = run(net, line, layers, internal_batch_size=6)
+    assert result.nodes_per_batch == 3
+    for name in layers[2:]:
+        assert all(float(tensor.abs().max()) == 0 for tensor in values[name])
+    alone, _ = run(net, line, layers, internal_batch_size=1)
+    torch.testing.assert_close(values, alone, **ROUNDING)
+
+
+@pytest.mark.parametrize("odd", SHARED.values(), ids=SHARED)
+def test_gradients_of_a_tensor_that_all_nodes_share_are_taken_one_node_at_a_time(line, odd):
+    net = Net(odd()).double()
+    sums = [GradientSum(tagged_partition(line.interval, STEPS, "trapezoid").weights), StieltjesSum("trapezoid")]
+    values, result = run(net, line, "odd.table", sums=sums, internal_batch_size=8)
+    assert result.nodes_per_batch == 1
+    gradients, conductances = values["odd.table"]
+    assert all(float(tensor.abs().max()) == 0 for tensor in conductances)
+    assert all(float(tensor.abs().min()) > 0 for tensor in gradients)
+
+
+def test_an_average_over_the_batch_is_no_shared_tensor_even_without_a_gradient(line):
+    class Average(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mean = nn.Identity()
 
         def forward(self, x):
-            return x * self.table(torch.arange(4))[:, 0]
+            return x + self.mean(x.detach().mean(0, keepdim=True))
 
-    net = Net(Embedded()).double()
-    partition = tagged_partition(line.interval, STEPS, "trapezoid")
-    with pytest.warns(UserWarning, match=r"layer odd.table: 2 nodes .*\(4, 1\).* one at a time") as caught:
-        values, _ = run(
-            net, line, "odd.table", sums=[GradientSum(partition.weights), StieltjesSum("trapezoid")],
-            internal_batch_size=4,
-        )  # fmt: skip
-    assert len(caught) == 1
-    (gradient,), (conductance,) = values["odd.table"]
-    assert conductance.abs().max() < ROUNDING["atol"]  # batches of other sizes may round otherwise
-    assert gradient.abs().min() > 0
+    with pytest.warns(UserWarning, match="layer odd.mean does not keep the batch first"):
+        run(Net(Average()).double(), LinearPath((line.inputs[0][:1],), (line.baselines[0][:1],)), "odd.mean")
 
 
 def test_a_layer_whose_output_is_not_used_has_neither(line):
