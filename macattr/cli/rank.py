@@ -36,6 +36,7 @@ from macattr.ranking.cost import estimate_cost
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.rank import RankingInterrupted, rank_with, task_of
 from macattr.ranking.settings import describe_run
+from macattr.ranking.untrained import UNTRAINED, looks_untrained
 from macattr.report.page import write_report
 from macattr.statistics.stopping import StableTop
 from macattr.weights.values import number_of_values
@@ -314,6 +315,8 @@ def _announce(model: str, task: Task, images: int, methods: Sequence[Method], ev
     """Print the network, the images and the cost before the run begins."""
     parameters = sum(map(number_of_values, task.model.parameters()))
     print(f"{model}: {len(task.layers)} layers, {parameters:,} parameters")
+    if looks_untrained(task.model):
+        print(UNTRAINED)
     if not images:
         print("no image: the methods look at the weights alone")
     elif len(methods) == 1:

@@ -26,6 +26,7 @@ from macattr.ranking.doubts import doubts
 from macattr.ranking.journal import Record
 from macattr.ranking.run import RunResult
 from macattr.ranking.settings import describe_mask, describe_task
+from macattr.ranking.untrained import UNTRAINED, looks_untrained
 from macattr.selection.rules import Selection, SelectionRule, select
 from macattr.selection.trainable import TrainableMask
 from macattr.statistics.certainty import IntervalMethod, bootstrap, probability_in_top, top_count, variance_components
@@ -43,6 +44,7 @@ ALWAYS = {
     "macattr",
     "torch",
     "python",
+    "weights",
 }
 """Attributes that every ranking has."""
 
@@ -60,6 +62,9 @@ CALLS_IN_WORDS = {
     "last": "{layers} in a pass, such as {first!r}: the last call alone counts",
 }
 """What counts of layers that run several times."""
+
+AS_INITIALISED = "as initialised"
+"""What the attribute ``weights`` of a ranking says where the network looks untrained; else there is none."""
 
 SUMMARISED = 5
 """Number of layers in the printed summary of a ranking."""
@@ -95,13 +100,14 @@ class LayerImportance:
 
     @property
     def doubts(self) -> list[str]:
-        """What speaks against the ranking and what to do: incomplete sums, scores that do not differ."""
+        """What speaks against the ranking and what to do: untrained weights, incomplete sums, scores that are alike."""
+        untrained = [UNTRAINED] if self.dataset.attrs.get("weights") == AS_INITIALISED else []
         if "n_steps" not in self.dataset.attrs or "objective_variation" not in self.dataset:
-            return []  # a method without steps, or a file of an earlier version
+            return untrained  # a method without steps, or a file of an earlier version
         per_layer, per_order = ("sample", "order", "layer"), ("sample", "order")
         measured = {name: self.dataset[name].transpose(*per_layer).values for name in ("score", "step_error")}
         measured |= {name: self.dataset[name].transpose(*per_order).values for name in PER_ORDER}
-        return doubts(measured, int(self.dataset.attrs["n_steps"]))
+        return untrained + doubts(measured, int(self.dataset.attrs["n_steps"]))
 
     @property
     def _images(self) -> str:
@@ -401,6 +407,8 @@ def leading_parts(names: Sequence[str]) -> list[str]:
 def assemble(result: RunResult) -> dict[str, LayerImportance]:
     """The rankings of a run, by the names of the methods."""
     described = describe_task(result.task) | describe_mask(result.task)
+    if looks_untrained(result.task.model):
+        described["weights"] = AS_INITIALISED
     return {
         method.name: LayerImportance(
             _without_containers(result, method, _dataset(result, method, _attributes(result, method, described)))

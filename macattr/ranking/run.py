@@ -34,6 +34,13 @@ from macattr.weights.processes import model_groups
 from macattr.weights.values import device_of
 
 
+MOST_CHANNELS = 4
+"""Channels that pictures have at most; tensors of more are features."""
+
+LARGEST_FLOAT, LARGEST_BYTE = 8.0, 255.0
+"""No picture in [0, 1], normalised or of high dynamic range, is wholly positive with a maximum between these."""
+
+
 @dataclass(frozen=True)
 class RunResult:
     """The result of a run.
@@ -202,6 +209,7 @@ def run(
         look = _prepare(task, methods, first)
     task = look.task
     _warn_of_denormals(task, methods)
+    _warn_of_range(first)
     folder = None if task.options.parts is None else Path(task.options.parts)
     progress = _Progress(
         task=task,
@@ -242,6 +250,19 @@ def _warn_of_denormals(task: Task, methods: Sequence[Method]) -> None:
         warn_user(
             f"{share:.2g} of the weights are denormal numbers (below 1.2e-38 in float32), which slow a CPU down many "
             "times: pass `flush_denormals=True` (`--flush-denormals`), which takes them for 0."
+        )
+
+
+def _warn_of_range(sample: Sample | None) -> None:
+    """Say once that the first picture seems to be in bytes, 0 to 255."""
+    image = None if sample is None else sample.image
+    if sample is None or image is None or image.dim() != 4 or image.shape[1] > MOST_CHANNELS:
+        return
+    largest = float(image.max())
+    if float(image.min()) >= 0 and LARGEST_FLOAT < largest <= LARGEST_BYTE:
+        warn_user(
+            f"{sample.name!r} holds values up to {largest:g}, as bytes do; most networks take images in [0, 1]: divide "
+            "by 255, unless this network was trained on such values."
         )
 
 
