@@ -28,6 +28,9 @@ from macattr.atomic_files import sync_folder, write_atomically
 
 CHECKPOINTS = "step-*.pt"
 
+BUNDLED = ("ram_models", "weights")
+"""Where the weights of the package lie in it."""
+
 
 def _digest(file: Path) -> str:
     """First 16 hexadecimal digits of the SHA-256 of a file."""
@@ -109,6 +112,8 @@ def flat_settings(config: object, prefix: str = "") -> dict[str, str]:
 def refuse_other_settings(stored: Mapping[str, str], settings: Mapping[str, str], out: Path) -> None:
     """Refuse to continue a run with other settings than its checkpoint was made with.
 
+    Bundled weights are the same wherever the package lies, so that a run continues from a checkout that was moved.
+
     Args:
         stored: Settings of the checkpoint.
         settings: Settings of the run that would continue.
@@ -117,13 +122,20 @@ def refuse_other_settings(stored: Mapping[str, str], settings: Mapping[str, str]
     Raises:
         ValueError: If a setting differs.
     """
-    changed = [name for name in {**stored, **settings} if stored.get(name) != settings.get(name)]
+    changed = [name for name in {**stored, **settings} if _in_package(stored, name) != _in_package(settings, name)]
     if changed:
         name = changed[0]
         raise ValueError(
             f"the checkpoint in {str(out)!r} was made with {name} = {stored.get(name)}, got {settings.get(name)}: "
             "continue with the same settings or choose another `out`."
         )
+
+
+def _in_package(settings: Mapping[str, str], name: str) -> str | None:
+    """A setting, where it names bundled weights by their place in the package; None if it is not there."""
+    value = settings.get(name)
+    parts = Path(value or "").parts[-3:]
+    return "/".join(parts) if parts[:2] == BUNDLED else value
 
 
 def record_start(out: Path, config: object, step: int, conditions: Mapping[str, object]) -> None:

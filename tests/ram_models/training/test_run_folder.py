@@ -161,6 +161,18 @@ def test_other_settings_are_refused_by_name(tmp_path, stored, message):
         refuse_other_settings(stored, {"a": "2"}, tmp_path)
 
 
+def test_bundled_weights_are_the_same_in_a_checkout_that_was_moved(tmp_path):
+    here, there = ({"network.weights": f"{root}/ram_models/weights/tiny.safetensors"} for root in ("/a", "/b/lib"))
+    refuse_other_settings(here, there, tmp_path)
+
+
+@pytest.mark.parametrize("other", ["/a/ram_models/weights/other.safetensors", "/a/weights/tiny.safetensors"])
+def test_other_weights_are_refused(tmp_path, other):
+    stored = {"network.weights": "/a/ram_models/weights/tiny.safetensors"}
+    with pytest.raises(ValueError, match=r"was made with network.weights = /a/ram_models/weights/tiny.safetensors"):
+        refuse_other_settings(stored, {"network.weights": other}, tmp_path)
+
+
 def test_every_start_is_recorded_beside_the_configuration(tmp_path):
     for step in (0, 7):
         record_start(tmp_path, Outer(Inner(), "a"), step, {"seed": 3})
