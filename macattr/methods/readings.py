@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
@@ -18,17 +19,17 @@ from macattr.methods.task import Task, Trial
 from macattr.methods.walks import Walk
 from macattr.paths.inputs import MaskAttributePath, Path
 from macattr.paths.objectives import Objective
-from macattr.paths.partitions import Partition, every_second_node, tagged_partition
+from macattr.paths.partitions import Partition, can_coarsen, every_nth_node, tagged_partition
 from macattr.paths.presets import CAPTUM_ONLY
 from macattr.paths.sums import (
     ActivationGradientSum,
     ActivationSum,
-    EverySecond,
+    EveryNth,
     GradientSum,
     LayerSum,
     StieltjesSum,
 )
-from macattr.statistics.step_errors import step_error
+from macattr.statistics.step_errors import LEAST_ORDER, cautious_step_error, observed_order, step_error
 from macattr.sweep.calls import CallsName, join_calls
 from macattr.sweep.trace import Trace, trace
 
@@ -67,6 +68,7 @@ class Reading:
         evaluations: Forward + backward passes of the sweeps that it was read from; shared ones count for each method.
         estimated_bytes: Memory for activations, outputs and sums, as planned beforehand.
         objective_variation: Sum of the objective's absolute changes from node to node.
+        step_order: Order of convergence that was observed for the step errors; NaN where they are a lower bound.
     """
 
     score: list[float]
@@ -80,6 +82,7 @@ class Reading:
     evaluations: int
     estimated_bytes: int
     objective_variation: float = math.nan
+    step_order: float = math.nan
 
     @classmethod
     def plain(cls, score: Sequence[float], evaluations: int) -> "Reading":
@@ -231,7 +234,7 @@ def measure(
 
     Args:
         trial: The image and its pixel order. Its option ``step_error`` also estimates the error by the finite number
-            of steps, from every second node of the same sweep.
+            of steps, from fewer nodes of the same sweep.
         methods: Methods to read.
         advance: Called with the evaluations that are done.
 
@@ -250,18 +253,19 @@ def _read(trial: Trial, sweep: Sweep, advance: Callable[[float], object] | None)
     task, path, place = trial.task, sweep.path(trial), sweep.route.walk.place(trial)
     partition = sweep.partition(task, path)
     sums = {name: SUMS[name](partition) for name in sorted(sweep.needs(task.options.reduction))}
-    coarse: dict[str, LayerSum] = {}
+    coarse: dict[int, dict[str, LayerSum]] = {}
     if task.options.step_error and not sweep.route.only_ends:
-        half = every_second_node(partition, path.interval, path.groups)
         refined = {need for method in sweep.methods if method.reads == "path" for need in method.needs}
-        coarse = {name: EverySecond(SUMS[name](half)) for name in sorted(refined)}
+        for stride in (2, *_third_stride(partition, path)):
+            fewer = every_nth_node(partition, path.interval, path.groups, stride)
+            coarse[stride] = {name: EveryNth(SUMS[name](fewer), stride) for name in sorted(refined)}
     result = trace(
         place.entry,
         task.layers,
         path=path,
         partition=partition,
         objective=sweep.objective(trial, path),
-        sums=[*sums.values(), *coarse.values()],
+        sums=[*sums.values(), *(layer_sum for some in coarse.values() for layer_sum in some.values())],
         forward_args=place.arguments,
         internal_batch_size=trial.rows,
         memory_budget=task.options.memory_budget,
@@ -273,34 +277,43 @@ def _read(trial: Trial, sweep: Sweep, advance: Callable[[float], object] | None)
     return {method.name: read(method) for method in sweep.methods}
 
 
+THIRD_STRIDES = (4, 5, 3, 7)
+"""Strides of the third sum for a step error, the first that the number of steps in a group divides by."""
+
+
+def _third_stride(partition: Partition, path: Path) -> tuple[int, ...]:
+    """The stride of a third sum besides those of all and of every second node, if there is one."""
+    fitting = (n for n in THIRD_STRIDES if can_coarsen(partition, path.interval, path.groups, n))
+    return tuple(islice(fitting, 1))
+
+
 def _reading(
     method: PathMethod,
     task: Task,
     result: Trace,
     sums: Mapping[str, LayerSum],
-    coarse: Mapping[str, LayerSum],
+    coarse: Mapping[int, Mapping[str, LayerSum]],
     seed: int,
 ) -> Reading:
     """One method's reading of a finished sweep."""
     reduction = method.reduction or task.options.reduction
-    has_coarse = method.reads == "path" and coarse.keys() >= set(method.needs)
-    scores, signed, halves = [], [], []
+    is_refined = method.reads == "path" and all(some.keys() >= set(method.needs) for some in coarse.values())
+    fewer: dict[int, list[float]] = {stride: [] for stride in coarse} if is_refined else {}
+    scores, signed = [], []
     for layer, module in task.layers.items():
         at_layer = _at(layer, result, sums, task.options.calls)
         output = at_layer.get("end_output")
         neurons = method.neurons(at_layer)
         scores.append(reduce_neurons(reduction, neurons, module, output))
         signed.append(float(neurons.sum(dtype=torch.float64)))
-        if has_coarse:
-            half = method.neurons(_at(layer, result, coarse, task.options.calls))
-            halves.append(reduce_neurons(reduction, half, module, output))
-    order = task.preset.order_of_convergence
-    unknown = np.full(len(scores), np.nan)
-    errors = step_error(np.array(scores), np.array(halves) if has_coarse else unknown, order)
+        for stride, found in fewer.items():
+            at_fewer = method.neurons(_at(layer, result, coarse[stride], task.options.calls))
+            found.append(reduce_neurons(reduction, at_fewer, module, output))
+    errors, observed = _step_errors(np.array(scores), fewer, task.preset.order_of_convergence)
     return Reading(
         score=scores,
         signed_sum=signed,
-        step_error=np.abs(errors).tolist(),
+        step_error=errors,
         is_cut=[name in result.cuts for name in task.layers],
         input_residual=float(result.input_residual[0]),
         objective_start=float(result.objective_start[0]),
@@ -309,7 +322,22 @@ def _reading(
         evaluations=result.evaluations,
         estimated_bytes=result.estimated_bytes,
         objective_variation=float(result.objective_variation[0]),
+        step_order=observed,
     )
+
+
+def _step_errors(scores: np.ndarray, fewer: Mapping[int, list[float]], order: int) -> tuple[list[float], float]:
+    """Step errors of scores, and the order of convergence that was observed, up to that of the sum's formula."""
+    if not fewer:
+        return [math.nan] * len(scores), math.nan
+    half = np.array(fewer[2])
+    for stride in set(fewer) - {2}:
+        coarsest = np.array(fewer[stride])
+        observed = min(observed_order(scores, half, coarsest, stride), float(order))
+        if math.isfinite(observed):
+            bounded = max(observed, LEAST_ORDER)
+            return cautious_step_error(scores, half, coarsest, bounded, stride).tolist(), observed
+    return np.abs(step_error(scores, half, order)).tolist(), math.nan
 
 
 def _at(layer: str, result: Trace, sums: Mapping[str, LayerSum], calls: CallsName) -> dict[str, Tensor]:
@@ -333,6 +361,7 @@ def _mean(readings: Sequence[Reading]) -> Reading:
         signed_sum=mean("signed_sum"),
         step_error=mean("step_error"),
         input_residual=residual,
+        step_order=min(reading.step_order for reading in readings),
         evaluations=sum(reading.evaluations for reading in readings),
         estimated_bytes=max(reading.estimated_bytes for reading in readings),
     )

@@ -1,6 +1,6 @@
 """Nodes on a path: where a sum is evaluated, and where its gradient is taken."""
 
-__all__ = ["Partition", "Tag", "captum_nodes", "check_tag", "every_second_node", "tagged_partition"]
+__all__ = ["Partition", "Tag", "can_coarsen", "captum_nodes", "check_tag", "every_nth_node", "tagged_partition"]
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -88,31 +88,45 @@ def _gap_weights(nodes: Tensor, tag: Tag) -> Tensor:
     return weights / weights.sum()
 
 
-def every_second_node(partition: Partition, interval: tuple[float, float], groups: int = 1) -> Partition:
-    """The partition of twice the step that is contained in another: what :class:`EverySecond` sums over.
+def every_nth_node(partition: Partition, interval: tuple[float, float], groups: int = 1, stride: int = 2) -> Partition:
+    """The partition of ``stride`` times the step that is contained in another: what :class:`EveryNth` sums over.
 
     Args:
         partition: Partition that :func:`tagged_partition` made.
         interval: Start and end of alpha on the path.
         groups: Equal parts of the interval; a path has kinks at their borders, which must stay nodes.
+        stride: Increments that become one.
 
     Raises:
-        ValueError: If every second node would miss the last node or a border between groups.
+        ValueError: If these nodes would miss the last node or a border between groups.
 
     Example:
-        >>> every_second_node(tagged_partition((0.0, 1.0), 4, "left"), (0.0, 1.0)).nodes
+        >>> every_nth_node(tagged_partition((0.0, 1.0), 4, "left"), (0.0, 1.0)).nodes
         tensor([0.0000, 0.5000, 1.0000], dtype=torch.float64)
+    """
+    if not can_coarsen(partition, interval, groups, stride):
+        divided = "halved" if stride == 2 else f"divided by {stride}"
+        raise ValueError(
+            f"{len(partition.nodes) - 1} increments in {groups} groups cannot be {divided}: choose `n_steps` as a "
+            f"multiple of {stride * groups}, so that every group has a multiple of {stride}."
+        )
+    nodes = partition.nodes[::stride]
+    return Partition(nodes, partition.tag, _gap_weights(nodes, partition.tag))
+
+
+def can_coarsen(partition: Partition, interval: tuple[float, float], groups: int, stride: int) -> bool:
+    """Whether every ``stride``-th node includes the last one and all borders between groups.
+
+    Args:
+        partition: Partition that :func:`tagged_partition` made.
+        interval: Start and end of alpha on the path.
+        groups: Equal parts of the interval.
+        stride: Increments that become one.
     """
     start, end = interval
     borders = torch.linspace(start, end, groups + 1, dtype=torch.float64)[1:-1]
-    nodes = partition.nodes[::2]
-    missed = (borders[:, None] - nodes).abs().amin(1) > 1e-9 * (end - start)
-    if len(partition.nodes) % 2 == 0 or bool(missed.any()):
-        raise ValueError(
-            f"{len(partition.nodes) - 1} increments in {groups} groups cannot be halved: choose an even `n_steps`, a "
-            f"multiple of {2 * groups}, so that every group has an even number."
-        )
-    return Partition(nodes, partition.tag, _gap_weights(nodes, partition.tag))
+    missed = (borders[:, None] - partition.nodes[::stride]).abs().amin(1) > 1e-9 * (end - start)
+    return (len(partition.nodes) - 1) % stride == 0 and not bool(missed.any())
 
 
 def check_tag(tag: str) -> None:

@@ -1,6 +1,6 @@
 """Sums over the nodes of a path, for any number of layers, fed while a sweep runs."""
 
-__all__ = ["ActivationGradientSum", "ActivationSum", "EverySecond", "GradientSum", "LayerSum", "StieltjesSum"]
+__all__ = ["ActivationGradientSum", "ActivationSum", "EveryNth", "GradientSum", "LayerSum", "StieltjesSum"]
 
 import math
 from collections.abc import Callable, Hashable
@@ -219,19 +219,20 @@ class ActivationSum(GradientSum):
         super().update(key, outputs, outputs, first, count)
 
 
-class EverySecond:
-    """Another sum with twice the step, from the same sweep: it is fed every second node only.
+class EveryNth:
+    """Another sum with a larger step, from the same sweep: it is fed every n-th node only.
 
-    For the trapezoid, a third of the difference between the sum over all nodes and this one estimates the error of
-    the former, as long as the path is smooth between the coarser nodes.
+    Differences between the sums over all nodes and over fewer estimate the error of the former; see
+    :mod:`macattr.statistics.step_errors`.
 
     Args:
-        layer_sum: Sum that takes the nodes 0, 2, 4, ... as its nodes 0, 1, 2, ...; one with weights needs those of
-            :func:`every_second_node`, which also checks whether the nodes can be halved.
+        layer_sum: Sum that takes the nodes 0, n, 2n, ... as its nodes 0, 1, 2, ...; one with weights needs those of
+            :func:`every_nth_node`, which also checks whether the nodes can be divided.
+        stride: The number n.
     """
 
-    def __init__(self, layer_sum: LayerSum) -> None:
-        self.layer_sum = layer_sum
+    def __init__(self, layer_sum: LayerSum, stride: int = 2) -> None:
+        self.layer_sum, self.stride = layer_sum, stride
         self._last: dict[Hashable, int] = {}
 
     @property
@@ -240,21 +241,24 @@ class EverySecond:
         return self.layer_sum.weighs_gradients
 
     def update(self, key: Hashable, outputs: Tensor, gradients: Tensor, first: int, count: int) -> None:
-        """Hand on the even nodes of a chunk one by one, as views. See :class:`LayerSum`."""
+        """Hand on every n-th node one by one, as views. See :class:`LayerSum`."""
         size = outputs.shape[0] // count
-        for node in range(first % 2, count, 2):
+        for node in range(-first % self.stride, count, self.stride):
             rows = slice(node * size, (node + 1) * size)
-            self.layer_sum.update(key, outputs[rows], gradients[rows], (first + node) // 2, 1)
+            self.layer_sum.update(key, outputs[rows], gradients[rows], (first + node) // self.stride, 1)
         self._last[key] = first + count - 1
 
     def value(self, key: Hashable) -> Tensor:
-        """The sum over every second node.
+        """The sum over every n-th node.
 
         Raises:
             ValueError: If the last node was not among them.
         """
-        if self._last[key] % 2:
-            raise ValueError(f"every second of {self._last[key]} increments misses the end: choose an even `n_steps`.")
+        if self._last[key] % self.stride:
+            raise ValueError(
+                f"{self._last[key]} increments taken {self.stride} at a time miss the end: choose `n_steps` as a "
+                f"multiple of {self.stride}."
+            )
         return self.layer_sum.value(key)
 
     def release(self, key: Hashable) -> None:

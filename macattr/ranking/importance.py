@@ -48,7 +48,14 @@ ALWAYS = {
 }
 """Attributes that every ranking has."""
 
-PER_ORDER = ("input_residual", "objective_start", "objective_end", "objective_variation", "order_seed")
+PER_ORDER = (
+    "input_residual",
+    "objective_start",
+    "objective_end",
+    "objective_variation",
+    "step_order",
+    "order_seed",
+)
 
 SEALED = "macattr_seal"
 """Attribute of files whose end, after the NetCDF data, is ``SEAL`` and the data's SHA-256."""
@@ -76,11 +83,11 @@ class LayerImportance:
 
     Args:
         dataset: ``score``, ``signed_sum`` and ``step_error`` (sample, order, layer); ``input_residual``,
-            ``objective_start``, ``objective_end``, ``objective_variation`` and ``order_seed`` (sample, order);
-            coordinates ``type``, ``depth``,
-            ``block``, ``role``, ``parameters``, ``alias_of`` and ``is_cut`` of layers, ``degradation`` of samples; how
-            it was measured in ``attrs``. A value that a method does not have is NaN. Methods that score all images
-            together have one sample, "all images", or "no image" where there was none.
+            ``objective_start``, ``objective_end``, ``objective_variation``, ``step_order`` (the order of convergence
+            that step errors go by) and ``order_seed`` (sample, order); coordinates ``type``, ``depth``, ``block``,
+            ``role``, ``parameters``, ``alias_of`` and ``is_cut`` of layers, ``degradation`` of samples; how it was
+            measured in ``attrs``. A value that a method does not have is NaN. Methods that score all images together
+            have one sample, "all images", or "no image" where there was none.
     """
 
     dataset: xr.Dataset
@@ -106,7 +113,8 @@ class LayerImportance:
             return untrained  # a method without steps, or a file of an earlier version
         per_layer, per_order = ("sample", "order", "layer"), ("sample", "order")
         measured = {name: self.dataset[name].transpose(*per_layer).values for name in ("score", "step_error")}
-        measured |= {name: self.dataset[name].transpose(*per_order).values for name in PER_ORDER}
+        along = ("input_residual", "objective_start", "objective_end", "objective_variation")
+        measured |= {name: self.dataset[name].transpose(*per_order).values for name in along}
         return untrained + doubts(measured, int(self.dataset.attrs["n_steps"]))
 
     @property

@@ -25,7 +25,7 @@ from macattr.paths.tokens import Token
 from macattr.ranking.importance import LayerImportance, assemble
 from macattr.ranking.refusals import explained
 from macattr.ranking.run import RunStopped, World, run
-from macattr.statistics.step_errors import steps_for_tolerance
+from macattr.statistics.step_errors import LEAST_ORDER, steps_for_tolerance
 from macattr.statistics.stopping import StableTop
 from macattr.sweep.calls import CallsName
 from macattr.sweep.outputs import OutputChoice
@@ -166,7 +166,9 @@ def rank_layers(
         until: Stop adding images when the top layers are stable; images should come in random order.
         tolerance: Choose ``n_steps`` on the first image so that the relative step error of 95 % of the layers stays
             below it; excludes ``n_steps``.
-        step_error: Estimate every layer's error by the finite number of steps, from every second node.
+        step_error: Estimate every layer's error by the finite number of steps, from fewer nodes of the same sweep and
+            the order at which their sums converge (``step_order`` in the result). Where the steps of a group are not a
+            multiple of 4, 6, 10 or 14, no order is known, and the error is a lower bound.
         parts: Folder that keeps every finished image and order at once; a run that was stopped continues from it.
         show_progress: Show a progress bar over all evaluations.
         output: Which tensor of the model's output is read: a key, an attribute or an index; ``loss`` is the model's
@@ -356,11 +358,15 @@ def _with_enough_steps(task: Task, methods: Sequence[PathMethod], inputs: Inputs
         if score and np.isfinite(error)
     ]
     preset = task.preset
+    orders = [
+        reading.step_order if np.isfinite(reading.step_order) else preset.order_of_convergence
+        for reading in readings.values()
+    ]
     steps = steps_for_tolerance(
         np.array(errors),
         preset.n_steps,
         tolerance,
-        order=preset.order_of_convergence,
+        order=min(max(order, LEAST_ORDER) for order in orders),
         share=SHARE_WITHIN,
         multiple=10,
     )

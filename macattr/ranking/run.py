@@ -33,7 +33,6 @@ from macattr.user_warnings import warn_user
 from macattr.weights.processes import model_groups
 from macattr.weights.values import device_of
 
-
 MOST_CHANNELS = 4
 """Channels that pictures have at most; tensors of more are features."""
 

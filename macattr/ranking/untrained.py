@@ -1,4 +1,4 @@
-"""Whether a network's parameters are still those of its initialisation, so that a ranking says nothing about training."""
+"""Whether a network's parameters are still those of its initialisation, so that a ranking says little."""
 
 __all__ = ["UNTRAINED", "looks_untrained"]
 
@@ -23,7 +23,7 @@ SIGMAS = 5.0
 """Distance from what an initialisation gives, in standard errors, that chance is taken to explain."""
 
 NORMAL, UNIFORM = 0.344, 0.526
-"""Median over 95 % quantile of the magnitudes that both distributions have; those of trained weights have longer tails."""
+"""Median over 95 % quantile of the magnitudes in both distributions; trained weights often have longer tails."""
 
 FEWEST = 256
 """Values from which on distributions are compared."""
@@ -35,10 +35,10 @@ WITH_FAN_IN = (nn.Linear, nn.modules.conv._ConvNd)
 def looks_untrained(model: nn.Module) -> bool:
     r"""Whether all biases, norms and weights are as initialisations leave them.
 
-    Every vector (bias, weight of a norm) must be constant, as those of 0 and 1 are, or fill :math:`\pm 1/\sqrt{f}`, with
-    the layer's fan-in f, as torch draws biases; at least one must be constant, and the first step of training ends that.
-    Every matrix must be constant, or have the shape of a uniform or a normal distribution around 0. Running means must
-    be 0. Networks without a constant vector are not recognised: their weights alone do not tell.
+    Every vector (bias, weight of a norm) must be constant, as those of 0 and 1 are, or fill :math:`\pm 1/\sqrt{f}`,
+    with the layer's fan-in f, as torch draws biases. At least one must be constant; the first step of training ends
+    that. Every matrix must be constant, or have the shape of a uniform or a normal distribution around 0. Running means
+    must be 0. Networks without a constant vector are not recognised: their weights alone do not tell.
 
     Args:
         model: Network. Parameters that no training changes do not count; 4-bit weights are taken to be trained.

@@ -19,6 +19,7 @@ from macattr.methods.catalogue import METHODS
 from macattr.methods.kinds import needs_images
 from macattr.methods.walks import WALKS
 from macattr.ranking.importance import LayerImportance
+from macattr.statistics.step_errors import LEAST_ORDER
 
 FEW_IMAGES = 8
 """Number of images below which intervals are wide and cover too little."""
@@ -133,7 +134,7 @@ def describe_measurement(importance: LayerImportance) -> dict[str, str]:
         per_layer = np.nanmedian(errors[..., np.isfinite(errors).any(axis=(0, 1))], axis=(0, 1))
         rows["Step error"] = (
             f"{format_percent(np.median(per_layer))} of the score in the median layer, in 95 % of the layers below "
-            f"{format_percent(np.quantile(per_layer, 0.95))}"
+            f"{format_percent(np.quantile(per_layer, 0.95))}{_step_order(importance)}"
         )
     else:
         rows["Step error"] = "not estimated (rank_layers estimates it with step_error=True)"
@@ -142,6 +143,17 @@ def describe_measurement(importance: LayerImportance) -> dict[str, str]:
     if "stability" in attrs:
         rows["Stability"] = str(attrs["stability"]).partition("\n")[0]
     return rows
+
+
+def _step_order(importance: LayerImportance) -> str:
+    """How far step errors can be relied on, by the order at which the sums converge."""
+    data = importance.dataset
+    orders = data["step_order"].values if "step_order" in data else np.full(1, np.nan)
+    if np.isnan(orders).any():
+        return "; a lower bound, because these steps do not show how sums converge: give a group a multiple of 4"
+    if (order := float(np.median(orders))) < LEAST_ORDER:
+        return "; a lower bound, because the sums do not converge yet: choose more steps"
+    return f"; sums converge at order {order:.1f}"
 
 
 def list_attributes(importance: LayerImportance) -> dict[str, str]:

@@ -8,8 +8,8 @@ from torch import nn
 from macattr.attribution import LayerConductance
 from macattr.paths.inputs import BlurPath, LinearPath, MaskAttributePath
 from macattr.paths.objectives import OutputSum
-from macattr.paths.partitions import every_second_node, tagged_partition
-from macattr.paths.sums import EverySecond, GradientSum, StieltjesSum
+from macattr.paths.partitions import every_nth_node, tagged_partition
+from macattr.paths.sums import EveryNth, GradientSum, StieltjesSum
 from macattr.sweep.trace import trace
 
 STEPS = [16, 32, 64, 128]
@@ -53,7 +53,7 @@ def test_every_neuron_converges_with_the_order_of_the_tag(smooth_net, path, tag,
 def test_a_third_of_the_change_on_refinement_is_the_error_of_the_trapezoid(smooth_net, path, name):
     # Its error falls as 1/N^2, so S_N - S_{N/2} = 3 (S - S_N) + O(1/N^4).
     # Within 10 % at 32 steps (measured: 0.4 % to 6 %).
-    fine, coarse = StieltjesSum("trapezoid"), EverySecond(StieltjesSum("trapezoid"))
+    fine, coarse = StieltjesSum("trapezoid"), EveryNth(StieltjesSum("trapezoid"))
     partition = tagged_partition(path.interval, 32, "trapezoid", path.groups)
     layers = {name: smooth_net.get_submodule(name)}
     result = trace(smooth_net, layers, path, partition, OutputSum(), [fine, coarse], internal_batch_size=14)
@@ -68,8 +68,8 @@ def test_a_third_of_the_change_on_refinement_is_the_error_of_the_trapezoid(smoot
 def test_the_sum_over_every_second_node_is_that_of_half_as_many_steps(smooth_net, path):
     partition = tagged_partition(path.interval, 16, "trapezoid", path.groups)
     half = tagged_partition(path.interval, 8, "trapezoid", path.groups)
-    weights = every_second_node(partition, path.interval, path.groups).weights
-    sums = [EverySecond(StieltjesSum("trapezoid")), EverySecond(GradientSum(weights))]
+    weights = every_nth_node(partition, path.interval, path.groups).weights
+    sums = [EveryNth(StieltjesSum("trapezoid")), EveryNth(GradientSum(weights))]
     alone = [StieltjesSum("trapezoid"), GradientSum(half.weights)]
     together = trace(smooth_net, {"0": smooth_net[0]}, path, partition, OutputSum(), sums, internal_batch_size=6)
     apart = trace(smooth_net, {"0": smooth_net[0]}, path, half, OutputSum(), alone)

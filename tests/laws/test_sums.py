@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from macattr.paths.sums import ActivationGradientSum, ActivationSum, EverySecond, GradientSum, StieltjesSum
+from macattr.paths.sums import ActivationGradientSum, ActivationSum, EveryNth, GradientSum, StieltjesSum
 
 TAGS = ["left", "right", "trapezoid"]
 
@@ -94,7 +94,7 @@ def test_sums_share_chunks_that_grow_and_leave_them_as_they_were(tag):
     y, g = torch.randn(2, 5, 2, 3, dtype=torch.float64)
     borders = [(0, 1), (1, 3), (3, 5)]
     chunks = [(y[low:high].flatten(0, 1).clone(), g[low:high].flatten(0, 1).clone()) for low, high in borders]
-    whole, half = StieltjesSum(tag), EverySecond(StieltjesSum(tag))
+    whole, half = StieltjesSum(tag), EveryNth(StieltjesSum(tag))
     for (low, high), (outputs, gradients) in zip(borders, chunks, strict=True):
         whole.update("layer", outputs, gradients, low, high - low)
         half.update("layer", outputs, gradients, low, high - low)
@@ -142,7 +142,7 @@ def odd_sweeps(draw):
 @given(sweep=odd_sweeps())
 def test_every_second_is_the_sum_over_every_second_node_in_any_layout_and_chunks(tag, sweep):
     y, g, chunks, layout, gradient_layout = sweep
-    got = feed(EverySecond(StieltjesSum(tag)), y, g, chunks, layout, gradient_layout)
+    got = feed(EveryNth(StieltjesSum(tag)), y, g, chunks, layout, gradient_layout)
     torch.testing.assert_close(got, stieltjes(y[::2], g[::2], tag), rtol=1e-12, atol=1e-12)
 
 
@@ -150,7 +150,7 @@ def test_every_second_is_the_sum_over_every_second_node_in_any_layout_and_chunks
 def test_every_second_wraps_sums_with_weights_too(sweep):
     y, g, chunks, layout, gradient_layout = sweep
     weights = torch.rand(len(y[::2]), dtype=torch.float64)
-    got = feed(EverySecond(GradientSum(weights)), y, g, chunks, layout, gradient_layout)
+    got = feed(EveryNth(GradientSum(weights)), y, g, chunks, layout, gradient_layout)
     torch.testing.assert_close(got, torch.tensordot(weights, g[::2], 1), rtol=1e-12, atol=1e-12)
 
 
@@ -162,7 +162,7 @@ def test_every_second_copies_no_nodes_but_the_last():
             storages.extend([outputs.untyped_storage().data_ptr(), gradients.untyped_storage().data_ptr()])
 
     y, g = torch.randn(2, 4, 3)
-    EverySecond(Spy(torch.ones(2))).update("layer", y, g, 0, 4)
+    EveryNth(Spy(torch.ones(2))).update("layer", y, g, 0, 4)
     assert set(storages) == {y.untyped_storage().data_ptr(), g.untyped_storage().data_ptr()}
 
 
@@ -170,6 +170,7 @@ def test_every_second_copies_no_nodes_but_the_last():
 def test_every_second_refuses_an_odd_number_of_increments(chunks):
     y, g = torch.randn(2, sum(chunks), 2, dtype=torch.float64)
     with pytest.raises(
-        ValueError, match=f"every second of {sum(chunks) - 1} increments misses the end: choose an even"
+        ValueError,
+        match=f"^{sum(chunks) - 1} increments taken 2 at a time miss the end: choose `n_steps` as a multiple",
     ):
-        feed(EverySecond(StieltjesSum("trapezoid")), y, g, chunks)
+        feed(EveryNth(StieltjesSum("trapezoid")), y, g, chunks)

@@ -300,11 +300,18 @@ def test_a_score_of_pixels_can_order_them(network, pairs):
 
 def test_the_step_error_estimates_the_distance_to_the_limit(network, pairs):
     smooth = {"objective": OutputSum()}  # a gradient magnitude has kinks
-    importance = rank_layers(network, pairs[:1], "conductance", n_steps=20, step_error=True, **smooth)
-    limit = rank_layers(network, pairs[:1], "conductance", n_steps=160, **smooth).values
+    importance = rank_layers(network, pairs[:1], "conductance", n_steps=40, step_error=True, **smooth)
+    limit = rank_layers(network, pairs[:1], "conductance", n_steps=320, **smooth).values
     estimated, true = importance.dataset["step_error"].values, np.abs(importance.values - limit)
     # rtol: the next order of the trapezoid. atol: the last layer is linear, so both are rounding (1e-17) or 0.
     np.testing.assert_allclose(estimated, true, rtol=0.1, atol=1e-12)
+    np.testing.assert_allclose(importance.dataset["step_order"], 2, atol=0.1)
+
+
+def test_steps_that_show_no_order_leave_a_lower_bound(network, pairs):
+    found = rank_layers(network, pairs[:1], n_steps=6, groups=3, step_error=True).dataset  # 2 increments in a group
+    assert bool(found["step_order"].isnull().all())
+    assert bool((found["step_error"] > 0).all())
 
 
 def test_a_tolerance_chooses_the_steps(network, pairs):
@@ -348,7 +355,7 @@ def test_a_name_is_given_once():
         ("mac", {"loss": OutputSum()}, "`loss` = .* has no effect on the ranking by 'mac'"),
         ("drift", {"reduction": "rms"}, "`reduction` = rms has no effect on the ranking by 'drift'"),
         ("mac", {"tolerance": 0.1, "n_steps": 4}, "`tolerance` and `n_steps` exclude each other"),
-        ("mac", {"step_error": True, "n_steps": 5}, "cannot be halved: choose an even `n_steps`"),
+        ("mac", {"step_error": True, "n_steps": 5}, "cannot be halved: choose `n_steps` as a multiple of"),
         ("layer_ig", {"reduction": "per_activation"}, "'per_activation' is not available for the method 'layer_ig'"),
     ],
     ids=lambda value: str(value)[:30],

@@ -7,8 +7,8 @@ from captum.attr._utils.approximation_methods import approximation_parameters
 from hypothesis import given
 from hypothesis import strategies as st
 
-from macattr.paths.partitions import Partition, captum_nodes, every_second_node, tagged_partition
-from macattr.paths.sums import ActivationSum, EverySecond, LayerSum, StieltjesSum
+from macattr.paths.partitions import Partition, captum_nodes, every_nth_node, tagged_partition
+from macattr.paths.sums import ActivationSum, EveryNth, LayerSum, StieltjesSum
 
 TAGS = ["left", "right", "trapezoid"]
 METHODS = ["gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"]
@@ -101,14 +101,17 @@ def test_impossible_partitions_are_refused(build, message):
 
 
 @pytest.mark.parametrize("tag", TAGS)
-@given(per_group=st.integers(1, 10), groups=st.integers(1, 20), start=st.floats(0, 0.9))
-def test_every_second_node_is_the_partition_of_half_as_many_steps(tag, per_group, groups, start):
+@given(
+    per_group=st.integers(1, 10), groups=st.integers(1, 20), start=st.floats(0, 0.9), stride=st.sampled_from([2, 3, 5])
+)
+def test_every_nth_node_is_the_partition_of_as_many_steps_less(tag, per_group, groups, start, stride):
     interval = (start, 1.0)
-    whole = tagged_partition(interval, 2 * per_group * groups, tag, groups)
-    half, want = every_second_node(whole, interval, groups), tagged_partition(interval, per_group * groups, tag, groups)
-    assert half.tag == tag
-    torch.testing.assert_close(half.nodes, want.nodes, rtol=0, atol=1e-12)
-    torch.testing.assert_close(half.weights, want.weights, rtol=0, atol=1e-12)
+    whole = tagged_partition(interval, stride * per_group * groups, tag, groups)
+    some = every_nth_node(whole, interval, groups, stride)
+    want = tagged_partition(interval, per_group * groups, tag, groups)
+    assert some.tag == tag
+    torch.testing.assert_close(some.nodes, want.nodes, rtol=0, atol=1e-12)
+    torch.testing.assert_close(some.weights, want.weights, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -120,11 +123,11 @@ def test_nodes_that_cannot_be_halved_are_refused(n_steps, groups):
     partition = tagged_partition((0.5, 1.0), n_steps, "trapezoid", groups)
     message = f"{n_steps} increments in {groups} groups cannot be halved: .* a multiple of {2 * groups},"
     with pytest.raises(ValueError, match=message):
-        every_second_node(partition, (0.5, 1.0), groups)
+        every_nth_node(partition, (0.5, 1.0), groups)
 
 
 def test_a_sum_over_every_second_node_keeps_what_its_own_sum_keeps():
-    wrapped = EverySecond(StieltjesSum("left"))
+    wrapped = EveryNth(StieltjesSum("left"))
     assert isinstance(wrapped, LayerSum)
     assert isinstance(ActivationSum(torch.ones(1)), LayerSum)
     assert wrapped.state_bytes(10) == StieltjesSum("left").state_bytes(10)

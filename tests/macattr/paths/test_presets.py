@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from macattr.paths.objectives import GradientMagnitude, OutputSum
-from macattr.paths.partitions import every_second_node
+from macattr.paths.partitions import every_nth_node
 from macattr.paths.presets import DEFAULT, OFFICIAL, PAPER, RANKING, Preset
 from macattr.selection.official import read_official_ranking, write_official_ranking
 
@@ -52,7 +52,7 @@ def test_every_second_node_is_there_for_any_even_number_of_steps(image):
     preset = RANKING.override(n_steps=10)
     path = preset.path(image, torch.zeros_like(image), None)
     partition = preset.partition(path, halved=True)
-    assert len(every_second_node(partition, path.interval, path.groups).nodes) == 6
+    assert len(every_nth_node(partition, path.interval, path.groups).nodes) == 6
 
 
 @pytest.mark.parametrize(

@@ -103,9 +103,7 @@ def test_a_ranking_by_any_method_says_it(method):
 
 def test_the_command_line_says_it_before_the_work(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("net.py").write_text(
-        "from torch import nn\n\n\ndef net():\n    return nn.TransformerEncoderLayer(16, 2, 32)\n"
-    )
+    Path("net.py").write_text("from torch import nn\n\nnet = nn.Sequential(nn.Linear(20, 20), nn.LayerNorm(20))\n")
     main(["rank", "--model", "net.py:net", "--method", "magnitude"])
     lines = capsys.readouterr().out.splitlines()
     assert lines.index(UNTRAINED) == 1
