@@ -13,7 +13,7 @@ from torch import Tensor
 
 from macattr.paths.partitions import Tag, check_tag
 
-BLOCK = 1 << 18
+BLOCK = 1 << 16
 """Elements that are folded at a time on a CPU, so that temporaries stay in its cache."""
 
 

@@ -27,6 +27,7 @@ from macattr.ranking.refusals import explained
 from macattr.ranking.run import RunStopped, World, run
 from macattr.statistics.step_errors import LEAST_ORDER, steps_for_tolerance
 from macattr.statistics.stopping import StableTop
+from macattr.sweep.allocator import keep_freed_memory
 from macattr.sweep.calls import CallsName
 from macattr.sweep.outputs import OutputChoice
 from macattr.weights.values import missing_values, refuse_hidden
@@ -299,7 +300,7 @@ def rank_with(
     is_shown = options.show_progress and world.is_first and inputs is not None
     bar = tqdm(total=evaluations, unit="pass", desc=", ".join(methods)) if is_shown else None
     try:
-        with nullcontext() if bar is None else bar:
+        with nullcontext() if bar is None else bar, keep_freed_memory(options.memory_budget is None):
             result = run(
                 task,
                 chosen,

@@ -25,7 +25,6 @@ from macattr.ranking.journal import Journal, Record, Unit
 from macattr.ranking.refusals import explained
 from macattr.ranking.settings import describe_run
 from macattr.statistics.stopping import Stability, StableTop
-from macattr.sweep.allocator import keep_freed_memory
 from macattr.sweep.denormals import NOTICEABLE, denormal_share, without_denormals
 from macattr.sweep.places import Place, nowhere
 from macattr.sweep.survey import refuse_split, survey
@@ -214,16 +213,13 @@ def run(
         task=task,
         methods=tuple(methods),
         world=World.around(task.model) if world is None else world,
-        journal=Journal(folder, describe_run(task, methods)),
+        journal=Journal(folder, {} if folder is None else describe_run(task, methods)),
         look=look,
         advance=advance or _ignore,
     )
     progress.available = 0 if inputs is None else count_samples(inputs)
     try:
-        with (
-            keep_freed_memory(task.options.memory_budget is None),
-            without_denormals(task.model, task.options.flush_denormals),
-        ):
+        with without_denormals(task.model, task.options.flush_denormals):
             for number, sample in enumerate(chain([] if first is None else [first], samples)):
                 if announce is not None:
                     announce(sample.name)

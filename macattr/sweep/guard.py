@@ -7,8 +7,10 @@ import functools
 import inspect
 import operator
 import random
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from threading import RLock, local
 from types import ModuleType
 from typing import Any
@@ -57,7 +59,8 @@ def undisturbed(model: Callable[..., Any], layers: Iterable[nn.Module] = ()) -> 
             stack.enter_context(lock)
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        run_uncompiled = _Uncompiled(stack)
+        run_uncompiled()
         stack.enter_context(_same_random_states(modules))
         stack.enter_context(_plain_checkpoints())
         stack.enter_context(_normal_tensors(modules))
@@ -65,7 +68,12 @@ def undisturbed(model: Callable[..., Any], layers: Iterable[nn.Module] = ()) -> 
         state = stack.enter_context(_same_state(modules))
         stack.callback(keep_sharded, modules.values())  # FSDP must know that shards are what is put back
         stack.enter_context(_without_gradients(modules))
-        yield state.rewind
+
+        def rewind() -> None:
+            run_uncompiled()
+            state.rewind()
+
+        yield rewind
 
 
 def modules_of(model: Callable[..., Any], layers: Iterable[nn.Module] = ()) -> dict[str, nn.Module]:
@@ -138,6 +146,24 @@ def _parameters(modules: dict[str, nn.Module]) -> list[nn.Parameter]:
     """Every parameter once."""
     every = [parameter for module in modules.values() for parameter in module.parameters(recurse=False)]
     return list({id(parameter): parameter for parameter in every}.values())
+
+
+@dataclass
+class _Uncompiled:
+    """Makes what torch.compile has compiled run uncompiled until a stack is closed.
+
+    Asking for it imports torch's compiler, which takes longer than a sweep of a small network. Nothing is compiled
+    before something else has imported it, a forward pass at the earliest.
+    """
+
+    stack: ExitStack
+    is_set: bool = False
+
+    def __call__(self) -> None:
+        """Take effect if that is needed and did not happen yet."""
+        if not self.is_set and "torch._dynamo" in sys.modules:
+            self.stack.enter_context(torch.compiler.set_stance("force_eager"))
+            self.is_set = True
 
 
 @contextmanager

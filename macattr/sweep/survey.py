@@ -5,6 +5,7 @@ __all__ = ["ProbedTensor", "Survey", "Surveys", "never_ran", "refuse_split", "su
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -473,6 +474,15 @@ class _Recorder:
 
 def _fingerprint(tensor: Tensor) -> tuple[float, ...]:
     """Up to 64 values, evenly spread over the tensor."""
-    count = min(64, tensor.numel())
-    places = torch.linspace(0, tensor.numel() - 1, count, dtype=torch.float64).round().long().to(tensor.device)
-    return tuple(tensor.detach()[torch.unravel_index(places, tensor.shape)].double().tolist()) if count else ()
+    return tuple(tensor.detach()[_places(tensor.shape)].double().tolist()) if tensor.numel() else ()
+
+
+@lru_cache(maxsize=1024)
+def _places(shape: torch.Size) -> tuple[Tensor, ...]:
+    """Indices of up to 64 elements, evenly spread over a tensor of that shape.
+
+    By NumPy: torch's function of that name imports sympy, which takes half a second.
+    """
+    count = min(64, shape.numel())
+    flat = torch.linspace(0, shape.numel() - 1, count, dtype=torch.float64).round().long()
+    return tuple(map(torch.from_numpy, np.unravel_index(flat.numpy(), shape)))
