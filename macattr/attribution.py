@@ -80,6 +80,7 @@ class _Call:
         grad_kwargs: Passed to :func:`torch.autograd.grad`.
         show_progress: Whether to show a progress bar.
         calls: What counts of a layer that runs several times in a forward pass.
+        with_input: Whether gradients are followed down to the inputs.
     """
 
     place: Place
@@ -91,13 +92,16 @@ class _Call:
     grad_kwargs: Mapping[str, Any] | None = None
     show_progress: bool = False
     calls: CallsName = "sum"
+    with_input: bool = True
 
 
 class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
     """Layers by name, and the formats of results."""
 
     input_residual: Tensor | None = None
-    """After a path method: relative error of completeness at the input, (B,); 0 is exact. See Trace.input_residual."""
+    """After a path method: relative error of completeness at the input, (B,); 0 is exact. See Trace.input_residual.
+
+    NaN with ``with_input_residual=False``."""
 
     def __init__(
         self,
@@ -166,6 +170,7 @@ class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
                 at_input=call.at_input,
                 grad_kwargs=call.grad_kwargs,
                 advance=advance,
+                with_input=call.with_input,
             )
         return result, {name: join_calls(result.by_site(layer_sum, name), call.calls) for name in layers}
 
@@ -297,6 +302,7 @@ class MaskAttributeConductance(_ConductanceMethod):
         output: OutputChoice = None,
         at: LayerLike | None = None,
         calls: CallsName = "sum",
+        with_input_residual: bool = True,
     ) -> Attributions | tuple[Attributions, Tensor | list[Tensor]]:
         """MAC of every neuron.
 
@@ -331,6 +337,8 @@ class MaskAttributeConductance(_ConductanceMethod):
             output: Which tensor of the model's output is read, as in :func:`macattr.rank_layers`.
             at: Layer at which the path runs instead of at the input; its output walks from the reference to its value.
             calls: What counts of a layer that runs several times: ``sum``, ``each`` (calls first) or ``last``.
+            with_input_residual: False follows gradients no further down than the layers: nearly free of the backward
+                pass where they lie close to the output. ``input_residual`` is NaN then.
 
         Returns:
             Attributions in the shape of the layer's output; a tuple if it returns several tensors; a list of these
@@ -375,6 +383,7 @@ class MaskAttributeConductance(_ConductanceMethod):
             grad_kwargs=grad_kwargs,
             show_progress=show_progress,
             calls=calls,
+            with_input=with_input_residual,
         )
         return self._conductance(call, return_convergence_delta)
 
@@ -409,6 +418,7 @@ class LayerConductance(_ConductanceMethod):
         output: OutputChoice = None,
         at: LayerLike | None = None,
         calls: CallsName = "sum",
+        with_input_residual: bool = True,
     ) -> Attributions | tuple[Attributions, Tensor | list[Tensor]]:
         """Conductance of every neuron.
 
@@ -432,6 +442,8 @@ class LayerConductance(_ConductanceMethod):
             output: Which tensor of the model's output is read, as in :func:`macattr.rank_layers`.
             at: Layer at which the path runs instead of at the input; its output walks from the reference to its value.
             calls: What counts of a layer that runs several times: ``sum``, ``each`` (calls first) or ``last``.
+            with_input_residual: False follows gradients no further down than the layers: nearly free of the backward
+                pass where they lie close to the output. ``input_residual`` is NaN then.
 
         Returns:
             As :meth:`MaskAttributeConductance.attribute`.
@@ -451,6 +463,7 @@ class LayerConductance(_ConductanceMethod):
             grad_kwargs=grad_kwargs,
             show_progress=show_progress,
             calls=calls,
+            with_input=with_input_residual,
         )
         return self._conductance(call, return_convergence_delta)
 
@@ -483,6 +496,7 @@ class InternalInfluence(_LayerMethod):
         output: OutputChoice = None,
         at: LayerLike | None = None,
         calls: CallsName = "sum",
+        with_input_residual: bool = True,
     ) -> Attributions:
         """Mean gradient at every neuron; arguments as in :meth:`LayerConductance.attribute`.
 
@@ -500,6 +514,7 @@ class InternalInfluence(_LayerMethod):
             grad_kwargs=grad_kwargs,
             show_progress=show_progress,
             calls=calls,
+            with_input=with_input_residual,
         )
         result, parts = self._trace(call, GradientSum(call.partition.weights))
         self.input_residual = result.input_residual

@@ -38,7 +38,7 @@ class Trace:
         objective_start: Objective at the first node, (B,).
         objective_end: Objective at the last node, (B,).
         objective_variation: Sum of its absolute changes from node to node, (B,).
-        input_attribution: Conductance of every model input, (B, ...) each.
+        input_attribution: Conductance of every model input, (B, ...) each; none where the sweep stopped above it.
         cuts: Layers that every connection from the inputs to the objective runs through.
         evaluations: Forward + backward passes over one node.
         nodes_per_batch: Nodes that shared a forward pass.
@@ -61,8 +61,11 @@ class Trace:
     def input_residual(self) -> Float[Tensor, " b"]:
         r"""Relative error of completeness at the input: :math:`\sum_i C_i / \Delta F - 1`, per sample.
 
-        Between the first and the last node; NaN where the objective changes by no more than its rounding error.
+        Between the first and the last node; NaN where the objective changes by no more than its rounding error, and
+        where the sweep stopped above the input.
         """
+        if not self.input_attribution:
+            return torch.full_like(self.objective_end, torch.nan)
         total = torch.stack([part.flatten(1).sum(1, dtype=torch.float64) for part in self.input_attribution]).sum(0)
         change = self.objective_end - self.objective_start
         rounding = 1e-6 * torch.maximum(self.objective_end.abs(), self.objective_start.abs())
@@ -128,6 +131,7 @@ def trace(
     grad_kwargs: Mapping[str, Any] | None = None,
     advance: Callable[[float], object] | None = None,
     surveys: Surveys | None = None,
+    with_input: bool = True,
 ) -> Trace:
     """Feed ``sums`` with the outputs of all layers, and the objective's gradients, at all nodes of a path.
 
@@ -151,6 +155,8 @@ def trace(
         advance: Called after every forward pass with the nodes done; they add up to the number of nodes.
         surveys: What is known of the model from other calls with the same layers. The survey, and the check that no row
             of the output depends on another row of the inputs (it costs two nodes), are made once for every shape.
+        with_input: Whether gradients are followed down to the inputs, which their attribution needs. If not, every
+            forward pass but the first keeps nothing below the first of the layers, and the backward pass ends there.
 
     Raises:
         ValueError: If a layer never runs or is not finite (with layer and alpha), the objective is not one number per
@@ -187,13 +193,14 @@ def trace(
             nodes_per_batch=count,
             frugal=memory_budget is not None,
             advance=_share_of(advance, len(groups)),
+            with_input=with_input,
         )
         if max(count, survey.batch) > 1 and not surveys.knows_rows(forward, inputs):
             sweep.refuse_mixing()
             surveys.keep_rows(forward, inputs)
         inputs_sum = StieltjesSum(partition.tag)
         for number, group in enumerate(groups):
-            sweep.run(group, sums, [inputs_sum] if number == 0 else [])
+            sweep.run(group, sums, [inputs_sum] if with_input and number == 0 else [])
         sweep.check_function()
     _refuse_non_finite(survey, sums, path)
     return Trace(
@@ -201,7 +208,7 @@ def trace(
         objective_start=sweep.objective_start.double(),
         objective_end=sweep.objective_end.double(),
         objective_variation=_variation(sweep.objective_values),
-        input_attribution=tuple(inputs_sum.value(index) for index in range(sweep.input_count)),
+        input_attribution=tuple(inputs_sum.value(index) for index in range(sweep.input_count if with_input else 0)),
         cuts=frozenset(name for name, sites in survey.sites.items() if len(sites) == 1 and sites[0] in sweep.cuts),
         evaluations=len(partition.nodes) * len(groups),
         nodes_per_batch=sweep.nodes_per_batch,
@@ -227,12 +234,17 @@ def _refuse_non_finite(survey: Survey, sums: Sequence[LayerSum], path: Path) -> 
     """Raise if a layer's sum is not finite although objective and input gradients were."""
     for layer_sum in sums:
         for tensor in survey.distinct:
-            if not bool(layer_sum.value(tensor.site).isfinite().all()):
+            if not _is_finite(layer_sum.value(tensor.site)):
                 start, end = path.interval
                 raise ValueError(
                     f"layer {tensor.site} has outputs or gradients that are not finite between alpha = {start:.4g} and "
                     f"{end:.4g}: leave it out of `layers`."
                 )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether all values are finite; their sum shows it without temporaries, unless it overflows."""
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
 @dataclass(frozen=True)
@@ -359,16 +371,18 @@ class _Sweep:
     nodes_per_batch: int
     frugal: bool
     advance: Callable[[int], object]
+    with_input: bool = True
     cuts: set[Site] = field(default_factory=set)
     input_count: int = 0
     objective_start: Tensor = field(default_factory=lambda: torch.empty(0))
     objective_end: Tensor = field(default_factory=lambda: torch.empty(0))
     objective_values: dict[int, Tensor] = field(default_factory=dict)
     reference: tuple[_Chunk, Tensor] | None = None
+    ends_at_layers: bool = False
 
     def run(self, group: Sequence[ProbedTensor], sums: Sequence[LayerSum], input_sums: Sequence[LayerSum]) -> None:
         """Walk over all nodes with a group of layers; afterwards the sums need nothing else of them."""
-        nodes, first = self.partition.nodes, 0
+        nodes, first, self.ends_at_layers = self.partition.nodes, 0, False
         while first < len(nodes):
             chunk = _Chunk(nodes[first : first + self.nodes_per_batch], first)
             try:
@@ -399,6 +413,8 @@ class _Sweep:
         """Forward and backward at some nodes, folding into the sums on the way; inputs and their gradients."""
         probe = _Probe(tensors, sums, chunk)
         inputs = leaves_at(self.forward.path, chunk.alpha)
+        for leaf in inputs:
+            leaf.requires_grad_(not self.ends_at_layers)
         output = self.forward(inputs, chunk.count, probe.visit, probe.names)
         self._refuse_other_calls(probe, chunk)
         values = evaluate(self.objective, output, self.survey.batch, chunk.count, check=chunk.first == 0)
@@ -408,9 +424,12 @@ class _Sweep:
             self._begin(chunk, inputs, output.detach(), values, probe)
         self.objective_end = values[-1].detach()
         self.objective_values[chunk.first] = values.detach()
-        gradients = self._gradients(values, [*inputs, *probe.constants])
+        leaves = () if self.ends_at_layers else inputs
+        gradients = self._gradients(values, [*leaves, *probe.constants])
+        if not self.with_input:  # a layer that the gradient has reached connects the output, whatever lies below it
+            self.ends_at_layers = len(probe.held) < len(probe.tensors)
         probe.fold_rest()
-        return inputs, gradients[: len(inputs)]
+        return leaves, gradients[: len(leaves)]
 
     def _refuse_other_calls(self, probe: _Probe, chunk: _Chunk) -> None:
         """Raise if layers run at some nodes only: they have no sum along the whole path."""
@@ -447,7 +466,7 @@ class _Sweep:
         input_sums: Sequence[LayerSum],
     ) -> None:
         """Feed the sums of the model's inputs."""
-        self.input_count = len(inputs)
+        self.input_count = max(self.input_count, len(inputs))
         for index, (tensor, gradient) in enumerate(zip(inputs, gradients, strict=True)):
             slope = torch.zeros_like(tensor) if gradient is None else gradient.detach()
             if input_sums and not bool(slope.isfinite().all()):

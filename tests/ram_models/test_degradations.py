@@ -531,6 +531,7 @@ def test_images_too_small_to_be_blurred_are_refused():
         motion_blur(FLAT[..., :15], kernel)
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device here")
 @pytest.mark.parametrize("task", list(DEGRADATIONS))
 def test_devices_agree(photograph, task):

@@ -2,7 +2,10 @@
 
 import copy
 import itertools
+import subprocess
+import sys
 import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -976,3 +979,60 @@ def test_a_survey_of_other_layers_is_not_taken(line):
     assert len(surveys.known) == 1
     run(net, line, surveys=surveys)
     assert len(surveys.known) == 2
+
+
+@pytest.mark.parametrize("rows", [2, 4, 100], ids="{}_rows".format)
+@pytest.mark.parametrize(
+    ("odd", "layers"),
+    [
+        (nn.Tanh, ["last"]),
+        (nn.Tanh, ["first", "last"]),
+        (partial(nn.ReLU, inplace=True), ["first", "odd"]),
+        (Twice, ["odd.layer"]),
+        (Constant, ["odd.unused"]),
+        (Constant, ["odd.unused", "odd.table", "last"]),
+        (Gate, ["odd.part", "odd.split"]),
+    ],
+    ids=["last", "all", "in-place", "twice", "unused", "constant", "split"],
+)
+def test_a_sweep_that_ends_at_the_layers_gives_the_same_sums(line, rows, odd, layers):
+    net = Net(odd()).double()
+    whole, complete = run(net, line, layers, internal_batch_size=rows)
+    ended, result = run(net, line, layers, internal_batch_size=rows, with_input=False)
+    assert all(torch.equal(a, b) for name in layers for a, b in zip(ended[name], whole[name], strict=True))
+    assert (result.cuts, result.input_attribution) == (complete.cuts, ())
+    assert torch.equal(result.objective_end, complete.objective_end)
+    assert bool(result.input_residual.isnan().all())
+
+
+def test_a_sweep_that_ends_at_the_layers_keeps_nothing_below_them_after_its_first_pass(line):
+    net, kept = Net(nn.Tanh()).double(), []
+    handle = net.first.register_forward_hook(lambda _, __, output: kept.append(output.requires_grad))
+    run(net, line, ["last"], internal_batch_size=2, with_input=False)
+    handle.remove()
+    survey_mixing_and_first, check = 3, 1
+    assert len(kept) == survey_mixing_and_first + STEPS + check
+    assert sum(kept) == survey_mixing_and_first
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device here")
+@pytest.mark.parametrize("with_input", [True, False], ids=["to_the_input", "to_the_layers"])
+def test_a_gpu_gives_the_sums_of_the_cpu(line, with_input):
+    net = Net(nn.Tanh()).double()
+    want, _ = run(net, line, ["first", "last"])
+    there = LinearPath((line.inputs[0].cuda(),), (line.baselines[0].cuda(),))
+    got, _ = run(net.cuda(), there, ["first", "last"], with_input=with_input)
+    for name, (value,) in got.items():
+        torch.testing.assert_close(value.cpu(), want[name][0], **ROUNDING)
+
+
+def test_a_survey_loads_no_further_packages():
+    """torch's compiler and sympy take seconds; only what was compiled needs them."""
+    code = (
+        "import sys, torch; from torch import nn; import macattr; net = nn.Sequential(nn.Conv2d(3, 3, 1)).eval();"
+        "macattr.rank_layers(net, [torch.rand(3, 8, 8)], n_steps=2);"
+        "print(sorted({'sympy', 'torch._dynamo'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]"
