@@ -5,8 +5,9 @@ number of images in a batch that is fastest. The comparison with a loop is one i
 copy of every layer's output and gradient, the sums afterwards. Captum's is its LayerConductance, layer by layer, from
 some layers. Everything counts: the first look at the network, its checks, the sums; the last column the imports too.
 
-No variable of the environment is set. Run it with nothing else on the machine: ``python benchmarks/end_to_end.py``; it
-writes benchmarks/results/end_to_end.md.
+``--cases full32,12,31`` adds twelve images on the full network, ``--attribution full,1,201`` what the attribution class
+costs. No variable of the environment is set. Run it with nothing else on the machine:
+``python benchmarks/end_to_end.py``; it writes benchmarks/results/end_to_end.md.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import ram_models
-from macattr import GradientMagnitude, rank_layers
+from macattr import GradientMagnitude, MaskAttributeConductance, rank_layers
 from macattr.layers import resolve_layers
 
 RESULTS = Path(__file__).parent / "results" / "end_to_end.md"
@@ -40,6 +41,7 @@ CASES = ("small,1,9", "small,1,31", "small,12,31", "full,1,9", "full,1,31")
 NETWORKS: Mapping[str, tuple[Callable[[], nn.Module], int, str]] = {
     "small": (ram_models.ram_swinir_tiny, 48, "ram_models:ram_swinir_tiny"),
     "full": (ram_models.ram_swinir, 64, "ram_models:ram_swinir"),
+    "full32": (ram_models.ram_swinir, 32, "ram_models:ram_swinir"),
 }
 """Networks by name, the side of their images, and how the command line names them."""
 
@@ -95,6 +97,12 @@ class Subject:
             handle.remove()
         return value, outputs
 
+    def attribute(self, layers: list[str], with_input_residual: bool = True) -> object:
+        """MAC of every neuron of some layers on the first image, as many nodes."""
+        method = MaskAttributeConductance(self.network, layers)
+        image = self.images[0][None]
+        return method.attribute(image, r=0.5, n_steps=self.nodes - 1, with_input_residual=with_input_residual)
+
     def captum(self, names: list[str]) -> float:
         """Seconds of Captum for a layer and node."""
         inputs = self.images[0][None]
@@ -142,6 +150,17 @@ def measure_times(subject: Subject, with_others: bool) -> dict[str, float]:
     return {"plain": plain, "rank": ranked["seconds"], "kernel": ranked["kernel"], "loop": looped, "captum": captum}
 
 
+def measure_attribution(subject: Subject) -> dict[str, float]:
+    """Seconds of a plain pass, and of MAC for all layers and for the last one, to the input and to the layer alone."""
+    subject.plain(1)
+    names = list(resolve_layers(subject.network))
+    plain = min(timed(lambda batch=batch: subject.plain(batch))["seconds"] / batch for batch in BATCHES * 3)
+    whole = timed(lambda: subject.attribute(names))["seconds"]
+    last = timed(lambda: subject.attribute(names[-1:]))["seconds"]
+    ended = timed(lambda: subject.attribute(names[-1:], with_input_residual=False))["seconds"]
+    return {"plain": plain, "all": whole, "last": last, "ended": ended}
+
+
 def measure_memory(subject: Subject, work: str) -> dict[str, float]:
     """Growth of the peak of memory by a plain pass of one image, or by the call at one node a pass, in bytes."""
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
@@ -187,7 +206,25 @@ def command_seconds(name: str, images: int, nodes: int) -> float:
         return time.perf_counter() - start
 
 
-def report(cases: list[str], captum: bool) -> str:
+def attribution_table(cases: list[str]) -> list[str]:
+    """What ``MaskAttributeConductance.attribute`` costs as a multiple of the plain passes; nothing without cases."""
+    rows = []
+    for case in cases:
+        name, _, nodes = case.split(",")
+        seconds = child("--task", "attribution", "--case", case)
+        ratios = (seconds[part] / (seconds["plain"] * int(nodes)) for part in ("all", "last", "ended"))
+        rows.append(f"| {name} | {nodes} | {' | '.join(f'**{ratio:.2f}**' for ratio in ratios)} |")
+    head = [
+        "`MaskAttributeConductance.attribute` on one image, as multiples of the plain passes; the last column with "
+        "`with_input_residual=False`.",
+        "",
+        "| network | nodes | all layers | last layer | last layer, to the layer alone |",
+        "|---|---|---|---|---|",
+    ]
+    return [*head, *rows, ""] if rows else []
+
+
+def report(cases: list[str], captum: bool, attributed: list[str]) -> str:
     """All measurements as a page."""
     rows, memory = [], []
     for case in cases:
@@ -215,7 +252,7 @@ def report(cases: list[str], captum: bool) -> str:
             "",
             f"{platform.machine()} CPU, {torch.get_num_threads()} threads, torch {torch.__version__}, fp32, no "
             "variables of the environment; made by `benchmarks/end_to_end.py`. Small: the bundled network, 48x48. "
-            "Full: RAM-SwinIR, 11.5 M parameters, 263 layers, 64x64.",
+            "Full: RAM-SwinIR, 11.5 M parameters, 263 layers, 64x64; full32: the same at 32x32.",
             "",
             "Seconds. Plain: as many plain passes as images x nodes, with frozen weights, at the fastest number in a "
             "batch. The loop and Captum as multiples of the plain passes; Captum for all layers, from three of them. "
@@ -225,6 +262,7 @@ def report(cases: list[str], captum: bool) -> str:
             "|---|---|---|---|---|---|---|---|---|---|",
             *rows,
             "",
+            *attribution_table(attributed),
             "Growth of the peak of memory in GiB, one node in a pass.",
             "",
             "| network | plain | rank_layers | ratio |",
@@ -238,9 +276,10 @@ def report(cases: list[str], captum: bool) -> str:
 def main() -> None:
     """Measure everything, or the part that ``--task`` names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=["time", "plain", "memory"], help="one part")
+    parser.add_argument("--task", choices=["time", "attribution", "plain", "memory"], help="one part")
     parser.add_argument("--case", help="network,images,nodes of the part")
     parser.add_argument("--cases", nargs="+", default=list(CASES), help="network,images,nodes of every row")
+    parser.add_argument("--attribution", nargs="+", default=[], help="network,1,nodes, such as full,1,201")
     parser.add_argument("--without-others", action="store_true", help="leave out the loop and Captum")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
@@ -248,10 +287,14 @@ def main() -> None:
     if options.task:
         name, images, nodes = options.case.split(",")
         subject = Subject(name, int(images), int(nodes))
-        part = measure_times(subject, not options.without_others) if options.task == "time" else None
-        print(json.dumps(part or measure_memory(subject, options.task)))
+        if options.task == "time":
+            print(json.dumps(measure_times(subject, not options.without_others)))
+        elif options.task == "attribution":
+            print(json.dumps(measure_attribution(subject)))
+        else:
+            print(json.dumps(measure_memory(subject, options.task)))
         return
-    page = report(options.cases, not options.without_others)
+    page = report(options.cases, not options.without_others, options.attribution)
     RESULTS.write_text(page)
     print(page)
 

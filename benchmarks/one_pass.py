@@ -24,7 +24,7 @@ from statistics import median
 import torch
 from captum.attr import LayerConductance
 from scipy.stats import spearmanr
-from torch import Tensor
+from torch import Tensor, nn
 
 from macattr.layers import resolve_layers
 from macattr.paths.inputs import MaskAttributePath, random_order
@@ -42,14 +42,14 @@ ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": 
 class Subject:
     """The network, its image, and the two computations that are compared."""
 
-    def __init__(self, dtype: str, device: str) -> None:
+    def __init__(self, dtype: str, device: str, make: Callable[[], nn.Module] = SwinIR, side: int = 64) -> None:
         torch.manual_seed(0)
-        self.network = SwinIR().eval().to(device)
-        self.image = torch.rand(1, 3, 64, 64, device=device)
+        self.network = make().eval().to(device)
+        self.image = torch.rand(1, 3, side, side, device=device)
         self.layers = resolve_layers(self.network)
         self.objective = GradientMagnitude()
         self.dtype, self.device = dtype, device
-        order = random_order(64 * 64, seed=0).to(device)
+        order = random_order(side * side, seed=0).to(device)
         self.path = MaskAttributePath(self.image, order, torch.zeros_like(self.image), groups=25)
 
     def precision(self) -> AbstractContextManager[object]:

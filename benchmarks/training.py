@@ -153,6 +153,7 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
     parser.add_argument("--workers", type=int, default=0, help="loading processes")
     parser.add_argument("--cache-megabytes", type=float, default=Compute().cache_megabytes, help="0: decode every time")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="page to write")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.clean or Path(temporary) / "photographs"
@@ -170,7 +171,7 @@ def main() -> None:
             log=Log(BLOCK, steps, steps),
         )
         page = report(config, measure(config), images)
-    RESULTS.write_text(page)
+    options.results.write_text(page)
     print(page)
 
 
