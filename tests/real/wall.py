@@ -17,10 +17,9 @@ from tempfile import TemporaryDirectory
 
 import inputs
 import random_networks
-import realesrgan_networks
 import torch
 import torch.nn.functional as F
-import waifu2x_networks
+import wheel_networks
 from PIL import Image
 from stand_in import torchvision_or_stand_in
 from torch import nn
@@ -96,20 +95,20 @@ LOSS = {"objective": "loss"}
 WORDS = {"at": "embeddings.word_embeddings", "objective": "norm"}
 
 WALL = {
-    "waifu2x vgg7, noise 1": Network(waifu2x_networks.vgg7_noise1, inputs.compressed, WAIFU2X, image_files=True),
-    "waifu2x vgg7, noise 3": Network(waifu2x_networks.vgg7_noise3, inputs.compressed, WAIFU2X),
-    "waifu2x vgg7, grey": Network(waifu2x_networks.vgg7_grey, inputs.grey, WAIFU2X, form="spectrum"),
-    "waifu2x resnet10, noise 1": Network(waifu2x_networks.resnet10_noise1, inputs.compressed, WAIFU2X, form="peft"),
-    "waifu2x resnet10, noise 2": Network(waifu2x_networks.resnet10_noise2, inputs.compressed, WAIFU2X, form="csv"),
-    "waifu2x upconv7, twice the size": Network(waifu2x_networks.upconv7_noise1, inputs.smaller_2, WAIFU2X),
+    "waifu2x vgg7, noise 1": Network(wheel_networks.vgg7_noise1, inputs.compressed, WAIFU2X, image_files=True),
+    "waifu2x vgg7, noise 3": Network(wheel_networks.vgg7_noise3, inputs.compressed, WAIFU2X),
+    "waifu2x vgg7, grey": Network(wheel_networks.vgg7_grey, inputs.grey, WAIFU2X, form="spectrum"),
+    "waifu2x resnet10, noise 1": Network(wheel_networks.resnet10_noise1, inputs.compressed, WAIFU2X, form="peft"),
+    "waifu2x resnet10, noise 2": Network(wheel_networks.resnet10_noise2, inputs.compressed, WAIFU2X, form="csv"),
+    "waifu2x upconv7, twice the size": Network(wheel_networks.upconv7_noise1, inputs.smaller_2, WAIFU2X),
     "Real-ESRGAN RRDBNet": Network(
-        realesrgan_networks.rrdbnet, inputs.smaller_4, (*REALESRGAN, "spandrel"), source="spandrel", form="spectrum"
+        wheel_networks.rrdbnet, inputs.smaller_4, (*REALESRGAN, "spandrel"), source="spandrel", form="spectrum"
     ),
-    "Real-ESRGAN RRDBNet, anime": Network(realesrgan_networks.rrdbnet_anime, inputs.smaller_4, REALESRGAN),
-    "Real-ESRGAN SRVGG x2": Network(realesrgan_networks.srvgg_x2, inputs.smaller_2, REALESRGAN),
-    "Real-ESRGAN SRVGG x3": Network(realesrgan_networks.srvgg_x3, inputs.smaller_3, REALESRGAN),
+    "Real-ESRGAN RRDBNet, anime": Network(wheel_networks.rrdbnet_anime, inputs.smaller_4, REALESRGAN),
+    "Real-ESRGAN SRVGG x2": Network(wheel_networks.srvgg_x2, inputs.smaller_2, REALESRGAN),
+    "Real-ESRGAN SRVGG x3": Network(wheel_networks.srvgg_x3, inputs.smaller_3, REALESRGAN),
     "Real-ESRGAN SRVGG x4": Network(
-        realesrgan_networks.srvgg_x4, inputs.smaller_4, (*REALESRGAN, "spandrel"), source="spandrel"
+        wheel_networks.srvgg_x4, inputs.smaller_4, (*REALESRGAN, "spandrel"), source="spandrel"
     ),
     "MiniLM": Network(
         minilm,

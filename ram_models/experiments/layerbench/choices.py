@@ -91,6 +91,8 @@ def fill(
         Never more than the budget; None if no layer fits into it.
     """
     rule = SelectionRule(budget, by="parameters", over=0.0)
-    with warnings.catch_warnings(action="ignore"):  # small networks rarely fill a budget: the table shows what is trained
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # small networks rarely fill a budget: the table shows what is trained
         layers = select(scores, table, rule).layers
     return of_layers(network, layers) if table.count(layers) <= budget * table.total else None

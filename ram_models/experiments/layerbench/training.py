@@ -67,7 +67,7 @@ def train(network: nn.Module, choice: Choice, batch: Callable[[int], Batch], tra
         Number of parameters that were trained.
 
     Raises:
-        ValueError: If the loss is not finite.
+        FloatingPointError: If a parameter is not finite at the end.
     """
     count = choice.apply(network)
     layout = torch.channels_last if training.channels_last else torch.contiguous_format
@@ -84,7 +84,7 @@ def train(network: nn.Module, choice: Choice, batch: Callable[[int], Batch], tra
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    if not loss.isfinite():
-        raise ValueError(f"the fine-tuning diverged at lr = {lr:g}: the loss is {float(loss)}.")
+    if not all(parameter.isfinite().all() for parameter in parameters):
+        raise FloatingPointError(f"the fine-tuning diverged at lr = {lr:g}: lower it.")
     network.eval()
     return count

@@ -1,6 +1,6 @@
 """Finished runs of the fine-tuning experiments, in tables that are only ever added to."""
 
-__all__ = ["KEY", "RUN_COLUMNS", "UNTUNED_SEED", "BlockKey", "RunKey", "Store", "keyed"]
+__all__ = ["KEY", "RUN_COLUMNS", "UNTUNED_SEED", "BlockKey", "RunKey", "Store", "append_rows", "keyed"]
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -139,13 +139,25 @@ class Store:
 
     def _append(self, name: str, rows: pd.DataFrame) -> None:
         """Add rows in one write."""
-        file = self.folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if file.exists() and list(columns_there := pd.read_csv(file, nrows=0).columns) != list(rows.columns):
-            raise ValueError(f"{str(file)!r} has the columns {', '.join(columns_there)}: choose another `results`.")
-        text = rows.to_csv(index=False, header=not file.exists(), float_format="%.6g", lineterminator="\n")
-        with file.open("a") as opened:
-            opened.write(text)
+        append_rows(self.folder / name, rows)
+
+
+def append_rows(file: Path, rows: pd.DataFrame) -> None:
+    """Add rows to a table in one write, numbers with six digits.
+
+    Args:
+        file: CSV file, made with its folder if it is not there.
+        rows: With the columns that the file has.
+
+    Raises:
+        ValueError: If it has other columns.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.exists() and list(columns_there := pd.read_csv(file, nrows=0).columns) != list(rows.columns):
+        raise ValueError(f"{str(file)!r} has the columns {', '.join(columns_there)}: choose another `results`.")
+    text = rows.to_csv(index=False, header=not file.exists(), float_format="%.6g", lineterminator="\n")
+    with file.open("a") as opened:
+        opened.write(text)
 
 
 def keyed(scores: pd.DataFrame, run: RunKey, progress: float) -> pd.DataFrame:

@@ -1,0 +1,181 @@
+"""Problems with photographs: crops and their degraded copies, made on the fly, the same for all methods."""
+
+__all__ = ["LENGTH", "SETTINGS", "Photographs", "Quality"]
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from macattr.image_files import center_crop, read_image
+from ram_models.data.crops import DecodedImages
+from ram_models.evaluation.metrics import psnr
+from ram_models.experiments.layerbench.networks import Pretrained
+from ram_models.experiments.layerbench.problems import Problem
+from ram_models.experiments.layerbench.shifts import Shift
+from ram_models.experiments.layerbench.training import Batch, Training
+from ram_models.seeds import seeded
+
+LENGTH = 100
+"""Steps of every fine-tuning."""
+
+RANKED, RANKED_SIDE = 6, 24
+"""Crops that layers are ranked on, and their side in the output's pixels."""
+
+JUDGED, JUDGED_SIDE = 24, 64
+"""Images that networks are judged by, and the side of the crop in the middle of each."""
+
+HELD_OUT = 24
+"""Training photographs that are never trained on, for the choice of rates."""
+
+SETTINGS = (RANKED, RANKED_SIDE, JUDGED, JUDGED_SIDE, HELD_OUT)
+"""What the numbers depend on beside networks and shifts."""
+
+SUFFIXES = (".jpg", ".png")
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Judges networks by fixed pairs.
+
+    Args:
+        pairs: Inputs and targets (3, h, w), all of one size.
+    """
+
+    pairs: Sequence[tuple[Tensor, Tensor]]
+
+    @torch.no_grad()
+    def __call__(self, network: nn.Module) -> float:
+        """Mean PSNR in dB.
+
+        Args:
+            network: In eval mode; runs in float32.
+        """
+        network.eval()
+        outputs = [network(degraded[None])[0].float().clamp(0, 1) for degraded, _ in self.pairs]
+        values = [psnr(output, clean) for output, (_, clean) in zip(outputs, self.pairs, strict=True)]
+        return sum(values) / len(values)
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """The photographs of the bench.
+
+    Args:
+        data: Folder with ``train/BSDS500`` and ``test/CBSD68``.
+
+    Raises:
+        ValueError: If a folder has too few images.
+    """
+
+    data: Path
+
+    def __post_init__(self) -> None:
+        for folder, least in ((self.data / "train" / "BSDS500", 2 * HELD_OUT), (self.data / "test" / "CBSD68", JUDGED)):
+            if len(found := _images(folder)) < least:
+                raise ValueError(
+                    f"{str(folder)!r} holds {len(found)} images, less than the {least} that the bench needs: `data` "
+                    "must be a folder with train/BSDS500 and test/CBSD68 in it (docs/datasets.md)."
+                )
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """Photographs of the training split."""
+        return _images(self.data / "train" / "BSDS500")
+
+    @cached_property
+    def read(self) -> DecodedImages:
+        """Reader that keeps them in memory."""
+        return DecodedImages(256.0)
+
+    def test(self, shift: Shift) -> Quality:
+        """Judge by the test split.
+
+        Args:
+            shift: What is done to it.
+        """
+        return self._judge(_spread(_images(self.data / "test" / "CBSD68"), JUDGED), shift)
+
+    def validation(self, shift: Shift) -> Quality:
+        """Judge by photographs of the training split that are never trained on.
+
+        Args:
+            shift: What is done to them.
+        """
+        return self._judge(self.files[-HELD_OUT:], shift)
+
+    def problem(self, network: Pretrained, shift: Shift, seed: int) -> Problem:
+        """A network before a shift.
+
+        Args:
+            network: Which.
+            shift: What is done to its data.
+            seed: Of crops and noise.
+        """
+        batches = _Batches(self, network, shift, seed)
+        training = Training(LENGTH, precision=network.precision, channels_last=network.channels_last)
+        ranked = [self._pair(shift, f"ranked {index}", seed, RANKED_SIDE * shift.scale) for index in range(RANKED)]
+        samples = [
+            {"image": degraded, "clean": clean, "name": f"crop {index}"}
+            for index, (degraded, clean) in enumerate(ranked)
+        ]
+        return Problem(
+            network.name, shift.name, seed, network.build, samples, batches, training, enlarges=shift.scale > 1
+        )
+
+    def _pair(self, shift: Shift, name: str, seed: int, side: int) -> tuple[Tensor, Tensor]:
+        """Degraded and clean crop of a training photograph, turned and mirrored at random."""
+        source = seeded(f"{shift.name} {name}", seed)
+        pick = partial(_pick, source)
+        pixels = self.read(self.files[pick(len(self.files) - HELD_OUT)])
+        top, left = pick(pixels.shape[1] - side + 1), pick(pixels.shape[2] - side + 1)
+        crop = pixels[:, top : top + side, left : left + side].float() / 255
+        crop = crop.rot90(pick(4), (1, 2))
+        clean = (crop.flip(2) if pick(2) else crop).contiguous()
+        return shift.degrade(clean, source), clean
+
+    def _judge(self, files: Sequence[Path], shift: Shift) -> Quality:
+        """Judge by the middle of these images; the noise of an image depends on its name alone."""
+        pairs = []
+        for file in files:
+            clean = center_crop(read_image(file), JUDGED_SIDE)
+            pairs.append((shift.degrade(clean, seeded(f"{shift.name} {file.name}")), clean))
+        return Quality(pairs)
+
+
+class _Batches:
+    """Training pairs of every step, kept once they are made: all that is trained on a problem sees the same."""
+
+    def __init__(self, photographs: Photographs, network: Pretrained, shift: Shift, seed: int) -> None:
+        self.photographs, self.network, self.shift, self.seed = photographs, network, shift, seed
+        self.kept: dict[int, Batch] = {}
+
+    def __call__(self, step: int) -> Batch:
+        """Inputs and targets of a step from 0."""
+        if step not in self.kept:
+            side = self.network.crop * self.shift.scale
+            names = (f"{self.network.name} {step} {index}" for index in range(self.network.batch))
+            pairs = [self.photographs._pair(self.shift, name, self.seed, side) for name in names]
+            inputs, targets = zip(*pairs, strict=True)
+            self.kept[step] = torch.stack(inputs), torch.stack(targets)
+        return self.kept[step]
+
+
+def _pick(source: torch.Generator, count: int) -> int:
+    """One of the numbers below ``count``."""
+    return int(torch.randint(count, (), generator=source))
+
+
+def _images(folder: Path) -> list[Path]:
+    """Image files below a folder, sorted by name."""
+    return sorted(
+        (file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES), key=lambda file: (file.name, file)
+    )
+
+
+def _spread(files: Sequence[Path], count: int) -> list[Path]:
+    """So many of the files, from the whole list."""
+    return [files[index * len(files) // count] for index in range(count)]
