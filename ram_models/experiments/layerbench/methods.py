@@ -43,7 +43,7 @@ class Method:
         choose: From a problem and a budget, a share of the network's parameters, to what is trained.
         applies: Whether it can be asked on this problem.
         draws: Number of random draws, over which its results are averaged.
-        control: Whether it asks no data.
+        control: Whether it looks at nothing but the places and kinds of layers.
 
     Raises:
         ValueError: If it has both or neither.

@@ -54,4 +54,4 @@ def _same_size(problem: Problem) -> bool:
 
 for _name in RANKED:
     applies = _same_size if _name == "mac_loss" else (lambda problem: True)
-    register(Method(_name, score=partial(_rank, _name), applies=applies, control=_name in WITHOUT_IMAGES))
+    register(Method(_name, score=partial(_rank, _name), applies=applies))
