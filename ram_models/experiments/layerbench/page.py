@@ -1,15 +1,288 @@
-"""The page ``docs/layerbench.md``: what came out of the bench."""
+"""The page ``docs/layerbench.md`` and its figure: which method should choose the layers, from the tables alone."""
 
-__all__ = ["write_page"]
+__all__ = ["Page", "draw", "write_page"]
 
+import re
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+import jinja2
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from macattr.atomic_files import write_atomically
+from ram_models.evaluation.tables import grid
+from ram_models.experiments.layerbench.controls import ALL, DRAWS, RANDOM
+from ram_models.experiments.layerbench.ledger import BLOCK, Ledger
+from ram_models.experiments.layerbench.methods import METHODS
+from ram_models.experiments.layerbench.networks import NETWORKS, PROBLEMS
+from ram_models.experiments.layerbench.photographs import JUDGED, LENGTH, RANKED
+from ram_models.experiments.layerbench.shifts import SHIFTS
+from ram_models.experiments.layerbench.standings import (
+    Asked,
+    cells,
+    check_contrasts,
+    coincidences,
+    problems,
+    read_asked,
+    standings,
+)
+from ram_models.experiments.verdicts.statistics import DECISIVE
+
+FILE, FIGURE = "layerbench.md", "layerbench.png"
 
 
 def write_page(results: Path, docs: Path) -> list[Path]:
-    """Write the page and its figure from the tables; the files written.
+    """Write the page and its figure, and standings.csv and contrasts.csv beside the runs; the files written.
 
     Args:
         results: Folder of the tables.
         docs: Where the page goes; the figure into images/.
     """
-    return []
+    mpl.use("Agg")
+    page = Page(results)
+    written = [docs / FILE]
+    if len(page.cells):
+        (docs / "images").mkdir(parents=True, exist_ok=True)
+        draw(page.cells, page.standings).savefig(docs / "images" / FIGURE, dpi=110)
+        for name, table in (("standings", page.standings), ("contrasts", page.contrasts)):
+            table.to_csv(results / f"{name}.csv", index=False, float_format="%.12g", lineterminator="\n")
+        written += [docs / "images" / FIGURE, results / "standings.csv", results / "contrasts.csv"]
+    folder = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=folder, undefined=jinja2.StrictUndefined, autoescape=False)
+    text = environment.get_template("layerbench.md.j2").render(page=page)
+    text = re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+    docs.mkdir(parents=True, exist_ok=True)
+    write_atomically(docs / FILE, lambda opened: opened.write(text.encode()))
+    return written
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the template asks for.
+
+    Args:
+        results: Folder of the tables.
+    """
+
+    results: Path
+
+    steps, draws, ranked, judged = LENGTH, DRAWS, RANKED, JUDGED
+
+    @cached_property
+    def asked(self) -> Asked:
+        """The contrasts as they were registered."""
+        return read_asked()
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """What every method gained."""
+        return cells(Ledger(self.results), self.asked)
+
+    @cached_property
+    def standings(self) -> pd.DataFrame:
+        """How every method did."""
+        return standings(self.cells)
+
+    @cached_property
+    def contrasts(self) -> pd.DataFrame:
+        """What was asked beforehand."""
+        return check_contrasts(self.cells, self.asked)
+
+    @property
+    def blocks(self) -> int:
+        """Number of complete blocks that count."""
+        return len(self.cells[list(BLOCK)].drop_duplicates())
+
+    @property
+    def runs(self) -> int:
+        """Number of finished runs, those of incomplete blocks too."""
+        return len(Ledger(self.results).table("runs"))
+
+    @property
+    def hours(self) -> float:
+        """Processor time of everything, in hours."""
+        ledger = Ledger(self.results)
+        choices = ledger.table("choices").drop_duplicates(["network", "shift", "seed", "method", "draw"])
+        training = ledger.table("runs")["seconds"]
+        # A tuning run takes as long as a run of the same network; its own time is not kept.
+        mean = ledger.table("runs").groupby("network")["seconds"].mean()
+        tuning = ledger.table("rates")["network"].map(mean).dropna()
+        return float((training.sum() + choices["seconds"].sum() + tuning.sum()) / 3600)
+
+    @property
+    def seeds(self) -> str:
+        """Numbers of seeds that problems have, in words."""
+        counts = self.cells.groupby(["network", "shift"])["seed"].nunique()
+        return " to ".join(dict.fromkeys(str(count) for count in (counts.min(), counts.max())))
+
+    @property
+    def missing(self) -> list[str]:
+        """Problems without a complete block."""
+        there = set(zip(self.cells["network"], self.cells["shift"], strict=True))
+        return [f"{network} {shift}" for network, shift in PROBLEMS if (network, shift) not in there]
+
+    @property
+    def is_decisive(self) -> bool:
+        """Whether enough problems were measured for any verdict."""
+        return len(self.cells[["network", "shift"]].drop_duplicates()) >= DECISIVE
+
+    def methods(self) -> str:
+        """The table of methods."""
+        table, budgets = self.standings, [f"{budget:.0%}".replace("%", " %") for budget in self.asked.budgets]
+        header = ["method", "captured", "95 % over problems", "worst", *budgets, "rank", "wins", "regret", "parameters"]
+        rows = []
+        for _, row in table.iterrows():
+            cells = [_percent(row["captured"]), _interval(row["low"], row["high"]), _percent(row["worst"])]
+            cells += [_percent(row.get(budget)) for budget in budgets]
+            cells += [_number(row["rank"]), _percent(row["wins"]), _percent(row["regret"]), f"{row['share']:.1%}"]
+            rows.append((_title(row["method"]), [*cells, _cost(row["seconds"]), f"{row['problems']:.0f}"]))
+        return grid([*header, "cost", "problems"], rows)
+
+    def tasks(self) -> str:
+        """The table of problems and budgets."""
+        rows = []
+        for _, row in problems(self.cells).iterrows():
+            spread = [_percent(row[name]) for name in ("best", "middle", "worst", "mac", "random")]
+            cells = [row["shift"], f"{row['budget']:.0%}", f"{row['gain_db']:.2f}", f"{row['sets']:.0f}", *spread]
+            rows.append((row["network"], cells))
+        header = ["network", "shift", "budget", "gain of all layers, dB", "sets"]
+        return grid([*header, "best ranking", "median", "worst", "mac", "random"], rows)
+
+    def agreement(self) -> str:
+        """How often rankings choose the same layers."""
+        rows = [
+            (
+                f"{row['budget']:.0%}",
+                [f"{row['sets']:.1f} of {row['methods']:.0f}", *map(_percent, (row["one"], row["as_mac"]))],
+            )
+            for _, row in coincidences(self.cells).iterrows()
+        ]
+        return grid(["budget", "distinct sets in a cell", "cells with one set", "others that choose MAC's"], rows)
+
+    def verdicts(self) -> str:
+        """What was asked beforehand, and what the problems say."""
+        rows = []
+        for _, row in self.contrasts.iterrows():
+            if pd.isna(row["mean"]):
+                rows.append((row["text"], ["-", "-", "-", "-", "-", f"**{row['verdict']}**"]))
+                continue
+            intervals = [
+                _interval(row["low"], row["high"], "+"),
+                _interval(row["low_networks"], row["high_networks"], "+"),
+            ]
+            p = "-" if pd.isna(row["p_holm"]) else f"{row['p_holm']:.3f}"
+            cells = [f"{100 * row['mean']:+.0f}", *intervals, f"{row['problems']:.0f}", p, f"**{row['verdict']}**"]
+            rows.append((row["text"], cells))
+        return grid(
+            ["asked", "difference, points", "95 % over problems", "over networks", "problems", "p (Holm)", "verdict"],
+            rows,
+        )
+
+    def rates(self) -> str:
+        """The learning rates that were chosen, by class."""
+        table = Ledger(self.results).table("rates")
+        best = table.loc[table.groupby(["network", "shift", "kind"], sort=False)["validation_db"].idxmax()]
+        wide = best.pivot_table("lr", ["network", "shift"], "kind", sort=False)
+        rows = [
+            (str(network), [str(shift), *("-" if pd.isna(lr) else f"{lr:g}" for lr in row)])
+            for (network, shift), row in zip(wide.index, wide.to_numpy(), strict=True)
+        ]
+        return grid(["network", "shift", *(str(kind) for kind in wide)], rows)
+
+    def networks(self) -> str:
+        """The networks in words."""
+        used = self.cells["network"].unique()
+        return "\n".join(f"- `{name}`: {NETWORKS[name].words}." for name in NETWORKS if name in used)
+
+    def shifts(self) -> str:
+        """The shifts in words."""
+        used = self.cells["shift"].unique()
+        return "\n".join(f"- `{name}`: {SHIFTS[name].words}." for name in SHIFTS if name in used)
+
+    def row(self, method: str) -> pd.Series:
+        """The standing of a method."""
+        return self.standings.set_index("method").loc[method]
+
+    @property
+    def best(self) -> str:
+        """The ranking that captures most, of those that every problem could be asked."""
+        table = self.standings
+        complete = table[table["problems"] == table["problems"].max()]
+        return str(next(name for name in complete["method"] if name in METHODS and not METHODS[name].control))
+
+    def captured(self, method: str) -> str:
+        """The captured gain of a method in words."""
+        row = self.row(method)
+        return f"{_percent(row['captured'])} ({_interval(row['low'], row['high'])})"
+
+    def answer(self) -> str:
+        """Of random layers against the best ranking, by budget."""
+        parts = []
+        for budget in self.asked.budgets:
+            column = f"{budget:.0%}".replace("%", " %")
+            mac, best, random = (_percent(self.row(name)[column]) for name in ("mac", self.best, RANDOM))
+            parts.append(f"{column} of the parameters: {mac} with MAC, {best} with {self.best}, {random} at random")
+        return "; ".join(parts)
+
+
+def _title(method: str) -> str:
+    """A method as it is written in the table."""
+    return f"`{method}`" if method in METHODS and not METHODS[method].control else method
+
+
+def _percent(value: float | None) -> str:
+    """A share of the gain; a dash if there is none."""
+    return "-" if value is None or not np.isfinite(value) else f"{100 * value:.0f} %"
+
+
+def _number(value: float) -> str:
+    """A rank; a dash if there is none."""
+    return "-" if pd.isna(value) else f"{value:.1f}"
+
+
+def _interval(low: float, high: float, sign: str = "") -> str:
+    """An interval in hundredths; a dash if it has no ends."""
+    return f"{100 * low:{sign}.0f} … {100 * high:{sign}.0f}" if np.isfinite(low) and np.isfinite(high) else "-"
+
+
+def _cost(seconds: float) -> str:
+    """Time of choosing over that of training all layers."""
+    return "-" if pd.isna(seconds) else f"{seconds:.1f}" if seconds >= 0.05 else "0"
+
+
+def draw(table: pd.DataFrame, ranked: pd.DataFrame) -> Figure:
+    """Captured gain of every method: a dot a problem, a bar the mean.
+
+    Args:
+        table: Of :func:`ram_models.experiments.layerbench.standings.cells`.
+        ranked: Of :func:`ram_models.experiments.layerbench.standings.standings`.
+    """
+    shown = ranked[ranked["method"] != ALL].iloc[::-1]["method"].tolist()
+    means = table.groupby(["method", "network", "shift"], sort=False)["captured"].mean()
+    networks = list(dict.fromkeys(table["network"]))
+    colours = dict(zip(networks, sns.color_palette("colorblind", len(networks)), strict=True))
+    figure = Figure(figsize=(8.5, 1.6 + 0.27 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(1, color="0.5", linestyle=":", linewidth=1)
+    for place, method in enumerate(shown):
+        part = means[method]
+        axes.scatter(part, [place] * len(part), color=[colours[name] for name, _ in part.index], s=22, alpha=0.75)
+        axes.plot(part.mean(), place, "|", color="black", markersize=14, markeredgewidth=2)
+    for network, colour in colours.items():
+        axes.scatter([], [], color=colour, s=22, label=network)
+    axes.set_yticks(range(len(shown)), shown, fontsize=9)
+    axes.set(
+        xlabel="captured gain: 0 before fine-tuning, 1 after fine-tuning of all layers", ylim=(-0.6, len(shown) - 0.4)
+    )
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="0.92")
+    axes.set_axisbelow(True)
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=min(4, len(networks)))
+    figure.suptitle("dot: a problem (network and shift), mean over budgets and seeds; bar: mean", fontsize=10)
+    sns.despine(ax=axes, left=True)
+    return figure
