@@ -12,7 +12,7 @@ __all__ = [
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any
@@ -28,6 +28,8 @@ State = Mapping[str, Tensor]
 Loss = Callable[[Callable[..., Any]], Tensor]
 """Given a function to call in the model's place, with the model's own arguments, the loss: one number."""
 Reduction = Callable[[State], dict[str, Tensor]]
+Rate = float | Callable[[int], float]
+"""A learning rate, or one for every step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,41 +97,55 @@ def _refined(states: Iterable[State], n_steps: int) -> Iterator[dict[str, Tensor
     yield {name: tensor.detach() for name, tensor in end.items()}
 
 
-def adam_states(model: nn.Module, loss: Loss, n_steps: int, lr: float) -> Iterator[dict[str, Tensor]]:
-    """The ``n_steps + 1`` states of a short full fine-tune with Adam, each made when it is asked for.
+def adam_states(
+    model: nn.Module, loss: Loss, n_steps: int, lr: Rate, trained: Collection[str] | None = None
+) -> Iterator[dict[str, Tensor]]:
+    """The ``n_steps + 1`` states of a short fine-tune with Adam, each made when it is asked for.
 
-    A copy of the model is trained, in the mode that the model is in, with the parameters that are frozen in it too.
-    The model keeps its parameters, buffers and gradients.
+    A copy of the model is trained, in the mode that the model is in. The model keeps its parameters, buffers and
+    gradients.
 
     Args:
         model: Network to start from.
         loss: Loss that is minimised, from a function to call in the model's place to one number; it may draw another
             batch at every call.
         n_steps: Number of Adam steps, at least 1.
-        lr: Learning rate of Adam, positive; its other settings are torch's defaults.
+        lr: Learning rate of Adam, positive, or a function to it from the number of the step, from 0; its other settings
+            are torch's defaults.
+        trained: Names of the parameters that are trained, as in ``model.named_parameters()``; None trains all, those
+            that are frozen in the model too.
 
     Raises:
-        ValueError: If an argument is out of range, the loss is not one finite number, or it does not depend on the
-            parameters.
+        ValueError: If an argument is out of range, a name is not in the model, the loss is not one finite number, or it
+            does not depend on the parameters.
 
     Source:
         Lan et al. 2019 (LCA): the path that training itself takes.
     """
-    if n_steps < 1 or not 0 < lr < math.inf:
+    if n_steps < 1 or (not callable(lr) and not 0 < lr < math.inf):
         raise ValueError(f"`n_steps` must be at least 1 and `lr` positive, got {n_steps} and {lr}.")
-    return _trained(copy.deepcopy(model).requires_grad_(), loss, n_steps, lr)
+    names = list(dict(model.named_parameters())) if trained is None else list(trained)
+    if unknown := set(names) - dict(model.named_parameters()).keys():
+        raise ValueError(f"`trained` names {min(unknown)!r}, which is no parameter of the model.")
+    return _trained(copy.deepcopy(model), loss, n_steps, lr if callable(lr) else lambda step: lr, names)
 
 
-def _trained(model: nn.Module, loss: Loss, n_steps: int, lr: float) -> Iterator[dict[str, Tensor]]:
-    """Copies of the parameters before, between and after the steps that train them."""
+def _trained(
+    model: nn.Module, loss: Loss, n_steps: int, lr: Callable[[int], float], names: Collection[str]
+) -> Iterator[dict[str, Tensor]]:
+    """Copies of all parameters before, between and after the steps that train the named ones."""
     parameters = dict(model.named_parameters())
-    optimiser = torch.optim.Adam(parameters.values(), lr)
+    moving = {name: parameters[name].requires_grad_() for name in names}
+    for name in parameters.keys() - moving.keys():
+        parameters[name].requires_grad_(False)
+    optimiser = torch.optim.Adam(moving.values())
     for step in range(n_steps + 1):
         yield {name: parameter.detach().clone() for name, parameter in parameters.items()}
         if step < n_steps:
-            _, gradients = _loss_and_gradients(loss, model, parameters, step)
-            for name, parameter in parameters.items():
+            _, gradients = _loss_and_gradients(loss, model, moving, step)
+            for name, parameter in moving.items():
                 parameter.grad = gradients[name]
+            optimiser.param_groups[0]["lr"] = lr(step)
             optimiser.step()
 
 

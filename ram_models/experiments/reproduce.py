@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from ram_models.experiments import card, fig3, fig4, fig14, rates, table3, table4, table5, table6
+from ram_models.experiments.groups import groups
 from ram_models.experiments.page import page
 from ram_models.experiments.study.config import Study as Config
 
@@ -19,6 +20,7 @@ EXPERIMENTS: Mapping[str, Callable[[Config], None]] = MappingProxyType(
         "fig3": fig3.main,
         "fig4": fig4.main,
         "fig14": fig14.main,
+        "groups": groups.main,
         "page": page.main,
         "rates": rates.main,
         "table3": table3.main,

@@ -1,6 +1,15 @@
 """What a study is: networks, runs, tests and margins; the configuration of ``ram reproduce``."""
 
-__all__ = ["SEED_STEP", "Block", "JudgeSettings", "Pretraining", "RankingSettings", "Rate", "Study"]
+__all__ = [
+    "SEED_STEP",
+    "Block",
+    "JudgeSettings",
+    "Pretraining",
+    "ProbeSettings",
+    "RankingSettings",
+    "Rate",
+    "Study",
+]
 
 import hashlib
 from dataclasses import dataclass, field, is_dataclass, replace
@@ -12,7 +21,7 @@ import torch
 
 from ram_models.training.config import Compute, Data, Optim
 
-What = Literal["card", "fig3", "fig4", "fig14", "page", "rates", "table3", "table4", "table5", "table6"]
+What = Literal["card", "fig3", "fig4", "fig14", "groups", "page", "rates", "table3", "table4", "table5", "table6"]
 
 
 SEED_STEP = 100
@@ -54,6 +63,29 @@ class RankingSettings:
     size: int = 32
     official_crops: int = 7
     seed: int = 1000
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How groups of layers are trained alone, to see what each can do.
+
+    Args:
+        steps: Optimiser steps of every probe.
+        rates: Peak learning rates; the better one counts.
+        budgets: Shares of the network's parameters, in (0, 1), that are filled with groups.
+    """
+
+    steps: int = 80
+    rates: list[float] = field(default_factory=lambda: [2e-3, 6e-3])
+    budgets: list[float] = field(default_factory=lambda: [0.1, 0.25])
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not self.rates or min(self.rates) <= 0:
+            raise ValueError(
+                f"`probed.steps` must be at least 1 and `probed.rates` above 0, got {self.steps}, {self.rates}."
+            )
+        if not self.budgets or not 0 < min(self.budgets) <= max(self.budgets) < 1:
+            raise ValueError(f"`probed.budgets` must be shares of the parameters in (0, 1), got {self.budgets}.")
 
 
 @dataclass(frozen=True)
@@ -117,9 +149,9 @@ class Study:
     """One table or figure of the paper, measured again.
 
     Args:
-        what: Which one; rates compares learning rates of every arm on blocks of their own, at full length; page draws
-            the figures and writes reproduction.md from the results that are there; card draws that of the bundled
-            networks' card.
+        what: Which one; rates compares learning rates of every arm on blocks of their own, at full length; groups
+            trains groups of layers alone and asks which score foresees their gains; page draws the figures and writes
+            reproduction.md from the results that are there; card draws that of the bundled networks' card.
         data: Folder with the data sets, in train/ and test/.
         out: Folder for runs; what is in it is continued.
         results: Folder for tables; runs that stand there are never measured twice.
@@ -144,6 +176,7 @@ class Study:
             budget first, as [{share: 0.1, lr: 0.002}, {share: 1, lr: 0.001}]; between them they are interpolated, on
             logarithmic scales, and beyond them constant.
         ranked: What layers are ranked on.
+        probed: How groups of layers are trained alone.
         judged: What networks are judged by.
         margin: Largest difference in dB in distribution that would not matter.
         margin_unseen: The same on unseen noise.
@@ -172,6 +205,7 @@ class Study:
     ladder: list[float] = field(default_factory=lambda: [8e-5, 2e-4, 5e-4, 1.25e-3])
     rates: list[Rate] = field(default_factory=lambda: [Rate(1.0, 2e-4)])
     ranked: RankingSettings = field(default_factory=RankingSettings)
+    probed: ProbeSettings = field(default_factory=ProbeSettings)
     judged: JudgeSettings = field(default_factory=JudgeSettings)
     margin: float = 0.05
     margin_unseen: float = 0.2
