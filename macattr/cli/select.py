@@ -20,6 +20,7 @@ from macattr.selection.official import read_official_ranking
 from macattr.selection.rules import By, Per, Rounding, Selection, SelectionRule
 from macattr.selection.rules import select as select_layers
 from macattr.selection.score_files import SUFFIXES, read_scores
+from macattr.selection.small_first import small_first as take_small_first
 
 
 @explain_network
@@ -36,6 +37,8 @@ def select(
     skips: int = 3,
     fill: float = 0.95,
     over: float | None = None,
+    per_parameter: bool = False,
+    small_first: float | None = None,
     whole_modules: bool = False,
     model: str | None = None,
     weights: Path | None = None,
@@ -63,6 +66,9 @@ def select(
         fill: Share of the budget that counts as used up. Below it the layer that comes nearest to the budget is added.
         over: Share of the budget by which the selection may exceed it, 0 for never. Default: by less than it would
             fall short otherwise.
+        per_parameter: Walk the layers by score per parameter, for scores that are sums: adam_gain, fisher, kernel, lca.
+        small_first: Share in (0, 1] of a budget (--by parameters) that ends, norms and other vectors take first, the
+            smallest first; the rest goes by score per parameter. Needs --model.
         whole_modules: A layer also stands for the parameters of modules inside it.
         model: The network, which makes the counts exact and checks the export: {forms}.
         weights: File of weights that replace those that the network comes with.
@@ -97,8 +103,13 @@ def select(
         skips=skips,
         fill=fill,
         over=over,
+        per_parameter=per_parameter,
     )
     network = load_optional_network(model, weights)
+    if small_first is not None:
+        if network is None:
+            raise ValueError("`small_first` needs the network, which knows the small layers: give it as --model.")
+        rule = take_small_first(rule, network, small_first)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         chosen = _selection(importance, rule, network, whole_modules=whole_modules, prefix=prefix)

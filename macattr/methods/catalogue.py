@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from macattr.methods import parameter_scores as parameters
-from macattr.methods import similarity
+from macattr.methods import similarity, warm_up
 from macattr.methods import weight_scores as weights
 from macattr.methods.aliases import explain_alias
+from macattr.methods.kernel import kernel_gain
 from macattr.methods.kinds import JointMethod, Method, PathMethod, SampleMethod, Sums, needs_images
 from macattr.methods.layer_ig import layer_integrated_gradients
 from macattr.methods.samples import Sample
@@ -180,6 +181,26 @@ BUILT_IN: tuple[Method, ...] = (
         evaluations=lambda task: 1,
         price="1 an image",
         options=LOSS,
+        of_parameters=True,
+    ),
+    JointMethod(
+        name="adam_gain_warm",
+        summary="the same after a short training of the ends, which mends what all layers could",
+        source="ours; Kumar et al. 2022 (LP-FT)",
+        score=warm_up.adam_gain_warm,
+        evaluations=lambda task: warm_up.PASSES + 1,
+        price=f"{warm_up.PASSES + 1} an image",
+        options=LOSS,
+        of_parameters=True,
+    ),
+    JointMethod(
+        name="kernel",
+        summary="what the layer adds to the others' gain, in greedy order by parameter; what layers share counts once",
+        source="ours; F3OCUS (arXiv:2411.11912)",
+        score=kernel_gain,
+        evaluations=lambda task: 2,
+        price="2 an image",
+        options=LOSS | {"seed"},
         of_parameters=True,
     ),
     JointMethod(

@@ -6,7 +6,9 @@ the images. A layer's parameters are those that it owns directly; a layer withou
 
 __all__ = [
     "adam_gain",
+    "call_loss",
     "fisher",
+    "gradient_moments",
     "loss_change_allocation",
     "relative_gradient_norm",
     "signal_to_noise",
@@ -74,7 +76,7 @@ def signal_to_noise(task: Task, samples: Sequence[Sample]) -> list[float]:
     if len(samples) < 2:
         raise ValueError(f"the method 'snr' needs at least 2 images for a variance, got {len(samples)}.")
     scores = []
-    for mean, square in _moments(task, samples, "the method 'snr'"):
+    for mean, square in gradient_moments(task, samples, "the method 'snr'"):
         variance = (square - mean.square()).clamp(min=0) * len(samples) / (len(samples) - 1)
         scores.append(float((mean.square() / (variance + EPS)).mean()) if mean.numel() else 0.0)
     return scores
@@ -82,7 +84,7 @@ def signal_to_noise(task: Task, samples: Sequence[Sample]) -> list[float]:
 
 def adam_gain(task: Task, samples: Sequence[Sample]) -> list[float]:
     r"""Loss decrease of Adam's first step, for a unit learning rate: :math:`\sum_p \bar h_p^2 / \sqrt{E[h_p^2]}`."""
-    moments = _moments(task, samples, "the method 'adam_gain'")
+    moments = gradient_moments(task, samples, "the method 'adam_gain'")
     return [float((mean.square() / (square.sqrt() + EPS)).sum()) for mean, square in moments]
 
 
@@ -92,7 +94,7 @@ def taylor(task: Task, samples: Sequence[Sample]) -> list[float]:
     Source:
         GoRA (arXiv:2502.12171), which divides the ranks of adapters by it; Molchanov et al. 2019 for pruning.
     """
-    moments = _moments(task, samples, "the method 'taylor'")
+    moments = gradient_moments(task, samples, "the method 'taylor'")
     return [
         float((weights * mean).abs().mean()) if mean.numel() else 0.0
         for weights, (mean, _) in zip(own_parameters(task), moments, strict=True)
@@ -110,7 +112,7 @@ def loss_change_allocation(task: Task, samples: Sequence[Sample]) -> list[float]
     """
 
     def loss(call: Callable[..., Any]) -> Tensor:
-        losses = [_call_loss(task, sample, call, "the method 'lca'") for sample in samples]
+        losses = [call_loss(task, sample, call, "the method 'lca'") for sample in samples]
         return torch.stack(losses).mean()
 
     refuse_gradients(task.model, "the method 'lca'")
@@ -147,7 +149,7 @@ def weight_line(task: Task, sample: Sample) -> list[float]:
     states = straight_weights(start, own, task.preset.n_steps)
     with undisturbed(task.model):
         (change,) = allocate_loss_change(
-            task.model, states, [lambda call: _call_loss(task, sample, call, "the method 'faig'")], by_layer
+            task.model, states, [lambda call: call_loss(task, sample, call, "the method 'faig'")], by_layer
         )
     return [abs(part) for part in _by_layer(task, change.parts)]
 
@@ -171,7 +173,7 @@ def loss_gradients(task: Task, sample: Sample, user: str) -> list[Tensor]:
             name: p.detach().requires_grad_() for name, p in task.model.named_parameters() if p.is_floating_point()
         }
         by_identity = {id(p): name for name, p in task.model.named_parameters()}
-        loss = _call_loss(task, sample, partial(_call, task.model, weights), user)
+        loss = call_loss(task, sample, partial(_call, task.model, weights), user)
         if not bool(loss.isfinite()):
             raise ValueError(f"the loss of {sample.name!r} is {float(loss)}: image or weights hold NaN or infinity.")
         known = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
@@ -187,6 +189,44 @@ def loss_gradients(task: Task, sample: Sample, user: str) -> list[Tensor]:
         ]
 
 
+def call_loss(task: Task, sample: Sample, call: Callable[..., Any], user: str) -> Tensor:
+    """Loss of one image, with a function to call in the network's place.
+
+    Args:
+        task: Network and loss.
+        sample: The image.
+        call: Takes the arguments of the network.
+        user: Name of what needs the loss, for the error message.
+
+    Raises:
+        ValueError: If there is neither a loss nor a target.
+    """
+    arguments, keywords = task.call_arguments(sample)
+    return task.loss_of(call(*arguments, **keywords), sample, user)
+
+
+def gradient_moments(task: Task, samples: Sequence[Sample], user: str) -> list[tuple[Tensor, Tensor]]:
+    """Mean and mean square of every layer's gradient over the images, in float64, as one vector a layer each.
+
+    Args:
+        task: Network, layers and loss.
+        samples: Images.
+        user: Name of what needs them, for the error message.
+
+    Raises:
+        ValueError: If the loss cannot be computed or is not finite.
+    """
+    sums: list[tuple[Tensor, Tensor]] = []
+    for sample in samples:
+        gradients = [h.double() for h in loss_gradients(task, sample, user)]
+        if not sums:
+            sums = [(torch.zeros_like(h), torch.zeros_like(h)) for h in gradients]
+        for (first, second), h in zip(sums, gradients, strict=True):
+            first.add_(h)
+            second.addcmul_(h, h)
+    return [(first / len(samples), second / len(samples)) for first, second in sums]
+
+
 def _real_parameters(layer: str, parameters: Iterable[Tensor]) -> list[Tensor]:
     """Those of a layer's parameters that have a gradient: constants of integers have none."""
     own = list(parameters)
@@ -198,12 +238,6 @@ def _real_parameters(layer: str, parameters: Iterable[Tensor]) -> list[Tensor]:
     return [parameter for parameter in own if parameter.is_floating_point()]
 
 
-def _call_loss(task: Task, sample: Sample, call: Callable[..., Any], user: str) -> Tensor:
-    """Loss of one image, with a function to call in the network's place."""
-    arguments, keywords = task.call_arguments(sample)
-    return task.loss_of(call(*arguments, **keywords), sample, user)
-
-
 def _call(model: nn.Module, weights: Mapping[str, Tensor], *arguments: object, **keywords: object) -> Any:
     """Output of the network with other weights."""
     return functional_call(model, dict(weights), arguments, keywords)
@@ -213,19 +247,6 @@ def _by_layer(task: Task, parts: Mapping[str, Tensor]) -> list[float]:
     """Sums over the parameters of every layer, by the names that layers have in the task."""
     first = {id(module): name for name, module in task.model.named_modules()}
     return [float(parts.get(first[id(module)], 0.0)) for module in task.layers.values()]
-
-
-def _moments(task: Task, samples: Sequence[Sample], user: str) -> list[tuple[Tensor, Tensor]]:
-    """Mean and mean square of every layer's gradient over the images, in float64."""
-    sums: list[tuple[Tensor, Tensor]] = []
-    for sample in samples:
-        gradients = [h.double() for h in loss_gradients(task, sample, user)]
-        if not sums:
-            sums = [(torch.zeros_like(h), torch.zeros_like(h)) for h in gradients]
-        for (first, second), h in zip(sums, gradients, strict=True):
-            first.add_(h)
-            second.addcmul_(h, h)
-    return [(first / len(samples), second / len(samples)) for first, second in sums]
 
 
 def _or_zeros(gradient: Tensor | None, parameter: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ UNEVEN = 1.5
 
 
 LISTED = 5
-"""Layers that did not fit into the budget and are named when a selection is printed."""
+"""Names of a kind that are printed: of layers that did not fit into the budget, and of those that are always in."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,9 @@ class SelectionRule:
         fill: Share of the budget, in [0, 1], that counts as used up.
         over: Most that the selection may exceed the budget by, as a share of it: 0 for never, None for as long as that
             is nearer to the budget than stopping short. At least one layer is selected in any case.
+        per_parameter: Walk the layers by their score per parameter that they unlock, for scores that are sums over
+            parameters: what a layer gains against what it costs. Layers that are taken together share the highest of
+            their scores.
 
     Raises:
         ValueError: If an argument is out of range, contradicts another or would have no effect.
@@ -72,6 +75,7 @@ class SelectionRule:
     skips: int = 3
     fill: float = 0.95
     over: float | None = None
+    per_parameter: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that contradict each other or lie out of range."""
@@ -106,6 +110,7 @@ class SelectionRule:
             "skips": self.skips != 3 and self.by != "parameters",
             "fill": self.fill != 0.95 and self.by != "parameters",
             "over": self.over is not None and self.by != "parameters",
+            "per_parameter": self.per_parameter and self.threshold is not None,
         }
         if names := [name for name, is_idle in idle.items() if is_idle]:
             raise ValueError(f"`{names[0]}` has no effect on this rule ({self}): leave it out.")
@@ -119,8 +124,9 @@ class SelectionRule:
         else:
             words = f"top {self.count:,} {self.by}"
         words += f" of every {self.per}" if self.per else ""
-        words += f", with {' '.join(self.include)}" if self.include else ""
-        return words + (f", without {' '.join(self.exclude)}" if self.exclude else "")
+        words += " by score per parameter" if self.per_parameter else ""
+        words += f", with {_some(self.include)}" if self.include else ""
+        return words + (f", without {_some(self.exclude)}" if self.exclude else "")
 
     def amount(self, whole: int) -> int:
         """Number of candidates or parameters that the rule takes of ``whole``."""
@@ -237,11 +243,14 @@ def select(
     included, excluded = table.match(rule.include), table.match(rule.exclude)
     if both := included & excluded:
         raise ValueError(f"{', '.join(sorted(both))}: both included and excluded.")
-    if rule.threshold is not None and not scores:
-        raise ValueError(f"`threshold` {rule.threshold} needs scores, but the ranking is a list of names.")
+    if not scores and (rule.threshold is not None or rule.per_parameter):
+        needing = "`per_parameter`" if rule.per_parameter else f"`threshold` {rule.threshold}"
+        raise ValueError(f"{needing} needs scores, but the ranking is a list of names.")
     names += [name for name in table.names if name in included and name not in names]
     every = _candidates([name for name in names if table.unlocks[name]], table, rule.by)
     pool = _candidates([name for candidate in every for name in candidate if name not in excluded], table, rule.by)
+    if rule.per_parameter:
+        pool.sort(key=lambda candidate: -_density(candidate, scores, table))
     if not pool:
         raise ValueError("no layer is left to choose from: all are excluded, or hold no parameter.")
     fixed = [candidate for candidate in pool if included.intersection(candidate)]
@@ -300,6 +309,11 @@ def _candidates(names: Iterable[str], table: LayerTable, by: By) -> list[Candida
     for name in names:
         groups.setdefault((table.alias_of or {}).get(name, name), []).append(name)
     return [tuple(group) for group in groups.values()]
+
+
+def _density(candidate: Candidate, scores: Mapping[str, float], table: LayerTable) -> float:
+    """Highest score of a candidate per parameter that it unlocks; layers without a score come last."""
+    return max(scores.get(name, -math.inf) for name in candidate) / table.count(candidate)
 
 
 def _classes(candidates: Iterable[Candidate], table: LayerTable, per: Per | None) -> dict[str, list[Candidate]]:
@@ -441,6 +455,12 @@ def _inclusion_probability(holders: int, draws: int, number: int) -> float:
 def flat(candidates: Iterable[Candidate]) -> Candidate:
     """The layers of all candidates."""
     return tuple(name for candidate in candidates for name in candidate)
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names in words, and how many more there are."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return " ".join(names[:LISTED]) + more
 
 
 def _listed(candidates: Iterable[Candidate]) -> str:

@@ -190,3 +190,15 @@ def test_help_teaches(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["select", "--help"])
     assert "Name or glob of layers that are always in" in capsys.readouterr().out
+
+
+def test_small_layers_come_first_and_others_by_score_per_parameter(importance, network, model, capsys):
+    main(["select", importance, "--fraction", "0.6", "--by", "parameters", "--small-first", "0.5", "--model", model])
+    printed = capsys.readouterr().out
+    assert "by score per parameter, with 3 4" in printed  # GroupNorm of 16 and the last convolution of 27 parameters
+    assert {"3", "4"} < {line.split()[1] for line in printed.splitlines()[1:4]}
+
+
+def test_small_layers_are_known_by_the_network_alone(importance, capsys):
+    error = refused(capsys, importance, "--fraction", "0.6", "--by", "parameters", "--small-first", "0.5")
+    assert "`small_first` needs the network" in error

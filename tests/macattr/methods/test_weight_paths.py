@@ -109,6 +109,24 @@ def test_adam_states_are_those_of_torchs_own_loop():
     torch.testing.assert_close(states, want, rtol=0, atol=1e-12)  # three steps in float64
 
 
+def test_only_the_named_parameters_are_trained():
+    net = linear()
+    first, *_, last = adam_states(net, energy, 3, 0.1, ["2.bias"])
+    assert [name for name in first if not torch.equal(first[name], last[name])] == ["2.bias"]
+    assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_the_rate_may_depend_on_the_step():
+    states = list(adam_states(linear(), energy, 2, lambda step: [0.1, 0.0][step]))
+    assert bool((states[1]["0.weight"] != states[0]["0.weight"]).all())
+    torch.testing.assert_close(states[2], states[1], rtol=0, atol=0)
+
+
+def test_a_name_that_is_trained_must_be_a_parameter():
+    with pytest.raises(ValueError, match="`trained` names 'bias', which is no parameter"):
+        adam_states(linear(), energy, 2, 0.1, ["bias"])
+
+
 def test_adam_states_start_from_the_model_as_it_was_when_asked():
     net = linear()
     start, states = own(net), adam_states(net, energy, 1, 0.1)

@@ -371,3 +371,36 @@ def test_budgets_of_blocks_that_no_layer_fits_into_select_the_smallest():
 def test_included_layers_are_not_dropped_for_a_small_share():
     with pytest.raises(ValueError, match="included layers hold 30 parameters, more than their budget of 8"):
         select(RANKING, table(), SelectionRule(0.04, by="parameters", include=("c",)))
+
+
+def test_scores_per_parameter_order_the_walk():
+    rule = SelectionRule(count=60, by="parameters", per_parameter=True, skips=9)
+    scores = {"f": 5.0, "e": 4.9, "d": 4.1, "c": 3.3, "b": 2.3, "a": 1.2}  # per parameter the reverse order
+    assert select(scores, table(), rule).layers == ("a", "b", "c")
+
+
+def test_layers_that_are_taken_together_share_the_highest_score():
+    layers = table(alias_of={name: {"f": "a"}.get(name, name) for name in SIZES})
+    rule = SelectionRule(count=2, by="outputs", per_parameter=True)
+    scores = {"f": 12.0, "a": 1.0, "b": 3.0, "c": 9.0, "d": 1.0, "e": 1.0}  # f = a: 12 / 60; c: 9 / 30; b: 3 / 20
+    assert quietly(scores, layers, rule).layers == ("c", "f", "a")
+
+
+def test_included_layers_without_a_score_may_be_ranked_per_parameter():
+    rule = SelectionRule(count=50, by="parameters", per_parameter=True, include=("a",), fill=0.0)
+    assert set(select({"f": 6.0, "b": 5.0}, table(), rule).layers) == {"a", "b"}
+
+
+def test_names_alone_have_no_score_per_parameter():
+    with pytest.raises(ValueError, match="`per_parameter` needs scores"):
+        select(["a", "b"], table(), SelectionRule(count=1, per_parameter=True))
+
+
+def test_a_threshold_has_no_walk():
+    with pytest.raises(ValueError, match="`per_parameter` has no effect"):
+        SelectionRule(threshold=1.0, per_parameter=True)
+
+
+def test_a_rule_names_a_few_of_the_layers_that_are_always_in():
+    words = str(SelectionRule(0.5, include=tuple("abcdefg")))
+    assert words == "top 50 % of the layers, with a b c d e and 2 more"
