@@ -19,7 +19,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from macattr.methods.provenance import hash_parameters
-from ram_models.experiments.layerbench import controls, photographs, rankings
+from ram_models.experiments.layerbench import challengers, controls, photographs, rankings
 from ram_models.experiments.layerbench.choices import Choice
 from ram_models.experiments.layerbench.ledger import ANY_SEED, Ledger
 from ram_models.experiments.layerbench.methods import METHODS, Method, Scores, choose, score_problem
@@ -31,7 +31,7 @@ from ram_models.experiments.layerbench.rates import CLASSES, rate_class, represe
 from ram_models.experiments.layerbench.shifts import SHIFTS
 from ram_models.experiments.layerbench.training import train
 
-BUILT_IN = (rankings.RANKED, controls.ALL)
+BUILT_IN = (rankings.RANKED, controls.ALL, challengers.SMALL_FIRST)
 """What importing these modules registers."""
 
 RANKING_SEED, RATES_SEED = 1000, 97
