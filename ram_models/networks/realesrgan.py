@@ -32,7 +32,8 @@ class _DenseBlock(nn.Module):
         seen = [x]
         for number in range(1, 5):
             seen.append(F.leaky_relu(self.get_submodule(f"conv{number}")(torch.cat(seen, 1)), SLOPE))
-        return x + 0.2 * self.get_submodule("conv5")(torch.cat(seen, 1))
+        last: Tensor = self.get_submodule("conv5")(torch.cat(seen, 1))
+        return x + 0.2 * last
 
 
 class _TripleBlock(nn.Module):

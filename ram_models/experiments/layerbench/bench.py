@@ -174,7 +174,7 @@ class _Block:
         problem, standard = self.tuning, representative(self.tuning, name)
         key: dict[str, object] = {"network": self.network, "shift": self.shift, "kind": name}
         known = self.ledger.refuse_others("rates", self.made_with, **key)
-        values = dict(zip(known["lr"], known["validation_db"], strict=True))
+        values: dict[float, float] = dict(zip(known["lr"], known["validation_db"], strict=True))
 
         def measure(lr: float) -> float:
             if lr not in values:

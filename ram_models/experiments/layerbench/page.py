@@ -121,6 +121,11 @@ class Page:
         return " to ".join(dict.fromkeys(str(count) for count in (counts.min(), counts.max())))
 
     @property
+    def asked_problems(self) -> int:
+        """Number of problems with a complete block."""
+        return len(self.cells[["network", "shift"]].drop_duplicates())
+
+    @property
     def missing(self) -> list[str]:
         """Problems without a complete block."""
         there = set(zip(self.cells["network"], self.cells["shift"], strict=True))
@@ -129,18 +134,19 @@ class Page:
     @property
     def is_decisive(self) -> bool:
         """Whether enough problems were measured for any verdict."""
-        return len(self.cells[["network", "shift"]].drop_duplicates()) >= DECISIVE
+        return self.asked_problems >= DECISIVE
 
     def methods(self) -> str:
         """The table of methods."""
-        table, budgets = self.standings, [f"{budget:.0%}".replace("%", " %") for budget in self.asked.budgets]
+        table, budgets = self.standings, [_budget(budget) for budget in self.asked.budgets]
         header = ["method", "captured", "95 % over problems", "worst", *budgets, "rank", "wins", "regret", "parameters"]
         rows = []
         for _, row in table.iterrows():
             cells = [_percent(row["captured"]), _interval(row["low"], row["high"]), _percent(row["worst"])]
             cells += [_percent(row.get(budget)) for budget in budgets]
-            cells += [_number(row["rank"]), _percent(row["wins"]), _percent(row["regret"]), f"{row['share']:.1%}"]
-            rows.append((_title(row["method"]), [*cells, _cost(row["seconds"]), f"{row['problems']:.0f}"]))
+            cells += [_number(row["rank"]), _percent(row["wins"]), _percent(row["regret"])]
+            cells += [f"{100 * row['share']:.1f} %", _cost(row["seconds"])]
+            rows.append((_title(row["method"]), [*cells, f"{row['problems']:.0f}"]))
         return grid([*header, "cost", "problems"], rows)
 
     def tasks(self) -> str:
@@ -148,7 +154,7 @@ class Page:
         rows = []
         for _, row in problems(self.cells).iterrows():
             spread = [_percent(row[name]) for name in ("best", "middle", "worst", "mac", "random")]
-            cells = [row["shift"], f"{row['budget']:.0%}", f"{row['gain_db']:.2f}", f"{row['sets']:.0f}", *spread]
+            cells = [row["shift"], _budget(row["budget"]), f"{row['gain_db']:.2f}", f"{row['sets']:.0f}", *spread]
             rows.append((row["network"], cells))
         header = ["network", "shift", "budget", "gain of all layers, dB", "sets"]
         return grid([*header, "best ranking", "median", "worst", "mac", "random"], rows)
@@ -157,7 +163,7 @@ class Page:
         """How often rankings choose the same layers."""
         rows = [
             (
-                f"{row['budget']:.0%}",
+                _budget(row["budget"]),
                 [f"{row['sets']:.1f} of {row['methods']:.0f}", *map(_percent, (row["one"], row["as_mac"]))],
             )
             for _, row in coincidences(self.cells).iterrows()
@@ -218,13 +224,22 @@ class Page:
     def captured(self, method: str) -> str:
         """The captured gain of a method in words."""
         row = self.row(method)
-        return f"{_percent(row['captured'])} ({_interval(row['low'], row['high'])})"
+        between = f" ({_interval(row['low'], row['high'])})" if np.isfinite(row["low"]) else ""
+        return f"{_percent(row['captured'])}{between}"
+
+    def indifference(self) -> str:
+        """How often the worst ranking is as good as the best, by budget, in words."""
+        table = problems(self.cells)
+        near = (table["best"] - table["worst"] <= self.asked.margin).groupby(table["budget"]).agg(["sum", "count"])
+        parts = [f"{row['sum']} of {row['count']} problems at {_budget(budget)}" for budget, row in near.iterrows()]
+        points = f"{100 * self.asked.margin:.0f} points"
+        return f"The worst ranking is within {points} of the best in {', '.join(parts)} of the parameters."
 
     def answer(self) -> str:
         """Of random layers against the best ranking, by budget."""
         parts = []
         for budget in self.asked.budgets:
-            column = f"{budget:.0%}".replace("%", " %")
+            column = _budget(budget)
             mac, best, random = (_percent(self.row(name)[column]) for name in ("mac", self.best, RANDOM))
             parts.append(f"{column} of the parameters: {mac} with MAC, {best} with {self.best}, {random} at random")
         return "; ".join(parts)
@@ -233,6 +248,11 @@ class Page:
 def _title(method: str) -> str:
     """A method as it is written in the table."""
     return f"`{method}`" if method in METHODS and not METHODS[method].control else method
+
+
+def _budget(share: float) -> str:
+    """A budget as a heading."""
+    return f"{100 * share:.0f} %"
 
 
 def _percent(value: float | None) -> str:

@@ -14,7 +14,7 @@ from macattr.image_files import center_crop, read_image
 from ram_models.data.crops import DecodedImages
 from ram_models.evaluation.metrics import psnr
 from ram_models.experiments.layerbench.networks import Pretrained
-from ram_models.experiments.layerbench.problems import Problem
+from ram_models.experiments.layerbench.problems import Problem, Sample
 from ram_models.experiments.layerbench.shifts import Shift
 from ram_models.experiments.layerbench.training import Batch, Training
 from ram_models.seeds import seeded
@@ -118,12 +118,19 @@ class Photographs:
         batches = _Batches(self, network, shift, seed)
         training = Training(LENGTH, precision=network.precision, channels_last=network.channels_last)
         ranked = [self._pair(shift, f"ranked {index}", seed, RANKED_SIDE * shift.scale) for index in range(RANKED)]
-        samples = [
+        samples: list[Sample] = [
             {"image": degraded, "clean": clean, "name": f"crop {index}"}
             for index, (degraded, clean) in enumerate(ranked)
         ]
         return Problem(
-            network.name, shift.name, seed, network.build, samples, batches, training, enlarges=shift.scale > 1
+            network.name,
+            shift.name,
+            seed,
+            build=network.build,
+            samples=samples,
+            batch=batches,
+            training=training,
+            enlarges=shift.scale > 1,
         )
 
     def _pair(self, shift: Shift, name: str, seed: int, side: int) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """A problem of the bench: a pre-trained network, a shift of its data, and the crops of one seed."""
 
-__all__ = ["Problem", "Training"]
+__all__ = ["Problem", "Sample"]
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +15,12 @@ from ram_models.experiments.layerbench.training import Batch, Training, train
 from ram_models.seeds import seeded
 
 Sample = Mapping[str, Tensor | str]
+"""A pair to rank on, with the keys ``image``, ``clean`` and ``name``."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What a method is asked: which layers of this network should be trained, so that it can do this task?
+    """The question that a method is asked: which layers of this network should be trained for this shift.
 
     Args:
         network: Name of the network.

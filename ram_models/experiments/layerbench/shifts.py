@@ -47,10 +47,10 @@ SHIFTS: Mapping[str, Shift] = MappingProxyType(
             Shift("jpeg-20", "photographs, JPEG of quality 20", lambda image, _: compress_jpeg(image, 20)),
             Shift("jpeg-50", "photographs, JPEG of quality 50", lambda image, _: compress_jpeg(image, 50)),
             Shift(
-                "noise-15", "photographs, noise sigma 15", lambda image, source: add_gaussian_noise(image, 15, source)
+                "noise-15", "photographs, noise sigma 15", lambda image, source: add_gaussian_noise(image, 15.0, source)
             ),
             Shift(
-                "noise-25", "photographs, noise sigma 25", lambda image, source: add_gaussian_noise(image, 25, source)
+                "noise-25", "photographs, noise sigma 25", lambda image, source: add_gaussian_noise(image, 25.0, source)
             ),
             Shift(
                 "x2-blurred",
@@ -61,7 +61,7 @@ SHIFTS: Mapping[str, Shift] = MappingProxyType(
             Shift(
                 "x2-noisy",
                 "photographs of half the size, noise sigma 15",
-                lambda image, source: add_gaussian_noise(_small(image), 15, source),
+                lambda image, source: add_gaussian_noise(_small(image), 15.0, source),
                 scale=2,
             ),
         )

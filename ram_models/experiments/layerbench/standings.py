@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from ram_models.experiments.layerbench.challengers import KERNEL_GREEDY, SMALL_FIRST
 from ram_models.experiments.layerbench.controls import ALL, RANDOM
 from ram_models.experiments.layerbench.ledger import ANY_SEED, BLOCK, Ledger
 from ram_models.experiments.layerbench.methods import METHODS
@@ -76,7 +77,8 @@ def cells(ledger: Ledger, asked: Asked) -> pd.DataFrame:
     always = choices[choices["seed"] == ANY_SEED].drop(columns="seed").merge(blocks, on=PROBLEM)
     table = pd.concat([choices[choices["seed"] != ANY_SEED], always], ignore_index=True).drop(columns="made_with")
     table = table.merge(runs[[*BLOCK, "trained", "gain_db", "seconds"]], how="left", on=[*BLOCK, "trained"])
-    table = table[table.groupby(list(BLOCK))["gain_db"].transform(lambda gains: gains.notna().all())]
+    is_run = table.assign(run=table["gain_db"].notna()).groupby(list(BLOCK))["run"].transform("all")
+    table = table[is_run.astype(bool)]
     table = table.merge(sets[["network", "trained", "share"]], on=["network", "trained"])
     full = table[table["method"] == ALL].drop_duplicates(list(BLOCK))[[*BLOCK, "gain_db", "seconds"]]
     table = table.drop(columns="seconds").merge(full, on=list(BLOCK), suffixes=("", "_all"))
@@ -84,10 +86,7 @@ def cells(ledger: Ledger, asked: Asked) -> pd.DataFrame:
     table["captured"] = table["gain_db"] / table["gain_db_all"]
     table["seconds"] = table["choosing"] / table["seconds"]
     kept = [*CELL, "method", "draw", "trained", "share", "gain_db", "captured", "seconds"]
-    order = {name: place for place, name in enumerate(METHODS)}
-    return table[kept].sort_values(
-        [*CELL, "method", "draw"], key=lambda c: c.map(order) if c.name == "method" else c, ignore_index=True
-    )
+    return table[kept].sort_values([*CELL, "method", "draw"], ignore_index=True)
 
 
 def _by_method(table: pd.DataFrame) -> pd.DataFrame:
@@ -125,7 +124,7 @@ def standings(table: pd.DataFrame) -> pd.DataFrame:
         ends = interval(own.to_numpy())
         row = {"method": method, "captured": own.mean(), "low": ends.low, "high": ends.high, "worst": own.min()}
         by_budget = wide[method].groupby(level=["budget", *PROBLEM], sort=False).mean().groupby(level="budget").mean()
-        row |= {f"{budget:.0%}".replace("%", " %"): value for budget, value in by_budget.items()}
+        row |= {f"{100 * budget:.0f} %": value for budget, value in by_budget.items()}
         if method in shown:
             best = shown.max(axis=1)
             present = shown[method].notna()
@@ -133,7 +132,7 @@ def standings(table: pd.DataFrame) -> pd.DataFrame:
         row |= {"regret": (random - wide[method]).mean(), "share": part["share"].mean()}
         row |= {"seconds": part.drop_duplicates([*BLOCK])["seconds"].mean(), "problems": len(own)}
         rows.append(row)
-    result = pd.DataFrame(rows).sort_values("captured", ascending=False, ignore_index=True)
+    result = pd.DataFrame(rows).sort_values(["captured", "method"], ascending=[False, True], ignore_index=True)
     return result.assign(ranked=shown.shape[1])
 
 
@@ -207,7 +206,7 @@ def with_winner(table: pd.DataFrame) -> pd.DataFrame:
         table: Of :func:`cells`.
     """
     means = _by_problem(_by_method(table))
-    rankings = means[[name for name in means if _is_ranking(str(name)) and str(name) not in CHALLENGERS]]
+    rankings = means[[name for name in means if _is_ranking(str(name)) and name not in (*SMALL_FIRST, KERNEL_GREEDY)]]
     parts = [table]
     for network in table["network"].unique():
         others = rankings[rankings.index.get_level_values("network") != network].dropna(axis=1)
@@ -215,10 +214,6 @@ def with_winner(table: pd.DataFrame) -> pd.DataFrame:
             best = others.mean().idxmax()
             parts.append(table[(table["network"] == network) & (table["method"] == best)].assign(method=WINNER))
     return pd.concat(parts, ignore_index=True)
-
-
-CHALLENGERS = ("small first, adam gain", "small first, lca", "kernel greedy")
-"""Methods that the contrasts call so."""
 
 
 def check_contrasts(table: pd.DataFrame, asked: Asked) -> pd.DataFrame:

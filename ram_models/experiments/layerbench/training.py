@@ -71,7 +71,7 @@ def train(network: nn.Module, choice: Choice, batch: Callable[[int], Batch], tra
     """
     count = choice.apply(network)
     layout = torch.channels_last if training.channels_last else torch.contiguous_format
-    network.train().to(memory_format=layout)
+    network.train().to(memory_format=layout)  # type: ignore[call-overload]  # torch lacks this one
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimiser = torch.optim.Adam(parameters, lr, BETAS)
     for step in range(training.steps):

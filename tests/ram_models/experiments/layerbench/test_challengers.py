@@ -6,7 +6,8 @@ from torch import nn
 
 from ram_models.experiments.layerbench import challengers
 from ram_models.experiments.layerbench.methods import METHODS, choose
-from ram_models.experiments.layerbench.problems import Problem, Training
+from ram_models.experiments.layerbench.problems import Problem
+from ram_models.experiments.layerbench.training import Training
 
 NAMES = [*challengers.SMALL_FIRST, challengers.KERNEL_GREEDY]
 
