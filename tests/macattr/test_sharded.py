@@ -41,7 +41,7 @@ OPTIONS = {"n_steps": 4, "groups": 4, "orders": 1}
 METHODS = ("mac", "conductance", "attribution_patching", "magnitude", "kappa", "spectrum", "cka")
 
 
-GRADIENT_METHODS = ("fisher", "rgn", "snr", "adam_gain", "lca", "taylor", "faig")
+GRADIENT_METHODS = ("fisher", "rgn", "snr", "adam_gain", "adam_gain_warm", "kernel", "lca", "taylor", "faig")
 
 
 class Block(nn.Module):

@@ -126,7 +126,7 @@ def read_probes(file: Path) -> pd.DataFrame:
 
 
 def gains(probes: pd.DataFrame) -> pd.DataFrame:
-    """What every group gained over the network before training, at the better of its rates.
+    """What every group gained over the network before training, at the better of the rates that all groups have.
 
     Args:
         probes: Finished probes of one block.
@@ -137,6 +137,8 @@ def gains(probes: pd.DataFrame) -> pd.DataFrame:
     """
     before = probes[probes["group"] == NOTHING].iloc[0]
     trained = probes[probes["group"] != NOTHING]
+    counts = trained.groupby("lr")["group"].nunique()
+    trained = trained[trained["lr"].isin(counts.index[counts == trained["group"].nunique()])]
     trained = trained.assign(
         loss_gain=before["loss"] - trained["loss"], psnr_gain_db=trained["psnr_db"] - before["psnr_db"]
     )

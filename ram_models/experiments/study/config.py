@@ -72,7 +72,7 @@ class ProbeSettings:
     Args:
         steps: Optimiser steps of every probe.
         rates: Peak learning rates; the better one counts.
-        budgets: Shares of the network's parameters, in (0, 1), that are filled with groups.
+        budgets: Shares of the parameters of all groups, in (0, 1), that are filled with groups.
     """
 
     steps: int = 80

@@ -1,0 +1,164 @@
+"""The page ``docs/groups.md`` and its figure, from the tables in results/groups."""
+
+__all__ = ["draw", "write_page"]
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from macattr.atomic_files import write_atomically
+from ram_models.evaluation.tables import grid
+from ram_models.experiments.groups.contrasts import Contrasts
+
+
+def write_page(folder: Path, docs: Path) -> list[Path]:
+    """Write the page and its figure.
+
+    Args:
+        folder: Of the tables.
+        docs: Folder of the page and, in images/, of its figure.
+
+    Returns:
+        Files that were written.
+    """
+    page, image = docs / "groups.md", docs / "images" / "groups.png"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    draw(folder).savefig(image, dpi=110)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined, autoescape=False
+    )
+    text = environment.get_template("groups.md.j2").render(page=Page(folder)).rstrip() + "\n"
+    write_atomically(page, lambda opened: opened.write(text.encode()))
+    return [page, image]
+
+
+def draw(folder: Path) -> Figure:
+    """What every group gained, and how well each method foresees it.
+
+    Args:
+        folder: Of the tables.
+    """
+    gains, foresight = pd.read_csv(folder / "gains.csv"), pd.read_csv(folder / "foresight.csv")
+    figure = Figure(figsize=(11, 5.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.barh(gains["group"], 1000 * gains["loss_gain"], color=sns.color_palette("colorblind")[0])
+    left.invert_yaxis()
+    left.set(xlabel="decrease of the mean absolute error, thousandths", title="each group trained alone")
+    ordered = foresight.sort_values("value")
+    places = np.arange(len(ordered))
+    right.errorbar(
+        ordered["value"],
+        places,
+        xerr=[ordered["value"] - ordered["low"], ordered["high"] - ordered["value"]],
+        fmt="o",
+        color=sns.color_palette("colorblind")[1],
+    )
+    right.axvline(0, color="grey", linewidth=0.8)
+    right.set_yticks(places, ordered["method"])
+    right.set(
+        xlabel="Spearman's correlation with the gains, 95 %", title="which score foresees the gains", xlim=(-1, 1)
+    )
+    for axes in (left, right):
+        sns.despine(ax=axes)
+    return figure
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the template asks for.
+
+    Args:
+        folder: Of the tables.
+    """
+
+    folder: Path
+
+    @property
+    def probes(self) -> pd.DataFrame:
+        """All finished probes."""
+        return self._read("probes")
+
+    @property
+    def rates(self) -> list[str]:
+        """Rates that every group was trained at."""
+        counts = self.probes[self.probes["lr"] > 0].groupby("lr")["group"].nunique()
+        return [f"{lr:g}" for lr in counts.index[counts == self.count]]
+
+    @property
+    def count(self) -> int:
+        """Number of groups."""
+        return len(self._read("gains"))
+
+    def gains(self) -> str:
+        """Every group with what it gained."""
+        rows = [
+            (
+                row["group"],
+                [
+                    f"{row['parameters']:,}",
+                    f"{row['lr']:g}",
+                    f"{1000 * row['loss_gain']:+.2f}",
+                    f"{row['psnr_gain_db']:+.2f}",
+                ],
+            )
+            for _, row in self._read("gains").iterrows()
+        ]
+        return grid(["group", "parameters", "better rate", "error, thousandths", "PSNR, dB"], rows)
+
+    def claims(self) -> str:
+        """Every claim with its verdict."""
+        rows = [
+            (
+                f"{row['a']} foresees more than {row['b']}",
+                [
+                    f"{row['value']:+.2f}",
+                    f"{row['low']:+.2f} … {row['high']:+.2f}",
+                    f"{row['p_holm']:.3f}",
+                    f"**{row['verdict']}**",
+                ],
+            )
+            for _, row in self._read("claims").iterrows()
+        ]
+        return grid(["claim", "difference", "95 % over groups", "p, Holm", "verdict"], rows)
+
+    def foresight(self) -> str:
+        """Every method with its correlation, and the gain that its groups capture."""
+        captured = self._read("captured")
+        wide = captured.pivot(index="method", columns=["budget", "small_first"], values="captured")
+        order = self._read("foresight").sort_values("value", ascending=False)
+        columns = [(budget, first) for budget in sorted(captured["budget"].unique()) for first in (False, True)]
+        rows = [
+            (
+                row["method"],
+                [
+                    f"{row['value']:+.2f}",
+                    f"{row['low']:+.2f} … {row['high']:+.2f}",
+                    *(f"{wide.loc[row['method'], column]:.0%}" for column in columns),
+                ],
+            )
+            for _, row in order.iterrows()
+        ]
+        heads = [f"{budget:.0%} of the parameters{', small first' if first else ''}" for budget, first in columns]
+        return grid(["method", "Spearman", "95 % over groups", *heads], rows)
+
+    def filler(self) -> str:
+        """Of the fillers that were named before, the one whose sets behind the small groups capture most."""
+        captured = self._read("captured")
+        small = captured[captured["small_first"] & captured["method"].isin(Contrasts.read().fillers)]
+        return str(small.groupby("method", sort=False)["captured"].mean().idxmax())
+
+    def ahead(self, filler: str) -> bool:
+        """Whether the composite with this filler captures more than MAC at every budget."""
+        captured = self._read("captured")
+        composite = captured[(captured["method"] == filler) & captured["small_first"]]
+        mac = captured[(captured["method"] == "mac") & ~captured["small_first"]]
+        return bool((composite.set_index("budget")["captured"] > mac.set_index("budget")["captured"]).all())
+
+    def _read(self, name: str) -> pd.DataFrame:
+        """A table."""
+        return pd.read_csv(self.folder / f"{name}.csv")
