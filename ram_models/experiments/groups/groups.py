@@ -7,13 +7,13 @@ what was claimed before the groups were trained.
 
 __all__ = ["SEED", "main", "plan_probes", "write_tables"]
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ram_models.experiments.groups.capture import best_set, correlations, differences, fill
+from ram_models.experiments.groups.capture import Foresight, best_set, correlations, differences, fill
 from ram_models.experiments.groups.contrasts import Contrasts
 from ram_models.experiments.groups.page import write_page
 from ram_models.experiments.groups.partition import SMALL, Group, groups_of
@@ -57,33 +57,40 @@ def write_tables(folder: Path, groups: Sequence[Group], budgets: Sequence[float]
 
     Args:
         folder: Where the tables are.
-        groups: The groups; every one must have been trained.
+        groups: The groups; those that were not trained yet are left out, as are methods that were not asked yet.
         budgets: Shares of the parameters of all groups.
     """
     contrasts = Contrasts.read()
-    gained = gains(read_probes(folder / "probes.csv")).loc[[group.name for group in groups]]
+    every = gains(read_probes(folder / "probes.csv")).reindex([group.name for group in groups])
+    every["parameters"] = [group.parameters for group in groups]
     scores = pd.read_csv(folder / "scores.csv")
     table = by_group(scores, groups, contrasts.additive)
-    gained.join(table.drop(columns=SIZE)).to_csv(folder / "gains.csv", float_format="%.8g")
+    every.join(table.drop(columns=SIZE)).to_csv(folder / "gains.csv", float_format="%.8g")
+    gained = every.dropna()
+    groups, table = [group for group in groups if group.name in gained.index], table.loc[gained.index]
     found = correlations(table.to_numpy().T, gained["loss_gain"].to_numpy())
     by_method = dict(zip(table.columns, found.T, strict=True))
     rows = [{"method": name, **vars(differences(values))} for name, values in by_method.items()]
     pd.DataFrame(rows).to_csv(folder / "foresight.csv", index=False, float_format="%.8g")
     _claims(contrasts, by_method).to_csv(folder / "claims.csv", index=False, float_format="%.8g")
     orders = _orders(table, scores, groups, contrasts)
-    _captured(orders, gained["loss_gain"].to_numpy(), groups, budgets).to_csv(
-        folder / "captured.csv", index=False, float_format="%.8g"
-    )
+    whole = [share * int(every["parameters"].sum()) for share in budgets]
+    captured = _captured(orders, gained["loss_gain"].to_numpy(), groups, dict(zip(budgets, whole, strict=True)))
+    captured.to_csv(folder / "captured.csv", index=False, float_format="%.8g")
 
 
 def _claims(contrasts: Contrasts, by_method: dict[str, np.ndarray]) -> pd.DataFrame:
-    """Every claim with its difference of correlations and its verdict."""
-    found = [differences(by_method[claim["a"]] - by_method[claim["b"]]) for claim in contrasts.claims]
+    """Every claim with its difference of correlations and its verdict; p is 1 where a method was not asked yet."""
     rows = []
-    for claim, each, corrected in zip(contrasts.claims, found, holm([each.p for each in found]), strict=True):
-        verdict = "undecided" if corrected >= LEVEL else "holds" if each.value > 0 else "falsified"
-        rows.append({**claim, **vars(each), "p_holm": corrected, "verdict": verdict})
-    return pd.DataFrame(rows)
+    for claim in contrasts.claims:
+        a, b = by_method.get(claim["a"]), by_method.get(claim["b"])
+        found = Foresight(np.nan, np.nan, np.nan, 1.0) if a is None or b is None else differences(a - b)
+        rows.append({**claim, **vars(found)})
+    table = pd.DataFrame(rows)
+    table["p_holm"] = holm(table["p"].tolist())
+    decided = np.where(table["p_holm"] >= LEVEL, "undecided", np.where(table["value"] > 0, "holds", "falsified"))
+    table["verdict"] = np.where(table["value"].isna(), "not tested", decided)
+    return table
 
 
 def _orders(
@@ -102,14 +109,13 @@ def _orders(
 
 
 def _captured(
-    orders: dict[str, list[int]], gained: np.ndarray, groups: Sequence[Group], budgets: Sequence[float]
+    orders: dict[str, list[int]], gained: np.ndarray, groups: Sequence[Group], budgets: Mapping[float, float]
 ) -> pd.DataFrame:
     """Share of the largest sum of gains that every method's groups reach, alone and behind the small groups."""
     sizes = np.array([group.parameters for group in groups])
     small = [number for number, group in enumerate(groups) if group.type in SMALL]
     rows = []
-    for share in budgets:
-        budget = share * sizes.sum()
+    for share, budget in budgets.items():
         most = gained[best_set(gained, sizes, budget)].sum()
         for method, order in orders.items():
             behind = [*sorted(small, key=order.index), *(number for number in order if number not in small)]

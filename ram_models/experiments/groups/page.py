@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from macattr.atomic_files import write_atomically
 from ram_models.evaluation.tables import grid
 from ram_models.experiments.groups.contrasts import Contrasts
+from ram_models.experiments.groups.scores import METHODS
 
 
 def write_page(folder: Path, docs: Path) -> list[Path]:
@@ -91,8 +92,15 @@ class Page:
 
     @property
     def count(self) -> int:
-        """Number of groups."""
-        return len(self._read("gains"))
+        """Number of groups that were trained."""
+        return int(self._read("gains")["loss_gain"].count())
+
+    def unfinished(self) -> str:
+        """What is missing; empty if nothing is."""
+        groups, asked = len(self._read("gains")), len(self._read("foresight")) - 1  # one is the size of the group
+        if self.count == groups and asked == len(METHODS):
+            return ""
+        return f"{self.count} of {groups} groups were trained and {asked} of {len(METHODS)} methods asked so far"
 
     def gains(self) -> str:
         """Every group with what it gained."""
@@ -106,22 +114,14 @@ class Page:
                     f"{row['psnr_gain_db']:+.2f}",
                 ],
             )
-            for _, row in self._read("gains").iterrows()
+            for _, row in self._read("gains").dropna(subset="loss_gain").iterrows()
         ]
         return grid(["group", "parameters", "better rate", "error, thousandths", "PSNR, dB"], rows)
 
     def claims(self) -> str:
         """Every claim with its verdict."""
         rows = [
-            (
-                f"{row['a']} foresees more than {row['b']}",
-                [
-                    f"{row['value']:+.2f}",
-                    f"{row['low']:+.2f} … {row['high']:+.2f}",
-                    f"{row['p_holm']:.3f}",
-                    f"**{row['verdict']}**",
-                ],
-            )
+            (f"{row['a']} foresees more than {row['b']}", [*_numbers(row), f"**{row['verdict']}**"])
             for _, row in self._read("claims").iterrows()
         ]
         return grid(["claim", "difference", "95 % over groups", "p, Holm", "verdict"], rows)
@@ -162,3 +162,10 @@ class Page:
     def _read(self, name: str) -> pd.DataFrame:
         """A table."""
         return pd.read_csv(self.folder / f"{name}.csv")
+
+
+def _numbers(claim: pd.Series) -> list[str]:
+    """Difference, interval and p-value of a claim; dashes if it was not tested."""
+    if pd.isna(claim["value"]):
+        return ["-", "-", "-"]
+    return [f"{claim['value']:+.2f}", f"{claim['low']:+.2f} … {claim['high']:+.2f}", f"{claim['p_holm']:.3f}"]
