@@ -34,6 +34,7 @@ include_patterns = [
     "docs/*.md",
     "docs/**/*.md",
     "notebooks/*.ipynb",
+    "notebooks/masked_swin/README.md",
     "benchmarks/results/*.md",
     "results/evaluation/*.md",
     "ram_models/weights/README.md",
