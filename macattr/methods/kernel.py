@@ -82,7 +82,7 @@ def gain(kernel: Float[Tensor, "*sets n n"], ridge: float) -> Float[Tensor, "*se
     """
     number = kernel.shape[-1]
     ones = kernel.new_ones(number, 1)
-    solved = torch.linalg.solve(
+    solved: Tensor = torch.linalg.solve(
         kernel + ridge * torch.eye(number, dtype=kernel.dtype), ones.expand(*kernel.shape[:-1], 1)
     )
     return 1 - ridge * solved.sum((-2, -1)) / number

@@ -101,6 +101,6 @@ def _is_drawn(values: Tensor) -> bool:
     count = values.numel()
     if count < FEWEST:
         return True
-    middle, high = torch.quantile(values.abs(), values.new_tensor([0.5, 0.95])).tolist()
+    middle, high = map(float, torch.quantile(values.abs(), values.new_tensor([0.5, 0.95])))
     error = SIGMAS / math.sqrt(count)
     return abs(float(values.mean())) <= error * high and NORMAL - error <= middle / high <= UNIFORM + error
