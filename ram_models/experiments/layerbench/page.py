@@ -55,7 +55,10 @@ def write_page(results: Path, docs: Path) -> list[Path]:
     folder = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=folder, undefined=jinja2.StrictUndefined, autoescape=False)
     text = environment.get_template("layerbench.md.j2").render(page=page)
-    text = re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+    parts = re.split(r"(```.*?```)", text, flags=re.DOTALL)  # code keeps its empty lines
+    text = (
+        "".join(part if part.startswith("```") else re.sub(r"\n{3,}", "\n\n", part) for part in parts).rstrip() + "\n"
+    )
     docs.mkdir(parents=True, exist_ok=True)
     write_atomically(docs / FILE, lambda opened: opened.write(text.encode()))
     return written
