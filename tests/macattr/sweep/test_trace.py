@@ -990,7 +990,7 @@ def test_a_survey_of_other_layers_is_not_taken(line):
         (partial(nn.ReLU, inplace=True), ["first", "odd"]),
         (Twice, ["odd.layer"]),
         (Constant, ["odd.unused"]),
-        (Constant, ["odd.unused", "odd.table", "last"]),
+        (Constant, ["odd.unused", "odd.position", "last"]),
         (Gate, ["odd.part", "odd.split"]),
     ],
     ids=["last", "all", "in-place", "twice", "unused", "constant", "split"],
