@@ -45,7 +45,7 @@ class Training:
 
         Example:
             >>> [round(Training(10).rate(step), 2) for step in (0, 1, 5, 9)]
-            [1.0, 0.97, 0.41, 0.01]
+            [1.0, 0.98, 0.5, 0.02]
         """
         rising = max(1, round(self.warmup * self.steps))
         if step < rising:

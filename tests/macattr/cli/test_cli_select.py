@@ -189,7 +189,7 @@ def test_budgets_are_met_as_near_as_layers_go_with_the_cause(importance, model, 
 def test_help_teaches(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["select", "--help"])
-    assert "Name or glob of layers that are always in" in capsys.readouterr().out
+    assert "Names or globs of layers that are always in" in capsys.readouterr().out
 
 
 def test_small_layers_come_first_and_others_by_score_per_parameter(importance, network, model, capsys):

@@ -169,7 +169,7 @@ def test_help_shows_the_whole_description_without_markup(calls, capsys):
     assert not re.search(r"``|:\w+:`|_run|\{true", printed)
 
 
-@pytest.mark.parametrize(("program", "commands"), [("macattr", 6), ("ram", 7)])
+@pytest.mark.parametrize(("program", "commands"), [("macattr", 6), ("ram", 8)])
 def test_help_of_both_programs_has_an_example_of_every_command(program, commands, capsys):
     {"macattr": run_macattr, "ram": run_ram}[program](["--help"])
     printed = capsys.readouterr().out
