@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from macattr.layers import LayerLike, is_glob, resolve_layers
 from macattr.paths.inputs import Gate, LinearPath, Path, Reference, random_order, resolve_reference
-from macattr.paths.objectives import Objective, Target, TargetType
+from macattr.paths.objectives import PLAIN_OBJECTIVES, Objective, PlainObjectiveName, Target, TargetType
 from macattr.paths.partitions import Partition, Tag, captum_nodes, tagged_partition
 from macattr.paths.presets import DEFAULT, MacTag, Preset
 from macattr.paths.sums import ActivationGradientSum, GradientSum, LayerSum, StieltjesSum
@@ -34,18 +34,7 @@ from macattr.sweep.calls import CallsName, join_calls
 from macattr.sweep.entry import walked_keyword
 from macattr.sweep.nodes import objective_at
 from macattr.sweep.outputs import OutputChoice
-from macattr.sweep.places import (
-    MASK,
-    Place,
-    at_input,
-    at_layer,
-    at_mask,
-    embedding_of,
-    refuse_nowhere,
-    takes_mask,
-    token_path,
-    token_value,
-)
+from macattr.sweep.places import Place, find_place, refuse_nowhere, token_path, token_value
 from macattr.sweep.survey import survey
 from macattr.sweep.trace import Trace, trace
 
@@ -108,6 +97,8 @@ class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
         forward_func: Callable[..., Tensor],
         layer: LayerLike | Sequence[LayerLike],
         device_ids: list[int] | None = None,
+        *,
+        prefix: str = "",
     ) -> None:
         """Layers of a network.
 
@@ -115,6 +106,7 @@ class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
             forward_func: Network, or a function that calls it.
             layer: A module, its name, or a list of either (then a list comes back). Names need a network.
             device_ids: As in Captum, for data-parallel networks; only None is supported.
+            prefix: Beginning of all names that a wrapper of your own adds, such as ``net``; names go without it.
 
         Raises:
             ValueError: If a layer is not in the network or ``device_ids`` is given.
@@ -122,9 +114,12 @@ class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
         if device_ids is not None:
             raise ValueError("`device_ids` is not supported: pass the network inside DataParallel (`model.module`).")
         self._several = isinstance(layer, Sequence) and not isinstance(layer, str)
+        self._prefix = prefix
+        if prefix and not isinstance(forward_func, nn.Module):
+            raise ValueError(f"`prefix` = {prefix!r} has no effect with a function: pass the network.")
         self._droppable: frozenset[str] = frozenset()
         if isinstance(forward_func, nn.Module):
-            self._layers = resolve_layers(forward_func, layer)
+            self._layers = resolve_layers(forward_func, layer, prefix)
             if isinstance(layer, Sequence) and not isinstance(layer, str) and len(self._layers) < len(layer):
                 raise ValueError(f"`layer` names a layer twice: {len(layer)} entries for {list(self._layers)}.")
             self._several = self._several or len(self._layers) > 1
@@ -132,7 +127,7 @@ class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
             named = [entry for entry in entries if not is_glob(entry)]
             if len(named) < len(entries):
                 self._droppable = frozenset(
-                    self._layers.keys() - (resolve_layers(forward_func, named) if named else {})
+                    self._layers.keys() - (resolve_layers(forward_func, named, prefix) if named else {})
                 )
         else:
             modules = list(layer) if isinstance(layer, Sequence) and not isinstance(layer, str) else [layer]
@@ -194,23 +189,20 @@ class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
         first: tuple[Any, ...] = () if isinstance(inputs, Mapping) else _inputs(inputs)
         if "image" in keywords:
             first = (keywords.pop("image"),)
-        key = "" if first else walked_keyword(model, keywords)
-        layer = None if at is None else self._layer_of_path(at)
-        if layer is None and not first and not key and isinstance(model, nn.Module):
-            embedding = embedding_of(model)
-            layer = None if embedding is None else self._layer_of_path(embedding)
-        if layer is None and isinstance(path, TokenMaskPath) and isinstance(model, nn.Module) and takes_mask(model):
-            picture = first[0] if first else keywords[key or ""]
-            others = {name: value for name, value in keywords.items() if name != MASK}
-            return at_mask(model, picture, (*first, *rest), others).reading(output), keywords
-        if layer is not None:
-            return at_layer(model, *layer, (*first, *rest), keywords).reading(output), keywords
-        if first:
-            return at_input(model, first[0], (*first[1:], *rest), keywords).reading(output), keywords
-        if not key:
+        key = "" if first else walked_keyword(model, keywords) or ""
+        found = find_place(
+            model,
+            first[0] if first else keywords.get(key),
+            (*first[1:], *rest),
+            {name: value for name, value in keywords.items() if name != key},
+            key=key,
+            layer=None if at is None else self._layer_of_path(at),
+            tokens=isinstance(path, TokenMaskPath),
+            prefix=self._prefix,
+        )
+        if found.tensor is None:
             raise refuse_nowhere("the inputs", model)
-        others = {name: value for name, value in keywords.items() if name != key}
-        return at_input(model, keywords[key], rest, others, key).reading(output), keywords
+        return found.reading(output), keywords
 
     def _network(self, place: Place) -> Callable[..., Any]:
         """The network as a function of what the path walks; a user's function that is called as it is, itself."""
@@ -221,7 +213,7 @@ class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
     def _layer_of_path(self, at: LayerLike) -> tuple[str, nn.Module]:
         """The layer at which a path runs, by name."""
         if isinstance(self.forward_func, nn.Module):
-            return next(iter(resolve_layers(self.forward_func, at).items()))
+            return next(iter(resolve_layers(self.forward_func, at, self._prefix).items()))
         if not isinstance(at, nn.Module):
             raise ValueError(f"`at` = {at!r} needs a network, got a function: pass the module.")
         return type(at).__name__, at
@@ -292,7 +284,7 @@ class MaskAttributeConductance(_ConductanceMethod):
         order: Int[Tensor, "..."] | np.ndarray | Sequence[int] | None = None,
         gate: Gate | None = None,
         delta: float | None = None,
-        objective: Objective | None = None,
+        objective: Objective | PlainObjectiveName | None = None,
         preset: Preset | None = None,
         seed: int | None = None,
         show_progress: bool = False,
@@ -326,8 +318,8 @@ class MaskAttributeConductance(_ConductanceMethod):
             order: (H*W,) or (B, H*W) integers: ``order[k]`` is the flat index of the k-th pixel revealed. None: random.
             gate: ``fade``, ``sigmoid`` or ``one_sided`` (default ``fade``).
             delta: Sharpness of the last two (default 1e4).
-            objective: Scalar function of the output whose change is attributed, (B, ...) to (B,) (default: gradient
-                magnitude).
+            objective: Scalar function of the output whose change is attributed, (B, ...) to (B,), or a name of
+                :data:`macattr.paths.objectives.PLAIN_OBJECTIVES` (default: gradient magnitude).
             preset: Bundle of defaults: :data:`macattr.paths.presets.DEFAULT`, ``PAPER`` or ``OFFICIAL``.
             seed: Seed of the random order (default 0); excludes ``order``.
             show_progress: Show a progress bar.
@@ -413,7 +405,7 @@ class LayerConductance(_ConductanceMethod):
         grad_kwargs: Mapping[str, Any] | None = None,
         *,
         path: Path | TokenMaskPath | None = None,
-        objective: Objective | None = None,
+        objective: Objective | PlainObjectiveName | None = None,
         show_progress: bool = False,
         output: OutputChoice = None,
         at: LayerLike | None = None,
@@ -437,7 +429,8 @@ class LayerConductance(_ConductanceMethod):
             grad_kwargs: Passed to :func:`torch.autograd.grad`.
             path: Path to walk instead of the line; must end at ``inputs``; excludes ``baselines``. A
                 :class:`macattr.paths.tokens.TokenMaskPath` hides tokens in random order.
-            objective: Scalar function of the output whose change is attributed, (B, ...) to (B,).
+            objective: Scalar function of the output whose change is attributed, (B, ...) to (B,), or a name of
+                :data:`macattr.paths.objectives.PLAIN_OBJECTIVES`.
             show_progress: Show a progress bar.
             output: Which tensor of the model's output is read, as in :func:`macattr.rank_layers`.
             at: Layer at which the path runs instead of at the input; its output walks from the reference to its value.
@@ -491,7 +484,7 @@ class InternalInfluence(_LayerMethod):
         grad_kwargs: Mapping[str, Any] | None = None,
         *,
         path: Path | TokenMaskPath | None = None,
-        objective: Objective | None = None,
+        objective: Objective | PlainObjectiveName | None = None,
         show_progress: bool = False,
         output: OutputChoice = None,
         at: LayerLike | None = None,
@@ -537,9 +530,11 @@ class LayerIntegratedGradients(_LayerMethod):
         layer: LayerLike | Sequence[LayerLike],
         device_ids: list[int] | None = None,
         multiply_by_inputs: bool = True,
+        *,
+        prefix: str = "",
     ) -> None:
         """As the other classes; without ``multiply_by_inputs`` the mean gradient alone is returned."""
-        super().__init__(forward_func, layer, device_ids)
+        super().__init__(forward_func, layer, device_ids, prefix=prefix)
         self._multiply_by_inputs = multiply_by_inputs
 
     def has_convergence_delta(self) -> bool:
@@ -566,7 +561,7 @@ class LayerIntegratedGradients(_LayerMethod):
         grad_kwargs: Mapping[str, Any] | None = None,
         *,
         path: Path | TokenMaskPath | None = None,
-        objective: Objective | None = None,
+        objective: Objective | PlainObjectiveName | None = None,
         show_progress: bool = False,
         output: OutputChoice = None,
         at: LayerLike | None = None,
@@ -635,9 +630,11 @@ class LayerGradientXActivation(_LayerMethod):
         layer: LayerLike | Sequence[LayerLike],
         device_ids: list[int] | None = None,
         multiply_by_inputs: bool = True,
+        *,
+        prefix: str = "",
     ) -> None:
         """As the other classes; without ``multiply_by_inputs`` the gradient alone is returned."""
-        super().__init__(forward_func, layer, device_ids)
+        super().__init__(forward_func, layer, device_ids, prefix=prefix)
         self._multiply_by_inputs = multiply_by_inputs
 
     @property
@@ -654,7 +651,7 @@ class LayerGradientXActivation(_LayerMethod):
         attribute_to_layer_input: bool = False,
         grad_kwargs: Mapping[str, Any] | None = None,
         *,
-        objective: Objective | None = None,
+        objective: Objective | PlainObjectiveName | None = None,
         output: OutputChoice = None,
         at: LayerLike | None = None,
         calls: CallsName = "sum",
@@ -721,10 +718,17 @@ def _order(order: object) -> Tensor:
     return tensor
 
 
-def _objective(target: TargetType, objective: Objective | None) -> Objective:
-    """The objective, or the output selected by a target."""
+def _objective(target: TargetType, objective: Objective | PlainObjectiveName | None) -> Objective:
+    """The objective, also by its name, or the output selected by a target."""
     if target is not None and objective is not None:
         raise ValueError("`target` and `objective` exclude each other: a target is an objective.")
+    if isinstance(objective, str):
+        if objective not in PLAIN_OBJECTIVES:
+            raise ValueError(
+                f"no objective {objective!r}: the names here are {', '.join(PLAIN_OBJECTIVES)}; for a class give "
+                "`target`, for a loss a function of the output."
+            )
+        return PLAIN_OBJECTIVES[objective]()
     if objective is not None and not callable(objective):
         raise ValueError(f"`objective` must be a function from (B, ...) to (B,), got {type(objective).__name__}.")
     return Target(target) if objective is None else objective

@@ -11,12 +11,10 @@ from torch import Tensor
 from macattr.methods.task import ObjectiveName, Trial
 from macattr.paths.inputs import MaskAttributePath, Path
 from macattr.paths.objectives import (
+    PLAIN_OBJECTIVES,
     CrossEntropy,
-    GradientMagnitude,
     HiddenDistance,
     Objective,
-    OutputMean,
-    OutputNorm,
     OutputSum,
     Similarity,
     Target,
@@ -113,12 +111,14 @@ def hidden_loss(trial: Trial, path: MaskAttributePath, clean: Tensor) -> Objecti
     return HiddenDistance(clean, larger)
 
 
+def _plain(make: Callable[[], Objective]) -> Callable[[Trial, Place, Path], Objective]:
+    """An objective that looks at nothing but the output, for any trial."""
+    return lambda trial, place, path: make()
+
+
 OBJECTIVES: Mapping[str, Callable[[Trial, Place, Path], Objective]] = {
-    "gradient_magnitude": lambda trial, place, path: GradientMagnitude(),
-    "sum": lambda trial, place, path: OutputSum(),
-    "mean": lambda trial, place, path: OutputMean(),
+    **{name: _plain(make) for name, make in PLAIN_OBJECTIVES.items()},
     "class": _class,
-    "norm": lambda trial, place, path: OutputNorm(),
     "similarity": lambda trial, place, path: Similarity(_whole_output(trial, place, path)),
     "loss": _loss,
     "masked_loss": _masked_loss,

@@ -28,19 +28,7 @@ from macattr.statistics.stopping import StableTop
 from macattr.sweep.calls import CallsName
 from macattr.sweep.entry import LOSS
 from macattr.sweep.outputs import OutputChoice, own_loss, read_output
-from macattr.sweep.places import (
-    MASK,
-    Place,
-    at_input,
-    at_layer,
-    at_mask,
-    embedding_of,
-    nowhere,
-    refuse_nowhere,
-    takes_mask,
-    token_path,
-    token_value,
-)
+from macattr.sweep.places import Place, find_place, refuse_nowhere, takes_mask, token_path, token_value
 from macattr.sweep.survey import Surveys
 
 PathName = Literal["mask", "line", "tail", "blur", "restore", "tokens"]
@@ -409,28 +397,28 @@ class Trial:
     @cached_property
     def place(self) -> Place:
         """What a path walks: the sample's input, or the output of a layer."""
-        task, sample = self.task, self.sample
-        layer = task.layer_of_path
-        if layer is None and sample.image is not None:
-            rest = task.arguments(sample)
-            found = at_input(task.model, sample.image, rest, sample.keywords, sample.key)
-            return found.reading(task.output(sample))
-        arguments, keywords = task.call_arguments(sample)
-        if layer is None and (embedding := embedding_of(task.model)) is not None:
-            layer = next(iter(resolve_layers(task.model, embedding, task.options.prefix).items()))
-        if layer is None:
-            return nowhere(task.model, arguments, keywords).reading(task.output(sample))
-        return at_layer(task.model, *layer, arguments, keywords).reading(task.output(sample))
+        return self._find_place(tokens=False)
 
     @cached_property
     def token_place(self) -> Place:
         """What a path over tokens walks: the model's own mask if it has one, else :attr:`place`."""
+        walks_mask = self.task.layer_of_path is None and self.sample.image is not None and takes_mask(self.task.model)
+        return self._find_place(tokens=True) if walks_mask else self.place
+
+    def _find_place(self, *, tokens: bool) -> Place:
+        """What a path walks, or a path over tokens."""
         task, sample = self.task, self.sample
-        if task.layer_of_path is not None or sample.image is None or not takes_mask(task.model):
-            return self.place
-        arguments, keywords = task.call_arguments(sample)
-        others = {name: value for name, value in keywords.items() if name != MASK}
-        return at_mask(task.model, sample.image, arguments, others).reading(task.output(sample))
+        found = find_place(
+            task.model,
+            sample.image,
+            task.arguments(sample),
+            sample.keywords,
+            key=sample.key,
+            layer=task.layer_of_path,
+            tokens=tokens,
+            prefix=task.options.prefix,
+        )
+        return found.reading(task.output(sample))
 
     @property
     def tensor(self) -> Tensor:

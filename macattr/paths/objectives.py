@@ -1,6 +1,7 @@
 r"""Objectives: what of a model's output is explained, as one scalar per sample."""
 
 __all__ = [
+    "PLAIN_OBJECTIVES",
     "CrossEntropy",
     "Distance",
     "GradientMagnitude",
@@ -9,12 +10,13 @@ __all__ = [
     "OutputMean",
     "OutputNorm",
     "OutputSum",
+    "PlainObjectiveName",
     "Similarity",
     "Target",
     "Window",
 ]
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args, runtime_checkable
 
@@ -317,3 +319,15 @@ class Target:
                 "dimension after the batch."
             )
         return selected
+
+
+PlainObjectiveName = Literal["gradient_magnitude", "sum", "mean", "norm"]
+"""Names of objectives that look at nothing but the output."""
+
+PLAIN_OBJECTIVES: Mapping[PlainObjectiveName, Callable[[], Objective]] = {
+    "gradient_magnitude": GradientMagnitude,
+    "sum": OutputSum,
+    "mean": OutputMean,
+    "norm": OutputNorm,
+}
+"""These objectives by name: edges and texture of images; sum, mean and norm of the output."""

@@ -7,6 +7,7 @@ __all__ = [
     "at_layer",
     "at_mask",
     "embedding_of",
+    "find_place",
     "nowhere",
     "refuse_nowhere",
     "takes_mask",
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from macattr.layers import inner_network
+from macattr.layers import inner_network, resolve_layers
 from macattr.paths.tokens import Token, TokenMaskPath, TokenPath, token_groups
 from macattr.sweep.entry import Entry, forward_parameters, output_at
 from macattr.sweep.outputs import OutputChoice
@@ -130,6 +131,46 @@ def nowhere(model: Callable[..., Any], arguments: tuple[Any, ...], keywords: Map
         keywords: All keyword arguments of the model.
     """
     return Place(None, Entry(model, keywords=keywords, walks=False), arguments)
+
+
+def find_place(
+    model: Callable[..., Any],
+    walkable: Tensor | None,
+    arguments: tuple[Any, ...],
+    keywords: Mapping[str, Any],
+    *,
+    key: str = "",
+    layer: tuple[str, nn.Module] | None = None,
+    tokens: bool = False,
+    prefix: str = "",
+) -> Place:
+    """What a path walks: a layer's output if one is named, an input if a path can walk it, else the embeddings.
+
+    Args:
+        model: Network, or a function that calls it.
+        walkable: The input that a path can walk, (B, ...); None if there is none.
+        arguments: Positional arguments of the model after it.
+        keywords: Keyword arguments of the model besides it.
+        key: Its keyword; '' where it is the first positional argument.
+        layer: Name and module of the layer at which the path is to run.
+        tokens: Whether the path hides tokens: then it walks the model's own mask, if the model has one.
+        prefix: Beginning of the names of layers that a wrapper adds.
+
+    Raises:
+        ValueError: As :func:`at_layer` and :func:`at_mask`.
+    """
+    by_position, named = arguments, dict(keywords)
+    if walkable is not None:
+        by_position = arguments if key else (walkable, *arguments)
+        named = {key: walkable, **named} if key else named
+    if layer is None and walkable is not None:
+        if tokens and isinstance(model, nn.Module) and takes_mask(model):
+            named.pop(MASK, None)
+            return at_mask(model, walkable, by_position, named)
+        return at_input(model, walkable, arguments, keywords, key)
+    if layer is None and isinstance(model, nn.Module) and (embedding := embedding_of(model)) is not None:
+        layer = next(iter(resolve_layers(model, embedding, prefix).items()))
+    return nowhere(model, by_position, named) if layer is None else at_layer(model, *layer, by_position, named)
 
 
 def takes_mask(model: Callable[..., Any]) -> bool:

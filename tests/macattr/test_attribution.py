@@ -15,7 +15,7 @@ from macattr import (
     MaskAttributeConductance,
 )
 from macattr.paths.inputs import LinearPath, MaskAttributePath, random_order
-from macattr.paths.objectives import GradientMagnitude, OutputSum
+from macattr.paths.objectives import PLAIN_OBJECTIVES, GradientMagnitude, OutputSum
 from macattr.paths.presets import OFFICIAL, PAPER
 from ram_models.networks.swinir import SwinIR
 
@@ -291,7 +291,7 @@ def test_mac_refuses(smooth_net, images, options, message):
         ({"order": [[1, 2], [3]]}, "`order` must hold pixel indices"),
         ({"gate": "sigmoid", "delta": float("nan")}, "`delta` must be positive and finite, got nan"),
         ({"baselines": float("nan")}, "the model's input is not finite at alpha = 0.5: `inputs`, `baselines` or the"),
-        ({"objective": "psnr"}, "`objective` must be a function|'str' object is not callable"),
+        ({"objective": "psnr"}, "no objective 'psnr': the names here are gradient_magnitude"),
     ],
     ids=str,
 )
@@ -460,6 +460,47 @@ def test_layer_ig_of_a_tensor_that_all_rows_share_is_zero_without_a_warning():
     net, x = Positions(), torch.rand(2, 3)
     got = LayerIntegratedGradients(net, "table").attribute(x, n_steps=6, internal_batch_size=8)
     torch.testing.assert_close(got, torch.zeros(3, 1), rtol=0, atol=0)
+
+
+CLASSES = [MaskAttributeConductance, LayerConductance, InternalInfluence, LayerIntegratedGradients]
+
+
+@pytest.mark.parametrize("attribution", CLASSES, ids=lambda kind: kind.__name__)
+def test_names_go_without_the_prefix_of_a_wrapper(attribution):
+    class Wrapper(nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return self.net(x)
+
+    torch.manual_seed(0)
+    net, x = (
+        nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Tanh(), nn.Conv2d(2, 1, 3, padding=1)),
+        torch.rand(1, 1, 4, 4),
+    )
+    options = {"n_steps": 4, "objective": OutputSum()}
+    wrapped = attribution(Wrapper(net), "0", prefix="net").attribute(x, **options)
+    torch.testing.assert_close(wrapped, attribution(net, "0").attribute(x, **options), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", PLAIN_OBJECTIVES)
+def test_objectives_have_the_names_that_rankings_give_them(smooth_net, images, name):
+    by_name = MaskAttributeConductance(smooth_net, "0").attribute(images, n_steps=2, objective=name)
+    made = MaskAttributeConductance(smooth_net, "0").attribute(images, n_steps=2, objective=PLAIN_OBJECTIVES[name]())
+    torch.testing.assert_close(by_name, made, rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("as_users_run_it")
+def test_names_that_need_a_sample_are_refused(smooth_net, images):
+    with pytest.raises(ValueError, match="no objective 'loss': the names here are gradient_magnitude, sum, mean, norm"):
+        LayerConductance(smooth_net, "0").attribute(images, objective="loss")
+
+
+def test_a_prefix_needs_a_network():
+    with pytest.raises(ValueError, match="`prefix` = 'net' has no effect with a function"):
+        LayerConductance(lambda x: x, nn.ReLU(), prefix="net")
 
 
 def test_layer_ig_adds_up_the_calls_of_a_module():
