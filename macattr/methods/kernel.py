@@ -85,7 +85,8 @@ def gain(kernel: Float[Tensor, "*sets n n"], ridge: float) -> Float[Tensor, "*se
     solved: Tensor = torch.linalg.solve(
         kernel + ridge * torch.eye(number, dtype=kernel.dtype), ones.expand(*kernel.shape[:-1], 1)
     )
-    return 1 - ridge * solved.sum((-2, -1)) / number
+    shares: Tensor = 1 - ridge * solved.sum((-2, -1)) / number
+    return shares
 
 
 def ridge_of(kernels: Float[Tensor, "layers n n"]) -> float:
