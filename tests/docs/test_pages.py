@@ -24,6 +24,7 @@ import ram_models.cli
 import ram_models.data.crops
 import ram_models.networks.checkpoints
 from macattr.methods.catalogue import METHODS
+from ram_models.experiments.layerbench.methods import METHODS as BENCHED
 from ram_models.networks.rgb import RGBSwinIR
 
 ROOT = Path(__file__).parents[2]
@@ -62,11 +63,12 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(ram_models.networks.checkpoints, "ram_swinir_tiny", lambda: small)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    methods = dict(METHODS)
+    methods, benched = dict(METHODS), dict(BENCHED)
     mpl.use("Agg")
     yield
-    METHODS.clear()
-    METHODS.update(methods)
+    for registered, before in ((METHODS, methods), (BENCHED, benched)):
+        registered.clear()
+        registered.update(before)
     for name in [name for name in sys.modules if name.partition(".")[0] in ("mypackage", "models")]:
         del sys.modules[name]
 
