@@ -152,7 +152,7 @@ def _step_order(importance: LayerImportance) -> str:
     if np.isnan(orders).any():
         return "; a lower bound, because these steps do not show how sums converge: give a group a multiple of 4"
     if (order := float(np.median(orders))) < LEAST_ORDER:
-        return "; a lower bound, because the sums do not converge yet: choose more steps"
+        return "; a rough estimate, because the sums do not converge evenly yet: choose more steps"
     return f"; sums converge at order {order:.1f}"
 
 
