@@ -28,7 +28,7 @@ test: venv ## run the checks: style, types, import contracts, tests that are not
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2 -m "not slow"
-	$(BIN)/pytest -n 2 --nbmake notebooks
+	$(BIN)/pytest -n 2 --nbmake notebooks/*.ipynb
 
 slow: venv ## run the slow tests: killed runs, several processes, large images, the site, a whole reproduction
 	$(BIN)/pytest -n 2 --dist loadfile -m slow --ignore tests/real
