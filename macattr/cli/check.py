@@ -9,9 +9,8 @@ import matplotlib as mpl
 import numpy as np
 
 from macattr.cli.loading import load_images, load_network
-from macattr.cli.options import PresetName, with_options
+from macattr.cli.options import QUESTION, PresetName, with_options
 from macattr.cli.sources import explain_network
-from macattr.methods.task import ObjectiveName, PathName
 from macattr.plots import plot_randomisation
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.rank import rank_methods
@@ -24,21 +23,7 @@ FEWEST_LAYERS = 5
 
 
 @explain_network
-@with_options(
-    at=str | None,
-    path=PathName | None,
-    output=str | None,
-    calls=None,
-    prefix=None,
-    objective=ObjectiveName | None,
-    r=None,
-    n_steps=None,
-    gate=None,
-    delta=None,
-    orders=int,
-    patch_size=None,
-    reduction=None,
-)
+@with_options(**QUESTION)
 def check(
     model: str,
     images: str,

@@ -1,19 +1,39 @@
 """Options of :class:`macattr.methods.task.Options` as options of a command, explained as in rank_layers."""
 
-__all__ = ["PresetName", "with_options"]
+__all__ = ["QUESTION", "PresetName", "with_options"]
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from types import MappingProxyType
 from typing import Any, Literal, get_type_hints
 
 from docstring_parser import DocstringStyle, parse
 
-from macattr.methods.task import Options
+from macattr.methods.task import ObjectiveName, Options, PathName
 from macattr.ranking.rank import rank_layers
 
 PresetName = Literal["ranking", "default", "paper", "official"]
 """Names of the bundles of options."""
+
+QUESTION: Mapping[str, Any] = MappingProxyType(
+    {
+        "at": str | None,
+        "path": PathName | None,
+        "output": str | None,
+        "calls": None,
+        "prefix": None,
+        "objective": ObjectiveName | None,
+        "r": None,
+        "n_steps": None,
+        "gate": None,
+        "delta": None,
+        "orders": int,
+        "patch_size": None,
+        "reduction": None,
+    }
+)
+"""Options that say what is attributed, along which path, for :func:`with_options`."""
 
 
 def with_options(**types: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:

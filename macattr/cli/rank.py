@@ -21,7 +21,7 @@ from macattr.atomic_files import sole_writer
 from macattr.cli.check import check
 from macattr.cli.compare import write_comparison
 from macattr.cli.loading import load_images, load_network, load_weights, shuffled
-from macattr.cli.options import PresetName, with_options
+from macattr.cli.options import QUESTION, PresetName, with_options
 from macattr.cli.results import Results
 from macattr.cli.sources import explain_network
 from macattr.cli.summary import print_summary
@@ -30,7 +30,7 @@ from macattr.methods.catalogue import find_methods, refuse_missing_images
 from macattr.methods.kinds import Method
 from macattr.methods.readings import estimate_evaluations
 from macattr.methods.samples import Item
-from macattr.methods.task import ObjectiveName, Options, PathName, Task
+from macattr.methods.task import Options, Task
 from macattr.paths.presets import Preset
 from macattr.ranking.cost import estimate_cost
 from macattr.ranking.importance import LayerImportance
@@ -43,24 +43,7 @@ from macattr.weights.values import number_of_values
 
 
 @explain_network
-@with_options(
-    at=str | None,
-    path=PathName | None,
-    output=str | None,
-    calls=None,
-    prefix=None,
-    objective=ObjectiveName | None,
-    r=None,
-    n_steps=None,
-    tolerance=None,
-    gate=None,
-    delta=None,
-    orders=int,
-    patch_size=None,
-    reduction=None,
-    flush_denormals=None,
-    internal_batch_size=None,
-)
+@with_options(**QUESTION, tolerance=None, flush_denormals=None, internal_batch_size=None)
 def rank(
     model: str,
     images: str | None = None,

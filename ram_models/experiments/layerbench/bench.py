@@ -22,7 +22,7 @@ from macattr.methods.provenance import hash_parameters
 from ram_models.experiments.layerbench import challengers, controls, photographs, rankings
 from ram_models.experiments.layerbench.choices import Choice
 from ram_models.experiments.layerbench.ledger import ANY_SEED, Ledger
-from ram_models.experiments.layerbench.methods import METHODS, Method, Scores, choose, score_problem
+from ram_models.experiments.layerbench.methods import METHODS, Method, Scores, choose
 from ram_models.experiments.layerbench.networks import NETWORKS, PROBLEMS
 from ram_models.experiments.layerbench.page import write_page
 from ram_models.experiments.layerbench.photographs import Photographs, Quality
@@ -155,8 +155,7 @@ class _Block:
         if len(kept):
             return dict(zip(kept["layer"], kept["score"], strict=True)), float(kept["seconds"].iloc[0])
         began = time.process_time()
-        scores = score_problem(method, asked)
-        assert scores is not None
+        scores = method.score(asked)
         seconds = time.process_time() - began
         if method.draws == 1:
             rows = [

@@ -1,6 +1,6 @@
 """Controls: choices that ask no data, everything, and low-rank adapters of the same size."""
 
-__all__ = ["ADAPTERS", "ALL", "RANDOM"]
+__all__ = ["ADAPTERS", "ALL", "RANDOM", "random_order"]
 
 import warnings
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ ADAPTABLE = (nn.Linear, nn.Conv2d)
 """Layers that get adapters."""
 
 
-def _random(problem: Problem) -> Scores:
+def random_order(problem: Problem) -> Scores:
     """A random order of the layers."""
     order = torch.rand(len(problem.table.names), generator=problem.generator("random"))
     return dict(zip(problem.table.names, order.tolist(), strict=True))
@@ -89,7 +89,7 @@ def _adapters(problem: Problem, budget: float) -> Choice | None:
     return Choice(adapted=layers, budget=parameters, kind="adapters") if fits else None
 
 
-RANDOM = register(Method("random", score=_random, draws=DRAWS, control=True)).name
+RANDOM = register(Method("random", score=random_order, draws=DRAWS, control=True)).name
 """Random layers."""
 
 register(Method("first layers", score=_first, control=True))

@@ -17,7 +17,7 @@ budget gives ``choose`` instead, a function of the problem and the budget (a sha
 names of layers, or a :class:`ram_models.experiments.layerbench.choices.Choice` of single parameters.
 """
 
-__all__ = ["METHODS", "Method", "Scores", "choose", "register", "score_problem"]
+__all__ = ["METHODS", "Method", "Scores", "choose", "register"]
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -80,16 +80,6 @@ def register(method: Method) -> Method:
     return method
 
 
-def score_problem(method: Method, problem: Problem) -> Scores | None:
-    """Scores of the layers, which do not depend on the budget; None if the method chooses by budget.
-
-    Args:
-        method: Which.
-        problem: What it is asked.
-    """
-    return None if method.score is None else method.score(problem)
-
-
 def choose(method: Method, problem: Problem, budget: float, scores: Scores | None) -> Choice | None:
     """What a method trains within a budget; None if nothing fits.
 
@@ -97,14 +87,15 @@ def choose(method: Method, problem: Problem, budget: float, scores: Scores | Non
         method: Which.
         problem: What it is asked.
         budget: Share of the network's parameters, in (0, 1].
-        scores: Of :func:`score_problem`.
+        scores: What its ``score`` gave, which does not depend on the budget; None if it has ``choose``.
 
     Raises:
-        ValueError: If its choice exceeds the budget.
+        ValueError: If a method with ``score`` comes without scores, or if a choice exceeds the budget.
     """
     if scores is not None:
         return fill(scores, problem.build(), problem.table, budget)
-    assert method.choose is not None
+    if method.choose is None:
+        raise ValueError(f"the method {method.name!r} fills budgets in the order of its scores: give `scores`.")
     chosen = method.choose(problem, budget)
     if chosen is None or isinstance(chosen, Choice):
         choice = chosen

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from types import MappingProxyType
 
 from ram_models.experiments.layerbench.choices import Choice, fill
-from ram_models.experiments.layerbench.controls import ADAPTERS, ALL
-from ram_models.experiments.layerbench.methods import METHODS, choose, score_problem
+from ram_models.experiments.layerbench.controls import ADAPTERS, ALL, random_order
+from ram_models.experiments.layerbench.methods import METHODS, choose
 from ram_models.experiments.layerbench.problems import Problem
 
 LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -51,9 +51,7 @@ def representative(problem: Problem, name: str) -> Choice:
     if name in SHARES:
         least = max((share for share in SHARES.values() if share < SHARES[name]), default=0.0)
         for draw in range(DRAWS):
-            scores = score_problem(METHODS["random"], problem.drawn(draw))
-            assert scores is not None
-            chosen = fill(scores, problem.build(), problem.table, SHARES[name])
+            chosen = fill(random_order(problem.drawn(draw)), problem.build(), problem.table, SHARES[name])
             if chosen is not None and chosen.apply(problem.build()) > least * problem.total:
                 return chosen
         chosen = None

@@ -9,7 +9,7 @@ from torch import nn
 
 from ram_models.experiments.layerbench import challengers, controls, rankings  # noqa: F401 - all register methods
 from ram_models.experiments.layerbench.choices import Choice, fill, of_layers
-from ram_models.experiments.layerbench.methods import METHODS, Method, choose, register, score_problem
+from ram_models.experiments.layerbench.methods import METHODS, Method, choose, register
 from ram_models.experiments.layerbench.problems import Problem
 from ram_models.experiments.layerbench.training import Training
 
@@ -46,7 +46,7 @@ def _own_methods():
 @pytest.mark.parametrize("name", METHODS)
 def test_no_method_trains_more_than_its_budget(name, problem):
     method = METHODS[name]
-    scores = score_problem(method, problem)
+    scores = method.score and method.score(problem)
     assert scores is None or {"0", "1", "3"} <= set(scores) <= set(problem.table.names)
     chosen = {budget: choose(method, problem, budget, scores) for budget in (0.02, SMALL, 0.6)}
     trained = {budget: choice.apply(problem.build()) for budget, choice in chosen.items() if choice is not None}
@@ -59,7 +59,7 @@ def test_the_method_of_the_docstring_works_from_a_file(tmp_path, problem):
     text = re.search(r"::\n\n(.*?)\n\n:class:", __import__(choose.__module__, fromlist=["_"]).__doc__, re.DOTALL)[1]
     (tmp_path / "mine.py").write_text(re.sub(r"^    ", "", text, flags=re.MULTILINE))
     runpy.run_path(str(tmp_path / "mine.py"))
-    scores = score_problem(METHODS["largest"], problem)
+    scores = METHODS["largest"].score(problem)
     assert max(scores, key=scores.get) == "1"
 
 
@@ -68,6 +68,11 @@ def test_a_method_of_layers_that_exceeds_the_budget_is_refused(problem):
     method = register(Method("everything", choose=lambda problem, budget: problem.table.names))
     with pytest.raises(ValueError, match=r"chose 1,.* more than 30% of .*return None"):
         choose(method, problem, SMALL, None)
+
+
+def test_a_method_that_scores_needs_its_scores(problem):
+    with pytest.raises(ValueError, match="'mac' fills budgets in the order of its scores: give `scores`"):
+        choose(METHODS["mac"], problem, SMALL, None)
 
 
 def test_a_name_is_taken_once():
@@ -81,8 +86,7 @@ def test_a_method_scores_or_chooses():
 
 
 def test_random_draws_differ_and_repeat(problem):
-    random = METHODS[controls.RANDOM]
-    first, again, second = (score_problem(random, problem.drawn(draw)) for draw in (0, 0, 1))
+    first, again, second = (controls.random_order(problem.drawn(draw)) for draw in (0, 0, 1))
     assert first == again
     assert first != second
 
