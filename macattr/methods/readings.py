@@ -361,7 +361,7 @@ def _mean(readings: Sequence[Reading]) -> Reading:
         signed_sum=mean("signed_sum"),
         step_error=mean("step_error"),
         input_residual=residual,
-        step_order=min(reading.step_order for reading in readings),
+        step_order=float(np.min([reading.step_order for reading in readings])),
         evaluations=sum(reading.evaluations for reading in readings),
         estimated_bytes=max(reading.estimated_bytes for reading in readings),
     )
