@@ -39,7 +39,8 @@ def _small_first(ranking: str, problem: Problem, budget: float) -> Choice | None
     layers = _matrices(_scores(ranking, problem), problem, rest, small) if rest > 0 else ()
     if layers:
         parts |= dict.fromkeys(TrainableMask(layers).parameter_names(network))
-    return Choice(tuple(parts), kind="layers" if layers else "affine") if parts else None
+    is_affine = all(network.get_parameter(name).dim() == 1 for name in parts)  # ends hold matrices
+    return Choice(tuple(parts), kind="affine" if is_affine else "layers") if parts else None
 
 
 def _scores(ranking: str, problem: Problem) -> Scores:

@@ -23,8 +23,8 @@ class Choice:
         parameters: Names of its parameters; with adapters, none.
         adapted: Layers that get adapters.
         budget: Number of parameters of all adapters; 0 without any.
-        kind: Of the learning rate: ``layers`` share one by the number of parameters, ``affine`` and ``adapters`` have
-            others.
+        kind: Of the learning rate: ``layers`` share one by the number of parameters, ``affine`` (vectors alone) and
+            ``adapters`` have others.
     """
 
     parameters: tuple[str, ...] = ()

@@ -54,6 +54,13 @@ def test_ends_and_biases_come_first_and_matrices_fill_the_rest(problem, name):
 def test_without_room_for_a_matrix_the_small_parts_are_trained_alone(problem, name):
     choice = choose(METHODS[name], problem, 0.15, None)
     assert {parameter for parameter in choice.parameters if parameter.endswith("weight")} == {"0.weight", "4.weight"}
+    assert choice.kind == "layers", "the ends hold matrices, which diverge at the rate of vectors"
+
+
+@pytest.mark.parametrize("name", challengers.SMALL_FIRST)
+def test_biases_alone_are_trained_where_the_ends_have_no_room(problem, name):
+    choice = choose(METHODS[name], problem, 0.03, None)
+    assert set(choice.parameters) == {f"{layer}.bias" for layer in range(5)}
     assert choice.kind == "affine"
 
 
