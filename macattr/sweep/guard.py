@@ -28,8 +28,8 @@ STOCHASTIC = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDrop
 
 BATCH_MIXING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
-Rewind = Callable[[], None]
-"""Puts the model's state back to where it was, before the next forward pass."""
+Rewind = Callable[[], AbstractContextManager[None]]
+"""Puts the model's state back to where it was, before the forward pass inside the context."""
 
 
 @contextmanager
@@ -46,8 +46,8 @@ def undisturbed(model: Callable[..., Any], layers: Iterable[nn.Module] = ()) -> 
         layers: Modules of the network, which a function may hide.
 
     Yields:
-        A function that puts buffers and attributes back: called before every forward pass, it makes each of them start
-        from the same state.
+        A context for every forward pass: it puts buffers and attributes back before, and takes the hooks away after,
+        that the model has given itself in that pass. So each of them starts from the same state.
 
     Raises:
         ValueError: If the model is stochastic or mixes the batch by its training mode, or has no values.
@@ -69,9 +69,12 @@ def undisturbed(model: Callable[..., Any], layers: Iterable[nn.Module] = ()) -> 
         stack.callback(keep_sharded, modules.values())  # FSDP must know that shards are what is put back
         stack.enter_context(_without_gradients(modules))
 
-        def rewind() -> None:
+        @contextmanager
+        def rewind() -> Iterator[None]:
             run_uncompiled()
             state.rewind()
+            with state.same_hooks():
+                yield
 
         yield rewind
 
@@ -292,7 +295,7 @@ def _same_state(modules: dict[str, nn.Module]) -> Iterator["_State"]:
 
 
 FIXED = ("_parameters", "_modules")
-"""Attributes of every module that are put back at the end alone, with the hooks: probes are hooks themselves."""
+"""Attributes of every module that are put back at the end alone, as hooks are: probes are hooks themselves."""
 
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 """Generators that a module may keep."""
@@ -308,14 +311,17 @@ class _State:
     def __init__(self, modules: dict[str, nn.Module]) -> None:
         self._moving: list[tuple[Any, Any]] = []
         self._fixed: list[tuple[Any, Any]] = []
+        self._hooks: list[dict[Any, Any]] = []
         values: list[Any] = []
         for module in modules.values():
             values.extend(module.buffers(recurse=False))
             attributes = vars(module)
             self._moving.append((attributes, dict(attributes)))
             for name, value in attributes.items():
+                if isinstance(value, dict) and "_hooks" in name:
+                    self._hooks.append(value)
                 if isinstance(value, dict | list | set):
-                    fixed = name in FIXED or name.endswith("_hooks")
+                    fixed = name in FIXED or "_hooks" in name
                     (self._fixed if fixed else self._moving).append((value, copy.copy(value)))
                 values.extend(value.values() if isinstance(value, dict) else value if type(value) is list else (value,))
         distinct = {id(value): value for value in values}.values()
@@ -330,6 +336,18 @@ class _State:
             if tensor._version != version:
                 _write(tensor, values)
                 self._tensors[index] = tensor, tensor._version, values
+
+    @contextmanager
+    def same_hooks(self) -> Iterator[None]:
+        """Take hooks away that are set inside. Who sets them once notes that in an attribute, which is put back."""
+        before = {id(hooks): dict(hooks) for hooks in self._hooks if hooks}
+        count = sum(map(len, self._hooks))
+        try:
+            yield
+        finally:
+            if sum(map(len, self._hooks)) != count:
+                for hooks in self._hooks:
+                    _put_back(hooks, before.get(id(hooks), {}))
 
     def restore(self) -> None:
         """Put everything back. Native kernels write without counting, so that all values are compared."""

@@ -27,7 +27,7 @@ class Forward:
         model: Network, or a function that calls it.
         layers: Modules to probe, by name.
         path: Source of the inputs.
-        rewind: Puts the model's state back; see :func:`macattr.sweep.guard.undisturbed`.
+        rewind: Puts the model's state back for a pass; see :func:`macattr.sweep.guard.undisturbed`.
         forward_args: Further positional arguments of the model, repeated for every node.
         at_input: Whether to probe the inputs of the layers instead of their outputs.
     """
@@ -50,11 +50,10 @@ class Forward:
             visit: Called for every probed tensor; see :func:`macattr.sweep.probes.probing`.
             names: Layers to probe; None for all.
         """
-        self.rewind()
         layers = {name: module for name, module in self.layers.items() if names is None or name in names}
         batch = inputs[0].shape[0] // count
         arguments = [repeat_rows(argument, batch, count) for argument in self.forward_args]
-        with probing(layers, visit, self.at_input):
+        with self.rewind(), probing(layers, visit, self.at_input):
             return self.model(*(leaf.clone() for leaf in inputs), *arguments)
 
     def output(self, inputs: tuple[Tensor, ...], count: int) -> Any:

@@ -185,10 +185,15 @@ def takes_mask(model: Callable[..., Any]) -> bool:
 def embedding_of(model: nn.Module) -> nn.Module | None:
     """The layer that turns tokens into vectors, as networks of Hugging Face name it; None if that is not known.
 
+    That of an encoder with a decoder is the encoder's: the network's own is shared and may never run.
+
     Args:
         model: Network.
     """
-    known = getattr(inner_network(model)[0], "get_input_embeddings", None)
+    network = inner_network(model)[0]
+    if getattr(getattr(network, "config", None), "is_encoder_decoder", False):
+        network = getattr(network, "get_encoder", lambda: network)()
+    known = getattr(network, "get_input_embeddings", None)
     try:
         module = known() if callable(known) else None
     except (NotImplementedError, AttributeError):

@@ -115,3 +115,47 @@ def test_super_resolution_takes_pairs():
     pairs = [{"pixel_values": torch.rand(3, 16, 16), "clean": torch.rand(3, 32, 32)}]
     found = macattr.rank_methods(swin2sr(), pairs, ["mac", "mac_loss", "fisher"], n_steps=10, groups=1)
     assert found["mac"].dataset.attrs["output"] == "the only tensor, 'reconstruction'"
+
+
+def t5():
+    config = {"vocab_size": 40, "d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    return transformers.T5ForConditionalGeneration(transformers.T5Config(**config, decoder_start_token_id=0)).eval()
+
+
+def bart():
+    heads = {f"{part}_attention_heads": 2 for part in ("encoder", "decoder")}
+    sizes = {
+        f"{part}_{name}": size for part in ("encoder", "decoder") for name, size in (("layers", 1), ("ffn_dim", 32))
+    }
+    config = transformers.BartConfig(vocab_size=40, d_model=16, max_position_embeddings=32, **heads, **sizes)
+    return transformers.BartForConditionalGeneration(config).eval()
+
+
+@pytest.mark.parametrize("make", [t5, bart])
+def test_an_encoder_with_a_decoder_walks_the_encoder_s_embeddings(make):
+    network = make()
+    found = macattr.rank_layers(network, {"input_ids": IDS, "labels": IDS}, "conductance", objective="loss", n_steps=4)
+    assert "embed_tokens" in found.dataset.attrs["at"]
+    assert any(layer.startswith(("decoder.", "model.decoder.")) for layer in found.dataset["layer"].to_numpy())
+
+
+def test_a_decoder_without_input_is_explained():  # that of Bart takes the encoder's
+    with pytest.raises(ValueError, match=r"its decoder has no input\. Add `decoder_input_ids`, or `labels`"):
+        macattr.rank_layers(t5(), {"input_ids": IDS}, "conductance", objective="norm")
+
+
+def test_a_network_that_hooks_itself_collects_its_stages_once():
+    config = transformers.SegformerConfig(
+        hidden_sizes=[8, 8],
+        depths=[1, 1],
+        num_encoder_blocks=2,
+        sr_ratios=[2, 1],
+        patch_sizes=[3, 3],
+        strides=[2, 2],
+        num_attention_heads=[1, 1],
+        mlp_ratios=[2, 2],
+        decoder_hidden_size=8,
+    )
+    network = transformers.SegformerForSemanticSegmentation(config).eval()
+    found = macattr.rank_layers(network, torch.rand(1, 3, 32, 32), "conductance", objective="norm", n_steps=4)
+    assert "decode_head.linear_projections.1.proj" in found.dataset["layer"].to_numpy()
