@@ -132,11 +132,14 @@ class Distance:
 
 @dataclass(frozen=True)
 class OutputNorm:
-    """Euclidean norm of a sample's outputs, such as an embedding; its gradient does not exist at 0."""
+    """Euclidean norm of a sample's outputs, such as an embedding; its gradient at 0 is 0, the least subgradient.
+
+    So a path may start where a network returns 0. The first node then adds nothing, which the input residual shows.
+    """
 
     def __call__(self, output: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
         """Norm over everything but the batch."""
-        return output.flatten(1).square().sum(1).sqrt()
+        return torch.linalg.vector_norm(output.flatten(1), dim=1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -296,7 +296,9 @@ def _prepare(task: Task, methods: Sequence[Method], sample: Sample | None) -> _L
     look = survey(place.entry, task.layers, path, partition, forward_args=place.arguments, surveys=task.surveys)
     running = look.sites
     idle = [n for n in task.layers if n not in running and n not in look.split and n in task.droppable]
-    if left_out := [name for name in idle if own_parameters(task.layers[name])]:
+    used = {id(weight) for name in running for weight in own_parameters(task.layers[name]).values()}
+    kept = {name: own_parameters(task.layers[name]).values() for name in idle}
+    if left_out := [name for name, weights in kept.items() if not used.issuperset(map(id, weights))]:
         warn_user(f"left out {len(left_out)} layers that do not run: {', '.join(left_out)}.")
     split = look.split if any(isinstance(m, PathMethod) or not m.of_parameters for m in methods) else ()
     refuse_split([name for name in split if name not in task.droppable])

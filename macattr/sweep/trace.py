@@ -4,7 +4,7 @@ __all__ = ["Trace", "add_calls", "trace"]
 
 import time
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from macattr.sweep.arguments import checked_budget, whole_number
 from macattr.sweep.cuts import find_cuts
 from macattr.sweep.guard import modules_of, undisturbed
 from macattr.sweep.memory import estimate_bytes, nodes_per_batch, split_layers
-from macattr.sweep.nodes import Forward, evaluate, leaves_at
+from macattr.sweep.nodes import Forward, Visit, evaluate, leaves_at
 from macattr.sweep.probes import Site
 from macattr.sweep.survey import ProbedTensor, Survey, Surveys, never_ran, refuse_split, survey_inputs
 from macattr.weights.processes import smallest_of_all
@@ -415,7 +415,7 @@ class _Sweep:
         inputs = leaves_at(self.forward.path, chunk.alpha)
         for leaf in inputs:
             leaf.requires_grad_(not self.ends_at_layers)
-        output = self.forward(inputs, chunk.count, probe.visit, probe.names)
+        output = self._output(inputs, chunk.count, probe.visit, probe.names)
         self._refuse_other_calls(probe, chunk)
         values = evaluate(self.objective, output, self.survey.batch, chunk.count, check=chunk.first == 0)
         if not bool(values.isfinite().all()):
@@ -430,6 +430,18 @@ class _Sweep:
             self.ends_at_layers = len(probe.held) < len(probe.tensors)
         probe.fold_rest()
         return leaves, gradients[: len(leaves)]
+
+    def _output(self, inputs: tuple[Tensor, ...], count: int, visit: Visit, names: Collection[str]) -> Any:
+        """Output of the model; the survey has shown that it runs on one node."""
+        try:
+            return self.forward(inputs, count, visit, names)
+        except (BatchLayoutError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            if count == 1:
+                raise
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise BatchLayoutError(f"the network fails on several nodes at once: {reason}.") from error
 
     def _refuse_other_calls(self, probe: _Probe, chunk: _Chunk) -> None:
         """Raise if layers run at some nodes only: they have no sum along the whole path."""
@@ -490,15 +502,24 @@ class _Sweep:
 
     def refuse_mixing(self) -> None:
         """Raise if the first row of the output depends on other rows of the inputs, by its gradient at both ends."""
-        inputs = leaves_at(self.forward.path, self.partition.nodes[[0, -1]])
-        output = self.forward(inputs, 2, lambda _, tensor: tensor, ())
+        ends = self.partition.nodes[[0, -1]]
+        inputs = leaves_at(self.forward.path, ends)
+        try:
+            output = self._output(inputs, 2, lambda _, tensor: tensor, ())
+        except BatchLayoutError as error:
+            if self.nodes_per_batch > 1:
+                self._separate_nodes(error)
+            inputs = leaves_at(self.forward.path, ends[-1:])
+            output = self._output(inputs, 1, lambda _, tensor: tensor, ())
         if not isinstance(output, Tensor) or not output.requires_grad or not output.dim():
             return  # refused with its own message
         first = torch.view_as_real(output[0]) if output.is_complex() else output[0]
         weights = torch.rand(first.shape, generator=torch.Generator().manual_seed(0)).to(first)
         gradients = torch.autograd.grad((first * weights).sum(), inputs, allow_unused=True)
         for gradient in gradients:
-            if gradient is not None and bool(gradient[1:].abs().max() > 1e-7 * gradient[0].abs().max()):
+            if gradient is None or len(gradient) == 1:
+                continue
+            if bool(gradient[1:].abs().max() > 1e-7 * gradient[0].abs().max()):
                 raise ValueError(f"the model mixes the batch: a row of its output depends on others. {self._alone()}")
 
     def _alone(self) -> str:

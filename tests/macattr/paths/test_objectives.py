@@ -2,7 +2,16 @@ import pytest
 import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from macattr.paths.objectives import Distance, GradientMagnitude, Objective, OutputMean, OutputSum, Target, Window
+from macattr.paths.objectives import (
+    Distance,
+    GradientMagnitude,
+    Objective,
+    OutputMean,
+    OutputNorm,
+    OutputSum,
+    Target,
+    Window,
+)
 
 
 def ramp(down: float, right: float, height: int = 5, width: int = 7) -> torch.Tensor:
@@ -40,6 +49,14 @@ def test_output_sum_and_mean_reduce_everything_but_the_batch():
     output = torch.arange(12.0).reshape(2, 3, 2)
     assert OutputSum()(output).tolist() == [15, 51]
     assert OutputMean()(output).tolist() == [2.5, 8.5]
+
+
+def test_the_norm_has_its_gradient_and_at_0_the_least_subgradient():
+    output = torch.tensor([[3.0, 4.0], [0.0, 0.0]], requires_grad=True)
+    value = OutputNorm()(output)
+    (gradient,) = torch.autograd.grad(value.sum(), output)
+    assert value.tolist() == [5.0, 0.0]
+    assert gradient.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0.0, 0.0]]
 
 
 @pytest.mark.parametrize(("metric", "expected"), [("l1", [0.5, 0.25]), ("l2", [0.25, 0.0625])])

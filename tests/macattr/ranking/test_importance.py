@@ -197,6 +197,12 @@ def test_a_layer_that_never_runs_is_left_out_with_a_warning(network, images):
     assert "idle" not in ranked.dataset["layer"].values
 
 
+def test_a_second_name_of_weights_that_run_is_left_out_without_a_word(network, images):
+    network.idle = nn.Module()
+    network.idle.weight = network.first.weight  # as the shared embedding of an encoder with a decoder
+    assert "idle" not in rank_layers(network, images, n_steps=2).dataset["layer"].values
+
+
 def test_finished_images_survive_a_bad_one(network, images):
     broken = images[2].clone()
     broken[0, 0, 0] = torch.nan

@@ -181,6 +181,44 @@ class SequenceFirst(nn.Module):
         return self.layer(x.unflatten(1, (2, 2)).transpose(0, 1)).tanh().transpose(0, 1).flatten(1)
 
 
+class TwoRows(nn.Module):
+    """Runs on two rows and on no more."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.layer(x.reshape(2, 4)).tanh()
+
+
+class TwoSamples(nn.Module):
+    """A layer that sees (samples, nodes, channels); what follows it fails on more than two nodes."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.layer(x.unflatten(0, (2, -1))).flatten(0, 1)[:4].reshape(x.shape)
+
+
+class HooksItself(nn.Module):
+    """Collects a layer's outputs by a hook that its first forward pass sets."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.is_hooked, self.collected = nn.Linear(4, 4), False, []
+
+    def forward(self, x):
+        if not self.is_hooked:
+            self.layer.register_forward_hook(lambda _, __, output: self.collected.append(output))
+            self.is_hooked = True
+        self.collected = []
+        self.layer(x)
+        return sum(self.collected).tanh()
+
+
 class TokensSlowest(nn.Module):
     """A layer that sees (tokens x batch, channels): the size of dim 0 fits, its order does not."""
 
@@ -506,17 +544,38 @@ def test_windows_may_take_the_place_of_the_batch(line, rows, by_definition):
 
 @pytest.mark.parametrize(
     ("odd", "reason"),
-    [(SequenceFirst, "7 nodes give the shape"), (TokensSlowest, "does not keep the batch first")],
-    ids=["sequence_first", "tokens_slowest"],
+    [
+        (SequenceFirst, "layer odd.layer: 7 nodes give the shape"),
+        (TwoRows, "fails on several nodes at once: shape '.2, 4.' is invalid"),
+        (TwoSamples, "layer odd.layer: 7 nodes give the shape"),
+        (TokensSlowest, "layer odd.layer does not keep the batch first"),
+    ],
+    ids=["sequence_first", "two_rows", "two_samples", "tokens_slowest"],
 )
 def test_layers_that_mix_nodes_in_a_batch_are_evaluated_one_node_at_a_time(line, odd, reason, by_definition):
     net = Net(odd()).double()
-    with pytest.warns(UserWarning, match=f"layer odd.layer.*{reason}.*Nodes are evaluated one at a time"):
+    with pytest.warns(UserWarning, match=f"{reason}.*Nodes are evaluated one at a time"):
         got, result = run(net, line, "odd.layer", internal_batch_size=100)
     assert result.nodes_per_batch == 1
     partition = tagged_partition(line.interval, STEPS, "trapezoid")
     want = by_definition(net, net.odd.layer, line, partition, OutputSum())
     torch.testing.assert_close(got["odd.layer"][0], want, **ROUNDING)
+
+
+def test_rows_that_run_alone_only_are_walked_one_sample_and_node_at_a_time(line):
+    net = Net(TwoRows()).double()
+    got, _ = run(net, line, "odd.layer", internal_batch_size=1)  # without a warning
+    assert got["odd.layer"][0].abs().max() > 0
+
+
+def test_hooks_that_the_first_pass_sets_are_set_in_every_pass_alike(line, by_definition):
+    net = Net(HooksItself()).double()
+    got = conductance_of(net, line, "odd.layer")
+    assert not net.odd.is_hooked
+    assert not net.odd.layer._forward_hooks
+    partition = tagged_partition(line.interval, STEPS, "trapezoid")
+    want = by_definition(net, net.odd.layer, line, partition, OutputSum())
+    torch.testing.assert_close(got, want, **ROUNDING)
 
 
 def test_one_node_at_a_time_accepts_any_layout_without_a_warning(line, by_definition):
