@@ -37,6 +37,10 @@ TINY = float(np.finfo(np.float64).tiny)
 FEWEST = {"studentized": 4, "t": 2, "percentile": 2}
 """Images that each kind of interval needs; with 3, one resample in 9 has no spread to studentise by."""
 
+HEAVY_TAIL = 5.0
+"""Largest deviation of the resamples, by that of as many normal ones, above which a layer has a heavy tail. Log-normal
+scores stay below (log sd up to 1.2, 4 images or more); scores that are 0, or nearly, on most images exceed 100."""
+
 
 def ranks(scores: Float[Array, "*batch layers"], ties: Ties = "ordinal") -> Float[Array, "*batch layers"]:
     """Rank of every layer along the last axis, 1 for the highest score.
@@ -108,7 +112,9 @@ def bootstrap(
 
     The interval of a rank holds 1 + the number of layers that are surely above it, up to the number of layers - those
     surely below, by all of its pairwise differences together. Percentiles of resampled ranks would be shorter but
-    wrong where layers nearly tie: noise added to noise drives them to the middle.
+    wrong where layers nearly tie: noise added to noise drives them to the middle. These images set no limit to a layer
+    that is 0, or nearly, on most of them: its own rank stays open, and the other layers' ranks count it as one that may
+    be above.
 
     Args:
         scores: One score for every image, order and layer, finite.
@@ -501,27 +507,42 @@ def _rank_limits(
     # The resampled maximum has normal tails; images - 1 degrees of freedom have longer ones.
     level = (1 + confidence) / 2
     stretch = stats.t.ppf(level, n - 1) / stats.norm.ppf(level)
-    errors = sample.pair_errors()
-    inverse = np.divide(1.0, errors, out=np.zeros_like(errors), where=errors > 0)
     deviations = _deviations(sample, weights)
+    errors = sample.pair_errors()
+    tails = np.square(_heavy_tails(sample, deviations, confidence))
+    errors = np.where(errors > 0, np.sqrt(np.square(errors) + tails[:, None] + tails), 0.0)
+    inverse = np.divide(1.0, errors, out=np.zeros_like(errors), where=errors > 0)
     critical = np.empty(layers)
     for layer in range(layers):
         largest = np.abs((deviations[:, layer, None] - deviations) * inverse[layer]).max(axis=1)
         critical[layer] = stretch * np.quantile(largest, confidence)
-    others_above = surely_above(sample, critical[None]).sum(axis=0)
-    others_below = surely_above(sample, critical[:, None]).sum(axis=1)
+    others_above = surely_above(sample, critical[None], errors).sum(axis=0)
+    others_below = surely_above(sample, critical[:, None], errors).sum(axis=1)
     return 1 + others_above, layers - others_below
 
 
+def _heavy_tails(
+    sample: ImageSummary, deviations: Float[Array, "resamples layers"], confidence: float
+) -> Float[Array, " layers"]:
+    """Error of every layer by its largest deviation, where resamples far out use up the layer's share of the error.
+
+    That is half of 1 - ``confidence`` over all layers; the error of the other layers is 0.
+    """
+    n_resamples, layers = deviations.shape
+    normal = stats.norm.ppf(1 - 0.5 / max(2, n_resamples))
+    errors = np.abs(deviations) / normal
+    far_out = (errors > HEAVY_TAIL * sample.standard_error()).mean(axis=0)
+    return np.where(far_out > (1 - confidence) / (2 * layers), errors.max(axis=0), 0.0)
+
+
 def surely_above(
-    sample: ImageSummary, critical: float | Float[Array, "#layers #layers"]
+    sample: ImageSummary, critical: float | Float[Array, "#layers #layers"], errors: Float[Array, "layers layers"]
 ) -> Bool[Array, "layers layers"]:
-    """Whether layer i scores higher than layer j by more than ``critical`` standard errors of their difference.
+    """Whether layer i scores higher than layer j by more than ``critical`` standard ``errors`` of their difference.
 
     Layers that agree on every image (two names of one tensor) are in the order of their positions.
     """
     gap = sample.centre[:, None] - sample.centre[None]
-    errors = sample.pair_errors()
     position = np.arange(len(gap))
     first = position[:, None] < position[None]
     return np.asarray(np.where(errors > 0, gap > critical * errors, (gap > 0) | ((gap == 0) & first)))

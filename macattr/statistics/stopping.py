@@ -173,7 +173,7 @@ class StableTop:
         inside = ranks(sample.mean) <= k
         spent = self.error_spent(n)
         critical = float(stats.t.ppf(1 - (1 - self.confidence) * spent / 2, n - 1))
-        open_pairs = ~surely_above(sample, critical)[np.ix_(inside, ~inside)]
+        open_pairs = ~surely_above(sample, critical, sample.pair_errors())[np.ix_(inside, ~inside)]
         allowed = self.may_differ(k)
         order = np.argsort(-sample.mean, kind="stable")
         doubtful = np.zeros(layers, dtype=bool)

@@ -116,6 +116,33 @@ def test_names_of_one_tensor_and_layers_without_score_stay_in_order(generator):
     assert (table.loc[2:, ["score_low", "score_high"]] == 0).all(axis=None)
 
 
+def rank_ends(scores):
+    """Ends of the ranks' intervals, one pair for each layer."""
+    return bootstrap(scores, np.random.default_rng(1))[["rank_low", "rank_high"]].to_numpy().tolist()
+
+
+@pytest.mark.parametrize("rest", [0.0, 1e-300], ids=["zero", "nearly"])
+def test_a_layer_that_is_dead_on_most_images_does_not_open_the_others_ranks(generator, rest):
+    scores = draw(np.array([3.0, 0.0, -3.0, 9.0, 9.0]), 12, 1, generator)
+    scores[..., 3:] = 0  # dead on all images
+    assert rank_ends(scores) == [[1, 1], [2, 2], [3, 3], [4, 4], [5, 5]]
+    scores[1:, :, 3], scores[0, :, 3] = rest, 1e-6  # alive on one
+    ends = rank_ends(scores)
+    assert ends[:3] == [[1, 2], [2, 3], [3, 4]]  # 3 layers apart by 3 in log score, and one that may lie anywhere
+    assert ends[3][0] == 1
+    assert ends[3][1] >= 4
+
+
+def test_layers_that_are_dead_on_half_of_the_images_have_ranks_as_far_as_the_images_say(generator):
+    scores = draw(np.array([9.0, 6.0, 3.0, 0.0]), 8, 1, generator)
+    scores[:4, :, 2] = 0  # its mean is 0 in 0.4 % of the resamples, less than its share of 5 % over 4 layers
+    assert rank_ends(scores) == [[1, 1], [2, 2], [3, 3], [4, 4]]
+    scores = draw(np.concatenate([[9.0, 6.0], np.zeros(20)]), 6, 1, generator)
+    for layer in range(2, 22):  # of these one has a mean of 0 in up to 27 % of the resamples
+        scores[generator.permutation(6)[:3], :, layer] = 0
+    assert [low for low, _ in rank_ends(scores)][:2] == [1, 2]
+
+
 @pytest.mark.parametrize("orders", [1, 4])
 def test_resamples_vary_as_much_as_new_images_would(orders, generator):
     # Linear scale (one score is negative), where the variance of a mean of n images is s^2 / n exactly. Drawing the
