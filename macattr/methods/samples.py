@@ -15,10 +15,10 @@ from macattr.image_files import ImageFolder
 from macattr.sweep.entry import forward_parameters, walked_keyword
 from macattr.weights.values import device_of
 
-Item = Tensor | Sequence[object] | Mapping[str, object]
+Item = Tensor | np.ndarray | Sequence[object] | Mapping[str, object]
 """One or several samples; see :func:`iterate_samples`."""
 
-Inputs = Tensor | Mapping[str, object] | Iterable[Item] | Dataset[Item]
+Inputs = Tensor | np.ndarray | Mapping[str, object] | Iterable[Item] | Dataset[Item]
 """Samples to rank on; see :func:`iterate_samples`."""
 
 Files = Path | str | Sequence[Path | str]
@@ -26,6 +26,9 @@ Files = Path | str | Sequence[Path | str]
 
 OWN_KEYS = ("image", "clean", "target", "name", "degradation", "forward_args")
 """Keys of a mapping that are ours; all others are keyword arguments of the model."""
+
+CHANNELS = (1, 3, 4)
+"""Numbers of channels of pictures in files."""
 
 UNBATCHED = {"pixel_values": 3, "inputs_embeds": 2}
 """Dimensions that one sample has without a batch, by keyword, as data sets hold it."""
@@ -49,6 +52,7 @@ class Sample:
         keywords: Its keyword arguments, without the one that a path walks.
         key: Keyword of ``image``; '' passes it as the first positional argument.
         fixed: The first positional argument where no path can walk it, such as tokens.
+        is_lone: Whether ``image`` came with three dimensions, which are read as one image (C, H, W).
     """
 
     image: Tensor | None
@@ -59,6 +63,7 @@ class Sample:
     keywords: Mapping[str, object] = field(default_factory=dict)
     key: str = ""
     fixed: tuple[object, ...] = field(default=())
+    is_lone: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -104,6 +109,8 @@ def open_inputs(inputs: Inputs | Files) -> Inputs:
     """
     if inputs is None:
         raise ValueError("`inputs` is None: pass images, a folder of image files, or a list of them.")
+    if isinstance(inputs, np.ndarray):
+        return torch.as_tensor(inputs)
     is_list = isinstance(inputs, list | tuple) and bool(inputs) and all(isinstance(i, str | Path) for i in inputs)
     return ImageFolder(inputs) if isinstance(inputs, str | Path) or is_list else inputs  # type: ignore[arg-type,return-value]
 
@@ -126,8 +133,8 @@ def iterate_samples(inputs: Inputs, model: nn.Module) -> Iterator[Sample]:
     Args:
         inputs: A tensor, a mapping, or any iterable (list, DataLoader) or map-style data set of items:
 
-            - A tensor: an image (C, H, W) or images (B, C, H, W); a vector (N,); else a batch (B, ...). Integers, such
-              as tokens (L,) or (B, L), are passed to the model, but no path walks them.
+            - A tensor or array: an image (C, H, W) or images (B, C, H, W); a vector (N,); else a batch (B, ...).
+              Integers, such as tokens (L,) or (B, L), are passed to the model, but no path walks them.
             - A sequence: such a tensor, and the target, if there is a second entry.
             - A mapping: ``image`` is such a tensor; ``clean`` or ``target``, ``name``, ``degradation`` and
               ``forward_args`` are optional. All other keys (``pixel_values``, ``input_ids``, ``labels``, ...) are
@@ -167,7 +174,8 @@ def _samples(item: Item, model: nn.Module, number: int) -> Iterator[Sample]:
         )
     image: Tensor | None
     if "image" in fields or not keywords:
-        image, is_single, key = _batch(fields.get("image"), f"image {number}"), _is_single(fields.get("image")), ""
+        given = _as_tensor(fields.get("image"))
+        image, is_single, key = _batch(given, f"image {number}"), _is_single(given), ""
         count = len(image)
     else:
         keywords, is_single = _batched(keywords)
@@ -189,6 +197,7 @@ def _samples(item: Item, model: nn.Module, number: int) -> Iterator[Sample]:
             keywords={name: _row(value, row, count) for name, value in keywords.items()},
             key=key,
             fixed=() if is_walked or own is None else (own,),
+            is_lone=is_picture and is_single,
         )
 
 
@@ -312,8 +321,18 @@ def _batch(image: object, name: str) -> Tensor:
         found = f"{image.dtype} {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
         raise ValueError(
             f"{name} must be a float tensor (C, H, W) or (B, C, H, W), or any batch (B, ...), got {found}."
+            f"{_remedy(image)}"
         )
     return image[None] if _is_single(image) else image
+
+
+def _remedy(image: object) -> str:
+    """How a picture becomes such a tensor; '' for what is none."""
+    if not isinstance(image, Tensor) or image.is_complex() or image.dim() not in (3, 4):
+        return ""
+    is_last = image.shape[-1] in CHANNELS and image.shape[-3] not in CHANNELS
+    channels = "the channels first (`.movedim(-1, -3)`) and " if is_last else ""
+    return f" If it is a picture in bytes, give {channels}values in [0, 1] (`.float() / 255`)."
 
 
 def _text(value: object, row: int, default: str) -> str:

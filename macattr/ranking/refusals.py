@@ -1,6 +1,6 @@
-"""Images that a network refuses for their size or channels: which one, and what it would take."""
+"""Inputs that a network refuses, or may read in two ways: which one, and what it would take."""
 
-__all__ = ["explained"]
+__all__ = ["explained", "warn_of_readings"]
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,9 @@ from macattr.image_files import center_crop, fit_to_multiple, luminance
 from macattr.layers import inner_network
 from macattr.methods.samples import Sample
 from macattr.methods.task import Task
+from macattr.sweep.entry import forward_parameters
 from macattr.sweep.guard import undisturbed
+from macattr.user_warnings import warn_user
 
 MULTIPLES = (2, 4, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 64, 128)
 """Numbers that sides may have to be multiples of: products of strides, and sides of patches and windows."""
@@ -87,15 +89,50 @@ def _other_input(task: Task, sample: Sample) -> str:
     has_decoder = getattr(getattr(network, "config", None), "is_encoder_decoder", False)
     if has_decoder and not sample.keywords.keys() & DECODER_INPUTS:
         return "its decoder has no input. Add `decoder_input_ids`, or `labels` from which it makes them."
-    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    first = next((module for module in network.modules() if isinstance(module, kinds)), None)
-    if sample.key or sample.image is None or sample.image.dim() != 4:
+    image = sample.image
+    if sample.key or image is None or _runs(task, sample, image):
         return ""
-    if isinstance(first, nn.Conv1d):
-        return "three dimensions are read as one image (C, H, W). Pass sequences (B, C, L) by name, as `{'x': tensor}`."
-    if isinstance(first, nn.Conv3d):
-        return "four dimensions are read as images (B, C, H, W). Pass a video as (1, C, T, H, W)."
+    if image.dim() == 4:
+        if _runs(task, sample, image.movedim(-1, -3)):
+            return "its channels come last. Pass images (C, H, W), as `tensor.movedim(-1, -3)`."
+        if sample.is_lone and _runs(task, sample, image[0]):
+            return f"three dimensions are read as one image (C, H, W). {_by_name(task, 'a batch (B, ..., ...)')}"
+        if any(isinstance(module, nn.Conv3d) for module in network.modules()):
+            return "four dimensions are read as images (B, C, H, W). Pass a video as (1, C, T, H, W)."
+    if image.dim() == 2:
+        return (
+            "two dimensions are read as a vector in each row. Pass a grey image as (1, H, W). "
+            f"{_by_name(task, 'a sequence or a set of points (1, n, D)')}"
+        )
     return ""
+
+
+def warn_of_readings(task: Task, sample: Sample) -> None:
+    """Say that three dimensions are read as one image, where the network takes them as a batch too.
+
+    What convolves in two dimensions takes images.
+
+    Args:
+        task: With the network.
+        sample: The first sample.
+    """
+    image = sample.image
+    if not sample.is_lone or image is None:
+        return
+    if any(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in task.model.modules()):
+        return
+    if _runs(task, sample, image[0]) and _runs(task, sample, image):
+        shape = tuple(image.shape[1:])
+        warn_user(
+            f"{sample.name!r} {shape} is read as one image (C, H, W), but the network takes a batch of {shape[0]} too. "
+            f"{_by_name(task, 'a batch')} Pass one image as (1, C, H, W), without this warning."
+        )
+
+
+def _by_name(task: Task, words: str) -> str:
+    """How something is passed that is not read by its number of dimensions."""
+    name = next(iter(forward_parameters(task.model)[0]), "x")
+    return f"Pass {words} by name, as `{{{name!r}: tensor}}`."
 
 
 def _remedy(task: Task, sample: Sample, image: Tensor) -> str:

@@ -22,7 +22,7 @@ from macattr.paths.inputs import LinearPath
 from macattr.paths.inputs import Path as WalkedPath
 from macattr.paths.partitions import Partition
 from macattr.ranking.journal import Journal, Record, Unit
-from macattr.ranking.refusals import explained
+from macattr.ranking.refusals import explained, warn_of_readings
 from macattr.ranking.settings import describe_run
 from macattr.statistics.stopping import Stability, StableTop
 from macattr.sweep.denormals import NOTICEABLE, denormal_share, without_denormals
@@ -208,6 +208,8 @@ def run(
     task = look.task
     _warn_of_denormals(task, methods)
     _warn_of_range(first)
+    if first is not None and _runs_network(methods):
+        warn_of_readings(task, first)
     folder = None if task.options.parts is None else Path(task.options.parts)
     progress = _Progress(
         task=task,
@@ -237,10 +239,14 @@ def run(
         raise RunStopped(message, progress.result(complete, {})) from error
 
 
+def _runs_network(methods: Sequence[Method]) -> bool:
+    """Whether a method runs the network on samples."""
+    return any(isinstance(method, PathMethod | SampleMethod) for method in methods)
+
+
 def _warn_of_denormals(task: Task, methods: Sequence[Method]) -> None:
     """Say once why every pass will be slow, and what helps."""
-    runs = any(isinstance(method, PathMethod | SampleMethod) for method in methods)
-    share = denormal_share(task.model) if runs and not task.options.flush_denormals else 0.0
+    share = denormal_share(task.model) if _runs_network(methods) and not task.options.flush_denormals else 0.0
     if share > NOTICEABLE:
         warn_user(
             f"{share:.2g} of the weights are denormal numbers (below 1.2e-38 in float32), which slow a CPU down many "

@@ -525,9 +525,11 @@ class _Sweep:
     def _alone(self) -> str:
         """The remedy for a model that mixes the batch."""
         alone = "pass `internal_batch_size=1`, so that every node is evaluated alone"
+        is_flat = any(leaf.dim() == 2 for leaf in self.survey.inputs)
+        rows = " Where all rows are one sequence or set of points, pass (1, n, D) by its keyword." if is_flat else ""
         return (
             "Each row must depend on its own inputs; "
-            f"{alone if self.survey.batch == 1 else f'pass one sample at a time and {alone}'}."
+            f"{alone if self.survey.batch == 1 else f'pass one sample at a time and {alone}'}.{rows}"
         )
 
     def _refuse_change(self, now: Tensor, before: Tensor, alpha: Tensor) -> None:

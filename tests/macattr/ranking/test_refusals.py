@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -61,10 +62,12 @@ def test_a_refused_image_is_named_with_its_size_and_the_remedy(network, shape, m
 @pytest.mark.parametrize(
     ("network", "inputs", "message"),
     [
-        (nn.Conv1d(2, 2, 3), torch.rand(1, 2, 9), r"three dimensions are read as one image.*`\{'x': tensor\}`"),
+        (nn.Conv1d(2, 2, 3), torch.rand(1, 2, 9), r"three dimensions are read as one image.*`\{'input': tensor\}`"),
+        (nn.Conv2d(3, 3, 1), torch.rand(2, 5, 6, 3), r"channels come last.*`tensor\.movedim\(-1, -3\)`"),
+        (nn.Conv2d(1, 2, 3), torch.rand(7, 8), r"two dimensions are read as a vector in each row.*\(1, H, W\)"),
         (nn.Conv3d(3, 3, 1), [torch.rand(3, 4, 5, 5)], r"four dimensions are read as images.*\(1, C, T, H, W\)"),
     ],
-    ids=["sequence", "video"],
+    ids=["sequence", "channels_last", "grey", "video"],
 )
 def test_other_ranks_that_pass_for_images_are_explained(network, inputs, message):
     with pytest.raises(ValueError, match=f"the network does not run on 'image 0' .*{message}"):
@@ -88,6 +91,59 @@ class Graph(OneSequence):
 def test_the_remedy_for_sequences_works():
     found = rank_layers(OneSequence().eval(), {"x": torch.rand(1, 2, 9)}, "conductance", objective="norm", n_steps=2)
     assert found.dataset["layer"].to_numpy().tolist() == ["layer"]
+
+
+class Points(nn.Module):
+    """A network of points (B, n, 3), which takes any number of dimensions before the last."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, cloud):
+        return self.head(self.layer(cloud).relu().amax(-2))
+
+
+def test_a_batch_that_passes_for_an_image_is_said():
+    clouds = torch.rand(2, 5, 3, generator=torch.Generator().manual_seed(1))
+    network, options = Points().eval(), {"method": "conductance", "objective": "norm", "n_steps": 2}
+    with pytest.warns(
+        UserWarning, match=r"'image 0' \(2, 5, 3\) is read as one image.*a batch of 2.*`\{'cloud': tensor\}`"
+    ):
+        as_image = rank_layers(network, clouds, **options)
+    assert as_image.dataset.sizes["sample"] == 1
+    assert rank_layers(network, {"cloud": clouds}, **options).dataset.sizes["sample"] == 2
+    whole = rank_layers(network, clouds[None], **options)  # without a warning
+    assert whole.dataset["score"].equals(as_image.dataset["score"])
+    rank_layers(network, clouds, "magnitude")
+
+
+def test_points_without_a_batch_are_no_rows():
+    with pytest.raises(
+        ValueError, match=r"mixes the batch.*all rows are one sequence or set of points, pass \(1, n, D\)"
+    ):
+        rank_layers(Points().eval(), torch.rand(5, 3), "conductance", objective="norm", n_steps=2)
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (np.zeros((8, 9, 3), np.uint8), r"channels first \(`\.movedim\(-1, -3\)`\) and values in \[0, 1\]"),
+        ([torch.zeros(3, 8, 9, dtype=torch.uint8)], r"in bytes, give values in \[0, 1\] \(`\.float\(\) / 255`\)"),
+    ],
+    ids=["array", "tensor"],
+)
+def test_pictures_in_bytes_are_refused_with_the_remedy(picture, message):
+    with pytest.raises(ValueError, match=message):
+        rank_layers(nn.Sequential(nn.Conv2d(3, 3, 1)).eval(), picture, n_steps=2)
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 8), (2, 3, 6, 8)], ids=["one", "batch"])
+def test_arrays_are_read_as_tensors_are(shape):
+    images, network = torch.rand(shape), nn.Sequential(nn.Conv2d(3, 3, 1), nn.Tanh()).eval()
+    want = rank_layers(network, images, n_steps=2)
+    assert rank_layers(network, images.numpy(), n_steps=2).dataset["score"].equals(want.dataset["score"])
+    assert rank_layers(network, [images.numpy()], n_steps=2).dataset["score"].equals(want.dataset["score"])
 
 
 def test_graphs_are_refused_before_their_nodes_are_taken_for_samples():
