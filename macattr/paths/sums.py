@@ -1,6 +1,6 @@
 """Sums over the nodes of a path, for any number of layers, fed while a sweep runs."""
 
-__all__ = ["ActivationGradientSum", "ActivationSum", "EveryNth", "GradientSum", "LayerSum", "StieltjesSum"]
+__all__ = ["ActivationGradientSum", "ActivationSum", "EveryNth", "GradientSum", "LayerSum", "StieltjesSum", "sum_bytes"]
 
 import math
 from collections.abc import Callable, Hashable
@@ -42,8 +42,8 @@ class LayerSum(Protocol):
     def release(self, key: Hashable) -> None:
         """Drop what was needed between chunks: no more nodes will come for this layer."""
 
-    def state_bytes(self, nbytes: int) -> int:
-        """Memory that is kept between chunks for a layer whose output at one node takes ``nbytes``."""
+    def state_bytes(self, nbytes: int, dtype: torch.dtype) -> int:
+        """Memory that is kept between chunks for a layer whose output at one node takes ``nbytes`` in a ``dtype``."""
 
 
 class _DenseLayout:
@@ -67,6 +67,16 @@ class _DenseLayout:
 def _wide(dtype: torch.dtype) -> torch.dtype:
     """Accumulation dtype: float32, or float64 where the layer computes in it."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def sum_bytes(nbytes: int, dtype: torch.dtype) -> int:
+    """Memory of a sum over tensors that take ``nbytes`` in a ``dtype``: as much, or more if it is wider.
+
+    Example:
+        >>> sum_bytes(100, torch.float32), sum_bytes(100, torch.bfloat16)
+        (100, 200)
+    """
+    return nbytes * _wide(dtype).itemsize // dtype.itemsize
 
 
 class _LastRow:
@@ -158,9 +168,9 @@ class StieltjesSum:
         """Keep the sum alone."""
         self._state[key].last = []
 
-    def state_bytes(self, nbytes: int) -> int:
+    def state_bytes(self, nbytes: int, dtype: torch.dtype) -> int:
         """Sum, last output and last gradient."""
-        return 3 * nbytes
+        return sum_bytes(nbytes, dtype) + 2 * nbytes
 
 
 class GradientSum:
@@ -196,9 +206,9 @@ class GradientSum:
     def release(self, key: Hashable) -> None:
         """Nothing: the sum is all there is."""
 
-    def state_bytes(self, nbytes: int) -> int:
+    def state_bytes(self, nbytes: int, dtype: torch.dtype) -> int:
         """The sum alone."""
-        return nbytes
+        return sum_bytes(nbytes, dtype)
 
 
 class ActivationGradientSum(GradientSum):
@@ -265,9 +275,9 @@ class EveryNth:
         """No more nodes will come."""
         self.layer_sum.release(key)
 
-    def state_bytes(self, nbytes: int) -> int:
+    def state_bytes(self, nbytes: int, dtype: torch.dtype) -> int:
         """Memory of the other sum."""
-        return self.layer_sum.state_bytes(nbytes)
+        return self.layer_sum.state_bytes(nbytes, dtype)
 
 
 def _combine(operation: Callable[..., Tensor], a: Tensor, b: Tensor, out: Tensor) -> None:

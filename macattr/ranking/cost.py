@@ -10,6 +10,7 @@ from macattr.methods.kinds import PathMethod
 from macattr.methods.readings import SUMS, estimate_evaluations, plan_sweeps
 from macattr.methods.samples import Inputs, count_samples, iterate_samples
 from macattr.methods.task import Task
+from macattr.sweep.memory import state_bytes
 from macattr.sweep.survey import survey
 from macattr.weights.values import local_part
 
@@ -64,7 +65,7 @@ def estimate_cost(task: Task, inputs: Inputs, methods: Sequence[str]) -> Cost:
         look = survey(place.entry, task.layers, path, partition, forward_args=place.arguments, surveys=task.surveys)
         kept = [SUMS[name](partition) for name in sweep.needs(task.options.reduction)]
         activations, outputs = max(activations, look.working_bytes), max(outputs, look.output_bytes)
-        sums = max(sums, sum(layer_sum.state_bytes(look.output_bytes) for layer_sum in kept))
+        sums = max(sums, state_bytes(look.distinct, kept))
     return Cost(
         evaluations=estimate_evaluations(chosen, task, count_samples(inputs) or 1)[0],
         weights=sum(local_part(p).nbytes for p in task.model.parameters() if not p.is_meta),

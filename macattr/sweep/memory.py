@@ -1,12 +1,12 @@
 """How many nodes share a forward pass, and how layers are split over sweeps, by memory."""
 
-__all__ = ["ROWS_ON_CPU", "estimate_bytes", "nodes_per_batch", "split_layers"]
+__all__ = ["ROWS_ON_CPU", "estimate_bytes", "nodes_per_batch", "split_layers", "state_bytes"]
 
 from collections.abc import Sequence
 
 import torch
 
-from macattr.paths.sums import LayerSum
+from macattr.paths.sums import LayerSum, sum_bytes
 from macattr.sweep.survey import ProbedTensor, Survey
 
 ROWS_ON_CPU = 4
@@ -35,7 +35,7 @@ def split_layers(survey: Survey, sums: Sequence[LayerSum], memory_budget: float 
     if largest > room:
         raise ValueError(
             f"`memory_budget` of {memory_budget / 2**20:.0f} MiB is too small: one node keeps "
-            f"{survey.working_bytes / 2**20:.0f} MiB, all sums take {len(sums) * survey.output_bytes / 2**20:.0f} MiB, "
+            f"{survey.working_bytes / 2**20:.0f} MiB, all sums take {_sum_bytes(survey, sums) / 2**20:.0f} MiB, "
             f"the largest layer needs {largest / 2**20:.0f} MiB more."
         )
     groups: list[list[ProbedTensor]] = [[]]
@@ -71,7 +71,7 @@ def nodes_per_batch(
     if internal_batch_size is not None:
         count = internal_batch_size // survey.batch
     elif survey.device.type == "cuda":
-        state = sum(layer_sum.state_bytes(survey.output_bytes) for layer_sum in sums)
+        state = state_bytes(survey.distinct, sums)
         count = int(max(0, 0.6 * _free_bytes(survey.device) - state) // node_bytes)
     else:
         count = min(ROWS_ON_CPU // survey.batch, CHUNK_BYTES_ON_CPU // node_bytes)
@@ -94,18 +94,35 @@ def estimate_bytes(
         sums: Sums that are fed.
         count: Nodes that share a forward pass.
     """
-    largest = max(sum(tensor.nbytes for tensor in group) for group in groups)
-    return count * (survey.working_bytes + largest) + sum(layer_sum.state_bytes(largest) for layer_sum in sums)
+    return max(
+        count * (survey.working_bytes + sum(tensor.nbytes for tensor in group)) + state_bytes(group, sums)
+        for group in groups
+    )
+
+
+def state_bytes(tensors: Sequence[ProbedTensor], sums: Sequence[LayerSum]) -> int:
+    """Bytes that the sums keep between chunks.
+
+    Args:
+        tensors: What is summed.
+        sums: Sums that are fed.
+    """
+    return sum(layer_sum.state_bytes(tensor.nbytes, tensor.dtype) for layer_sum in sums for tensor in tensors)
 
 
 def _bytes_needed(tensor: ProbedTensor, sums: Sequence[LayerSum]) -> int:
     """A layer's output and what the sums keep of it between chunks, without the sums themselves."""
-    return tensor.nbytes + sum(layer_sum.state_bytes(tensor.nbytes) - tensor.nbytes for layer_sum in sums)
+    return tensor.nbytes + state_bytes([tensor], sums) - len(sums) * sum_bytes(tensor.nbytes, tensor.dtype)
 
 
 def _room(survey: Survey, sums: Sequence[LayerSum], memory_budget: float) -> float:
     """Bytes that are left for one group of layers; the sums of all layers stay until the end."""
-    return memory_budget - survey.working_bytes - len(sums) * survey.output_bytes
+    return memory_budget - survey.working_bytes - _sum_bytes(survey, sums)
+
+
+def _sum_bytes(survey: Survey, sums: Sequence[LayerSum]) -> int:
+    """Bytes of the sums of all layers."""
+    return len(sums) * sum(sum_bytes(tensor.nbytes, tensor.dtype) for tensor in survey.distinct)
 
 
 def _free_bytes(device: torch.device) -> int:

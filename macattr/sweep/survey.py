@@ -35,21 +35,26 @@ class ProbedTensor:
         site: Layer, call and tensor.
         shape: Its shape at one node.
         nbytes: Its memory at one node.
+        dtype: Its type.
         alias_of: The first site that is the very same tensor, or the site itself.
         overwritten: Whether a later in-place operation destroys its values.
         fingerprint: Some of its values; None where they are not known.
-        low_precision: Whether it has fewer than 32 bits.
         is_constant: Whether no gradient leads from it to the inputs: position embeddings, tables of biases.
     """
 
     site: Site
     shape: tuple[int, ...]
     nbytes: int
+    dtype: torch.dtype
     alias_of: Site
     overwritten: bool
     fingerprint: tuple[float, ...] | None
-    low_precision: bool
     is_constant: bool = False
+
+    @property
+    def low_precision(self) -> bool:
+        """Whether it has fewer than 32 bits."""
+        return self.dtype.itemsize < 4
 
     def difference(self, tensor: Tensor) -> tuple[float, float] | None:
         """Largest difference of the fingerprint at the first node of another pass, and the largest value.
@@ -462,10 +467,10 @@ class _Recorder:
                 site=site,
                 shape=tuple(record.tensor.shape),
                 nbytes=record.tensor.nbytes,
+                dtype=record.tensor.dtype,
                 alias_of=first.setdefault(record.identity, site),
                 overwritten=record.tensor._version != record.version,
                 fingerprint=record.fingerprint,
-                low_precision=record.tensor.element_size() < 4,
                 is_constant=record.is_constant,
             )
             for site, record in self.records.items()

@@ -354,7 +354,7 @@ class _GradientWatch:
     def release(self, key: Hashable) -> None:
         """Nothing."""
 
-    def state_bytes(self, nbytes: int) -> int:
+    def state_bytes(self, nbytes: int, dtype: torch.dtype) -> int:
         """Nothing."""
         return 0
 

@@ -74,8 +74,13 @@ def test_stieltjes_sum_fits_the_protocol():
     assert isinstance(StieltjesSum("left"), LayerSum)
 
 
-def test_kept_memory_is_the_sum_and_the_last_node():
-    assert StieltjesSum("left").state_bytes(100) == 300
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float64, 24), (torch.float32, 12), (torch.bfloat16, 8)], ids=str)
+def test_kept_memory_is_the_sum_in_32_bits_or_more_and_the_last_node(dtype, size):
+    layer_sum, values = StieltjesSum("left"), torch.ones(1, 50, dtype=dtype)
+    layer_sum.update("layer", values, values, 0, 1)
+    state = layer_sum._state["layer"]
+    assert state.total.nbytes + sum(last.row.nbytes for last in state.last) == 50 * size
+    assert layer_sum.state_bytes(values.nbytes, dtype) == 50 * size
 
 
 @pytest.mark.parametrize(
@@ -130,4 +135,4 @@ def test_a_sum_over_every_second_node_keeps_what_its_own_sum_keeps():
     wrapped = EveryNth(StieltjesSum("left"))
     assert isinstance(wrapped, LayerSum)
     assert isinstance(ActivationSum(torch.ones(1)), LayerSum)
-    assert wrapped.state_bytes(10) == StieltjesSum("left").state_bytes(10)
+    assert wrapped.state_bytes(10, torch.half) == StieltjesSum("left").state_bytes(10, torch.half)

@@ -1,5 +1,7 @@
 """Evaluations and memory of a ranking, before it runs."""
 
+import copy
+
 import torch
 from torch import nn
 
@@ -17,6 +19,16 @@ def test_the_cost_counts_nodes_weights_outputs_and_sums():
     assert cost.outputs == 4 * 25 * (4 + 3)
     assert cost.sums >= cost.outputs
     assert [line.split()[0] for line in cost.memory.splitlines()] == ["weights", "activations", "outputs", "sums"]
+
+
+def test_half_precision_halves_the_outputs_and_not_the_sums():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 3, 1)).eval()
+    whole, half = (
+        estimate_cost(Task(model, resolve_layers(model), Options()), torch.rand(1, 3, 5, 5), ["mac"])
+        for model in (net, copy.deepcopy(net).bfloat16())
+    )
+    assert half.outputs == whole.outputs / 2
+    assert (whole.sums, half.sums) == (3 * whole.outputs, 4 * half.outputs)
 
 
 def test_methods_without_a_path_keep_no_sums():
