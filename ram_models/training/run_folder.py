@@ -12,6 +12,7 @@ __all__ = [
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import warnings
 from collections.abc import Mapping, Sequence
@@ -112,7 +113,8 @@ def flat_settings(config: object, prefix: str = "") -> dict[str, str]:
 def refuse_other_settings(stored: Mapping[str, str], settings: Mapping[str, str], out: Path) -> None:
     """Refuse to continue a run with other settings than its checkpoint was made with.
 
-    Bundled weights are the same wherever the package lies, so that a run continues from a checkout that was moved.
+    Bundled weights are the same wherever the package lies, and files that the run is led to from its own folder as
+    before: so a run continues in a checkout, and in a study with its networks, that was moved.
 
     Args:
         stored: Settings of the checkpoint.
@@ -122,7 +124,13 @@ def refuse_other_settings(stored: Mapping[str, str], settings: Mapping[str, str]
     Raises:
         ValueError: If a setting differs.
     """
-    changed = [name for name in {**stored, **settings} if _in_package(stored, name) != _in_package(settings, name)]
+    before = _folder_before(out)
+    changed = [
+        name
+        for name in {**stored, **settings}
+        if _in_package(stored, name) != _in_package(settings, name)
+        and _from_folder(stored, name, before) != _from_folder(settings, name, out)
+    ]
     if changed:
         name = changed[0]
         raise ValueError(
@@ -136,6 +144,19 @@ def _in_package(settings: Mapping[str, str], name: str) -> str | None:
     value = settings.get(name)
     parts = Path(value or "").parts[-3:]
     return "/".join(parts) if parts[:2] == BUNDLED else value
+
+
+def _folder_before(out: Path) -> Path:
+    """Where the folder of a run was when the run last started, by its own record."""
+    file = out / "config.yaml"
+    recorded = yaml.safe_load(file.read_text()) if file.is_file() else None
+    return Path(recorded.get("out") or out) if isinstance(recorded, dict) else out
+
+
+def _from_folder(settings: Mapping[str, str], name: str, out: Path) -> str | None:
+    """A setting, a path as it leads there from the folder of the run; None if it is not there."""
+    value = settings.get(name)
+    return os.path.relpath(value, out) if value and os.sep in value else value
 
 
 def record_start(out: Path, config: object, step: int, conditions: Mapping[str, object]) -> None:

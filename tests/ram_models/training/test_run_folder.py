@@ -5,8 +5,9 @@ import errno
 import os
 import random
 import resource
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,6 +165,19 @@ def test_other_settings_are_refused_by_name(tmp_path, stored, message):
 def test_bundled_weights_are_the_same_in_a_checkout_that_was_moved(tmp_path):
     here, there = ({"network.weights": f"{root}/ram_models/weights/tiny.safetensors"} for root in ("/a", "/b/lib"))
     refuse_other_settings(here, there, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "is_same"), [("pretrain/one", True), ("pretrain/other", False)])
+def test_a_study_that_was_moved_with_its_networks_continues(tmp_path, name, is_same):
+    run, old = tmp_path / "finetune" / "mac", Path("/old/study")
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(yaml.safe_dump({"out": str(old / "finetune" / "mac")}))
+    stored = {"network.weights": str(old / "pretrain/one/weights.safetensors"), "optim.lr": "0.1"}
+    settings = {"network.weights": str(tmp_path / name / "weights.safetensors"), "optim.lr": "0.1"}
+    with nullcontext() if is_same else pytest.raises(ValueError, match=r"was made with network.weights = /old/study"):
+        refuse_other_settings(stored, settings, run)
+    with pytest.raises(ValueError, match=r"was made with optim.lr = 0.1, got 0.2"):
+        refuse_other_settings(stored, settings | {"network.weights": stored["network.weights"], "optim.lr": "0.2"}, run)
 
 
 @pytest.mark.parametrize("other", ["/a/ram_models/weights/other.safetensors", "/a/weights/tiny.safetensors"])
