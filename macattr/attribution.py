@@ -718,16 +718,26 @@ def _order(order: object) -> Tensor:
     return tensor
 
 
+OF_SAMPLES: Mapping[str, str] = {
+    "class": "give the number of the class as `target`",
+    "similarity": "give `macattr.paths.objectives.Similarity(reference)`, with the output for the whole input",
+    "loss": (
+        'with `output="loss"` give "sum" for the loss that the network computes itself, else a function of the output '
+        "to one loss a sample, such as `lambda out: torch.nn.functional.cross_entropy(out, labels, reduction='none')`"
+    ),
+    "masked_loss": "give `macattr.paths.objectives.HiddenDistance(clean, hidden)` or `CrossEntropy(labels)`",
+}
+"""What to give here in place of the objectives that :func:`macattr.ranking.rank.rank_layers` makes of a sample."""
+
+
 def _objective(target: TargetType, objective: Objective | PlainObjectiveName | None) -> Objective:
     """The objective, also by its name, or the output selected by a target."""
     if target is not None and objective is not None:
         raise ValueError("`target` and `objective` exclude each other: a target is an objective.")
     if isinstance(objective, str):
         if objective not in PLAIN_OBJECTIVES:
-            raise ValueError(
-                f"no objective {objective!r}: the names here are {', '.join(PLAIN_OBJECTIVES)}; for a class give "
-                "`target`, for a loss a function of the output."
-            )
+            remedy = OF_SAMPLES.get(objective, "for others give a function of the output")
+            raise ValueError(f"no objective {objective!r}: the names here are {', '.join(PLAIN_OBJECTIVES)}; {remedy}.")
         return PLAIN_OBJECTIVES[objective]()
     if objective is not None and not callable(objective):
         raise ValueError(f"`objective` must be a function from (B, ...) to (B,), got {type(objective).__name__}.")

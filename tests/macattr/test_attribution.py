@@ -14,6 +14,8 @@ from macattr import (
     LayerIntegratedGradients,
     MaskAttributeConductance,
 )
+from macattr.attribution import OF_SAMPLES
+from macattr.methods.objectives import OBJECTIVES
 from macattr.paths.inputs import LinearPath, MaskAttributePath, random_order
 from macattr.paths.objectives import PLAIN_OBJECTIVES, GradientMagnitude, OutputSum
 from macattr.paths.presets import OFFICIAL, PAPER
@@ -492,10 +494,23 @@ def test_objectives_have_the_names_that_rankings_give_them(smooth_net, images, n
     torch.testing.assert_close(by_name, made, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("class", "number of the class as `target`"),
+        ("similarity", r"`macattr\.paths\.objectives\.Similarity\(reference\)`"),
+        ("loss", r'`output="loss"` give "sum" .* else a function of the output'),
+        ("masked_loss", r"HiddenDistance\(clean, hidden\)` or `CrossEntropy\(labels\)`"),
+    ],
+)
 @pytest.mark.usefixtures("as_users_run_it")
-def test_names_that_need_a_sample_are_refused(smooth_net, images):
-    with pytest.raises(ValueError, match="no objective 'loss': the names here are gradient_magnitude, sum, mean, norm"):
-        LayerConductance(smooth_net, "0").attribute(images, objective="loss")
+def test_names_that_need_a_sample_are_refused_with_what_to_give(smooth_net, images, name, remedy):
+    with pytest.raises(ValueError, match=f"no objective '{name}': the names here are gradient_magnitude, .*{remedy}"):
+        LayerConductance(smooth_net, "0").attribute(images, objective=name)
+
+
+def test_every_objective_of_rankings_has_a_name_or_a_remedy_here():
+    assert PLAIN_OBJECTIVES.keys() | OF_SAMPLES.keys() == OBJECTIVES.keys()
 
 
 def test_a_prefix_needs_a_network():
