@@ -83,10 +83,20 @@ def _describe_callable(function: object) -> str:
     module = str(getattr(function, "__module__", "") or "")
     name = getattr(function, "__qualname__", None)
     if name is None:  # an object with __call__
-        return f"{type(function).__module__}.{type(function).__qualname__}({describe(vars(function))})"
+        return f"{type(function).__module__}.{type(function).__qualname__}({_describe_state(function)})"
     if module.partition(".")[0] in OURS or not isinstance(function, types.FunctionType):
         return f"{module}.{name}"
     return f"{module}.{name}, sha256 {_digest(_content(function, set()))}"
+
+
+def _describe_state(function: object) -> str:
+    """What an object with ``__call__`` holds: its attributes, or what pickles it where it has none, as itemgetter."""
+    if hasattr(function, "__dict__"):
+        return describe(vars(function))
+    try:
+        return describe(function.__reduce__())
+    except TypeError:  # a weak reference, such as those of recurrent layers to their weights
+        return UNIDENTIFIED
 
 
 def _content(function: types.FunctionType, seen: set[int]) -> str:

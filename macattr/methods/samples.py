@@ -180,9 +180,11 @@ def _samples(item: Item, model: nn.Module, number: int) -> Iterator[Sample]:
     else:
         keywords, is_single = _batched(keywords)
         key = walked_keyword(model, keywords) or ""
-        count = max((len(value) for value in keywords.values() if isinstance(value, Tensor) and value.dim()), default=1)
+        count = _count(keywords, (key, *forward_parameters(model)[0]))
         walked = keywords.pop(key) if key else None
         image = walked if isinstance(walked, Tensor) else None
+        if arguments and key == next(iter(forward_parameters(model)[0]), ""):
+            key = ""  # it comes before `forward_args`
     is_picture = not key and image is not None and image.dim() == 4
     target = _target(fields.get("clean", fields.get("target")), count, (is_single, is_picture), number)
     for row in range(count):
@@ -230,6 +232,14 @@ def _refuse_unknown(keywords: Mapping[str, object], model: nn.Module, number: in
             f"image {number}: the model takes no argument {unknown[0]!r}, but {', '.join(known)}: leave it out, or "
             "call it `image`, `clean`, `name`, `degradation` or `forward_args` if it is one of these."
         )
+
+
+def _count(keywords: Mapping[str, object], names: Sequence[str]) -> int:
+    """Samples among keyword arguments: rows of the first of ``names`` that is a tensor; others may belong to all."""
+    tensors = (value for name in names if isinstance(value := keywords.get(name), Tensor) and value.dim())
+    others = (value for value in keywords.values() if isinstance(value, Tensor) and value.dim())
+    first = next(tensors, None)
+    return len(first) if first is not None else max(map(len, others), default=1)
 
 
 def _batched(keywords: dict[str, object]) -> tuple[dict[str, object], bool]:

@@ -1,6 +1,6 @@
-"""What speaks against a ranking: sums that are not complete, and scores that do not differ."""
+"""What speaks against a ranking: sums that are not complete, scores that do not differ, and a path without effect."""
 
-__all__ = ["doubts"]
+__all__ = ["doubts", "without_scores"]
 
 from collections.abc import Mapping
 
@@ -15,6 +15,9 @@ SMALL = 0.02
 ALIKE = 0.02
 """Spread of the scores, relative to the largest, below which they count as equal if no step error is known."""
 
+FLAT = 1e-5
+"""Ups and downs of an objective along the path, relative to its value, below which they are rounding errors."""
+
 
 def doubts(measured: Mapping[str, np.ndarray], n_steps: int) -> list[str]:
     """Reasons to doubt a ranking along a path, each with what to do about it.
@@ -24,8 +27,36 @@ def doubts(measured: Mapping[str, np.ndarray], n_steps: int) -> list[str]:
             ``objective_end`` and ``objective_variation`` (sample, order).
         n_steps: Steps of the path.
     """
+    if words := _flat(measured):
+        return [words]
     found = [_incomplete(measured, n_steps), _alike(measured)]
     return [words for words in found if words]
+
+
+def without_scores(scores: np.ndarray) -> list[str]:
+    """Words on scores that are all 0, by any method; none where one is not.
+
+    Args:
+        scores: (sample, order, layer).
+    """
+    if scores.any():
+        return []
+    return [
+        f"no ranking: the scores of all {scores.shape[-1]} layers are 0, as where the last layer is still zero. Load "
+        "trained weights, or choose another method, objective, path or loss."
+    ]
+
+
+def _flat(measured: Mapping[str, np.ndarray]) -> str:
+    """Words on an objective that stays as it is along the path."""
+    size = np.maximum(np.abs(measured["objective_start"]), np.abs(measured["objective_end"]))
+    changes = measured["objective_variation"] / np.maximum(size, 1e-300)
+    if np.isnan(changes).all() or (median := float(np.nanmedian(changes))) > FLAT:
+        return ""
+    return (
+        f"no ranking: the objective changes by no more than {median:.1g} of its value along the path, which is "
+        "rounding error; the norm behind a layer norm is such a constant. Choose another `objective` or `output`."
+    )
 
 
 def _incomplete(measured: Mapping[str, np.ndarray], n_steps: int) -> str:
@@ -33,6 +64,11 @@ def _incomplete(measured: Mapping[str, np.ndarray], n_steps: int) -> str:
     residual = np.abs(measured["input_residual"])
     if np.isnan(residual).all() or (median := float(np.nanmedian(residual))) <= INCOMPLETE:
         return ""
+    if (measured["input_residual"] == -1).all():
+        return (
+            "no gradient reaches the input, although the objective changes: the network detaches or rounds on the way. "
+            "Layers before that point get 0, whatever they do."
+        )
     change = np.abs(measured["objective_end"] - measured["objective_start"])
     variation = measured["objective_variation"]
     share = float(np.nanmedian(residual * change / np.maximum(variation, 1e-300)))

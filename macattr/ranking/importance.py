@@ -22,7 +22,7 @@ from macattr.layers import LayerDescription, LayerTable, describe_layers
 from macattr.methods.kinds import JointMethod, Method, PathMethod, walks_of
 from macattr.methods.readings import Reading
 from macattr.plots import plot_heatmap
-from macattr.ranking.doubts import doubts
+from macattr.ranking.doubts import doubts, without_scores
 from macattr.ranking.journal import Record
 from macattr.ranking.run import RunResult
 from macattr.ranking.settings import describe_mask, describe_task
@@ -107,8 +107,10 @@ class LayerImportance:
 
     @property
     def doubts(self) -> list[str]:
-        """What speaks against the ranking and what to do: untrained weights, incomplete sums, scores that are alike."""
+        """What speaks against it and what to do: untrained weights, incomplete sums, scores that are alike or all 0."""
         untrained = [UNTRAINED] if self.dataset.attrs.get("weights") == AS_INITIALISED else []
+        if words := without_scores(self.values):
+            return untrained + words
         if "n_steps" not in self.dataset.attrs or "objective_variation" not in self.dataset:
             return untrained  # a method without steps, or a file of an earlier version
         per_layer, per_order = ("sample", "order", "layer"), ("sample", "order")

@@ -538,6 +538,8 @@ class _Sweep:
             return
         again = self.forward.output(leaves_at(self.forward.path, self.partition.nodes[:1]), 1)
         where = f"its output at alpha = {float(alpha):.4g} changes by {change[0]:.2g} (values up to {change[1]:.2g})"
+        if now.shape != before.shape:
+            where = f"its output changes from the shape {tuple(before.shape)} to {tuple(now.shape)}"
         if self.survey.output is not None and self.survey.difference(again, self.survey.output) is not None:
             raise ValueError(
                 f"the model is not a function of its inputs: {where} from one forward pass to the next. Switch off "

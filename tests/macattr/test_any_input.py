@@ -331,6 +331,85 @@ def test_arguments_that_differ_between_samples_make_no_stale_survey():
     assert macattr.rank_layers(made(Shifted()), samples, "conductance").values.shape == (2, 1, 1)
 
 
+class Sequences(nn.Module):
+    """A recurrent layer of torch, which keeps weak references to its weights."""
+
+    def __init__(self, kind, batch_first):
+        super().__init__()
+        self.body, self.head = kind(3, 5, batch_first=batch_first), nn.Linear(5, 2)
+
+    def forward(self, steps):
+        states, _ = self.body(steps if self.body.batch_first else steps.transpose(0, 1))
+        return self.head(states[:, -1] if self.body.batch_first else states[-1])
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("batch_first", [True, False], ids=["batch_first", "steps_first"])
+@pytest.mark.filterwarnings("ignore:layer body.*Nodes are evaluated one at a time:UserWarning")
+def test_recurrent_layers_of_torch_are_ranked_and_selected(kind, batch_first):
+    network, steps = made(Sequences(kind, batch_first)), torch.rand(2, 4, 3, generator=torch.Generator().manual_seed(1))
+    options = {"objective": "norm", "n_steps": 20, "loss": lambda output: output.abs().mean()}
+    found = macattr.rank_methods(network, {"steps": steps}, ["conductance", "fisher", "magnitude"], **options)
+    assert found["conductance"].values.shape == (2, 1, 2)
+    assert abs(found["conductance"].dataset["input_residual"]).max() < 0.02
+    counted = macattr.TrainableMask(("body",)).apply(network)
+    assert counted.trained == sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+class Edges(nn.Module):
+    """A network of graphs: nodes with a batch, edges that all of them share."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, nodes, sources, targets):
+        hidden = torch.tanh(self.body(nodes))
+        return self.head(hidden.index_add(1, targets, hidden[:, sources]))
+
+
+@pytest.mark.parametrize("graphs", [1, 2], ids=["one", "two"])
+def test_edges_may_be_keywords_or_further_arguments(graphs):
+    network, (sources, targets) = made(Edges()), torch.tensor([[0, 1, 2], [1, 2, 3]])
+    nodes = torch.rand(graphs, 5, 3, generator=torch.Generator().manual_seed(1))
+    samples = (
+        {"nodes": nodes, "sources": sources, "targets": targets},
+        {"nodes": nodes, "forward_args": (sources, targets)},
+    )
+    options = {"objective": "norm", "n_steps": 200}  # so many that Captum's nodes make no difference
+    by_name, by_position = (macattr.rank_layers(network, each, "conductance", **options).values for each in samples)
+    assert by_name.shape == (graphs, 1, 2)
+    assert (by_name == by_position).all()
+    conductance = macattr.LayerConductance(lambda graph: network(graph, sources, targets), network.body)
+    each = [conductance.attribute(graph[None], objective="norm", n_steps=200) for graph in nodes]
+    assert by_name[:, 0, 0] == pytest.approx([float(values.abs().mean()) for values in each], rel=1e-3)
+
+
+def test_scores_that_are_all_0_are_no_ranking():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Tanh(), nn.Conv2d(4, 3, 1)).eval()
+    nn.init.zeros_(network[2].weight)
+    nn.init.zeros_(network[2].bias)
+    options = {"objective": "sum", "loss": lambda output: 0 * output.sum()}
+    for found in macattr.rank_methods(network, PIXELS[:1], ["conductance", "rgn"], **options).values():
+        assert any("no ranking: the scores of all 2 layers are 0" in words for words in found.doubts)
+
+
+def test_an_objective_that_stays_as_it_is_gives_no_ranking():
+    network = made(nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8, eps=1e-12)))
+    found = macattr.rank_layers(network, torch.rand(2, 6), "conductance", objective="norm", path="line", baselines=-1.0)
+    assert any("no ranking: the objective changes by no more than" in words for words in found.doubts)
+
+
+def test_a_network_that_detaches_is_said():
+    class Detached(nn.Sequential):
+        def forward(self, image):
+            return self[1](self[0](image).detach())
+
+    network = made(Detached(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 3, 1)))
+    found = macattr.rank_layers(network, PIXELS[:1], "conductance", objective="norm")
+    assert any("no gradient reaches the input" in words for words in found.doubts)
+
+
 def test_sums_that_are_not_complete_are_said_with_the_remedy():
     rough = macattr.rank_layers(made(Recurrent()), PIXELS[:1], r=0.9, n_steps=1)
     far = rough.dataset.assign(input_residual=rough.dataset["input_residual"] * 0 + 0.5)

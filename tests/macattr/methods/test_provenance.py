@@ -1,6 +1,8 @@
 """The identity of what was measured: it differs wherever results could differ, and only there."""
 
 import functools
+import operator
+import weakref
 
 import pytest
 import torch
@@ -76,8 +78,9 @@ def weighted(output):
         (scaled_by(1.0), scaled_by(2.0)),
         (functools.partial(torch.sum, dim=1), functools.partial(torch.sum, dim=2)),
         (lambda output, power=1: output**power, lambda output, power=2: output**power),
+        (operator.itemgetter(0), operator.itemgetter(1)),
     ],
-    ids=["code", "captured", "partial", "default"],
+    ids=["code", "captured", "partial", "default", "getter"],
 )
 def test_functions_that_could_differ_are_described_differently(first, second):
     assert describe(first) == describe(first)
@@ -111,3 +114,4 @@ def test_an_object_that_cannot_be_compared_says_so():
     assert UNIDENTIFIED in describe(Stateful())
     stateful = Stateful()
     assert UNIDENTIFIED in describe(lambda output: stateful(output))
+    assert UNIDENTIFIED in describe(weakref.ref(stateful))
