@@ -6,6 +6,7 @@ __all__ = [
     "LayerTable",
     "bare_name",
     "constants",
+    "copy_network",
     "describe_layers",
     "full_name",
     "inner_network",
@@ -14,10 +15,12 @@ __all__ = [
     "mark_frozen",
     "own_parameters",
     "own_values",
+    "plain_tensors",
     "resolve_layers",
     "trainable_parameters",
 ]
 
+import copy
 import difflib
 import fnmatch
 import re
@@ -127,6 +130,27 @@ def _modules(model: nn.Module, prefix: str, *, duplicates: bool) -> dict[str, nn
         first = ", ".join(repr(name) for name, _ in inner_network(model)[0].named_children())
         raise ValueError(f"`prefix` = {prefix!r}: no module is called so; the model holds {first or 'no module'}.")
     return found
+
+
+def plain_tensors(module: nn.Module) -> list[Tensor]:
+    """Tensors with a history that are neither parameters nor buffers, which Python cannot copy.
+
+    Old weight norms and pruning (:mod:`torch.nn.utils`) keep a weight so, and compute it anew in every forward pass.
+
+    Args:
+        module: The layer.
+    """
+    return [value for value in vars(module).values() if isinstance(value, Tensor) and not value.is_leaf]
+
+
+def copy_network(model: nn.Module) -> nn.Module:
+    """A copy of a network, with its :func:`plain_tensors` as values without a history.
+
+    Args:
+        model: Network.
+    """
+    tensors = [tensor for module in model.modules() for tensor in plain_tensors(module)]
+    return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in tensors})
 
 
 def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:

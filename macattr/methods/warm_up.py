@@ -2,7 +2,6 @@
 
 __all__ = ["adam_gain_warm", "warmed_up"]
 
-import copy
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from macattr.layers import LayerTable
+from macattr.layers import LayerTable, copy_network
 from macattr.methods.parameter_scores import adam_gain, call_loss
 from macattr.methods.samples import Sample
 from macattr.methods.task import Task
@@ -65,7 +64,7 @@ def warmed_up(task: Task, samples: Sequence[Sample], user: str) -> Task:
         return torch.stack([call_loss(task, sample, call, user) for sample in next(batches)]).mean()
 
     table = LayerTable.of(task.model)
-    model = copy.deepcopy(task.model)
+    model = copy_network(task.model)
     with undisturbed(task.model):
         states = adam_states(task.model, loss, PASSES * count, RATE, table.unlocked(ends(table)))
         model.load_state_dict(deque(states, maxlen=1).pop(), strict=False)

@@ -10,7 +10,6 @@ __all__ = [
     "straight_weights",
 ]
 
-import copy
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from macattr.layers import layer_of
+from macattr.layers import copy_network, layer_of
 
 State = Mapping[str, Tensor]
 Loss = Callable[[Callable[..., Any]], Tensor]
@@ -127,7 +126,7 @@ def adam_states(
     names = list(dict(model.named_parameters())) if trained is None else list(trained)
     if unknown := set(names) - dict(model.named_parameters()).keys():
         raise ValueError(f"`trained` names {min(unknown)!r}, which is no parameter of the model.")
-    return _trained(copy.deepcopy(model), loss, n_steps, lr if callable(lr) else lambda step: lr, names)
+    return _trained(copy_network(model), loss, n_steps, lr if callable(lr) else lambda step: lr, names)
 
 
 def _trained(
@@ -293,7 +292,10 @@ def _loss_and_gradients(
         raise ValueError(f"a loss must return a tensor of one number, got {got}: take its mean, or one loss per image.")
     number = float(value.detach())
     if not math.isfinite(number):
-        raise ValueError(f"the loss is {number} at state {index}: lower the learning rate or mend the checkpoint.")
+        raise ValueError(
+            f"the loss is {number} at state {index}: lower the learning rate, compute in float32, or mend the "
+            "checkpoint."
+        )
     found = torch.autograd.grad(value.sum(), list(leaves.values()), allow_unused=True) if value.requires_grad else ()
     if all(gradient is None for gradient in found):
         raise ValueError("the loss does not depend on the parameters: compute it with the function that it is given.")

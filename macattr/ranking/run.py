@@ -305,7 +305,7 @@ def _prepare(task: Task, methods: Sequence[Method], sample: Sample | None) -> _L
     used = {id(weight) for name in running for weight in own_parameters(task.layers[name]).values()}
     kept = {name: own_parameters(task.layers[name]).values() for name in idle}
     if left_out := [name for name, weights in kept.items() if not used.issuperset(map(id, weights))]:
-        warn_user(f"left out {len(left_out)} layers that do not run: {', '.join(left_out)}.")
+        warn_user(f"left out {len(left_out)} layers that do not run or return no real tensor: {', '.join(left_out)}.")
     split = look.split if any(isinstance(m, PathMethod) or not m.of_parameters for m in methods) else ()
     refuse_split([name for name in split if name not in task.droppable])
     if split:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import torch
 from torch import nn
 
-from macattr.layers import layer_of
+from macattr.layers import layer_of, plain_tensors
 from macattr.selection.trainable import TrainableMask
 from macattr.user_warnings import warn_user
 from macattr.weights.processes import refuse_fully_sharded
@@ -386,16 +385,11 @@ def _refuse_copy(name: str, module: nn.Module, ties: list[list[str]]) -> None:
                 f"{str(own[fixed[0]].dtype).removeprefix('torch.')} values, which have no gradient: exclude the layers "
                 "that need the copy from the selection, or choose bare='skip'."
             )
-    if any(_plain_tensors(part) for part in module.modules()):
+    if any(plain_tensors(part) for part in module.modules()):
         raise ValueError(
             f"{name!r} computes its weight by a hook of torch.nn.utils (weight_norm, spectral_norm, prune) and cannot "
             "be copied by peft: use torch.nn.utils.parametrizations, or remove the hook first."
         )
-
-
-def _plain_tensors(module: nn.Module) -> list[torch.Tensor]:
-    """Tensors with a history that are neither parameters nor buffers; they cannot be copied."""
-    return [value for value in vars(module).values() if isinstance(value, torch.Tensor) and not value.is_leaf]
 
 
 def _is_matrix(module: nn.Module) -> bool:
@@ -552,7 +546,7 @@ def _without_weights(model: nn.Module) -> nn.Module:
     }
     # Old weight and spectral norms keep the weight as a plain tensor with a history, which cannot be copied.
     for module in model.modules():
-        empty |= {id(tensor): tensor.detach().to("meta") for tensor in _plain_tensors(module)}
+        empty |= {id(tensor): tensor.detach().to("meta") for tensor in plain_tensors(module)}
         if hook := vars(module).get("_hf_hook"):  # accelerate's, which holds the weights that it keeps elsewhere
             empty[id(hook)] = None
     skeleton = copy.deepcopy(model, empty)

@@ -75,7 +75,7 @@ def small_layers(model: nn.Module, most: int, without: Collection[str] = ()) -> 
 
 
 def ends(table: LayerTable) -> tuple[str, ...]:
-    """The layers outside of any block; of a network without blocks, its first and its last layer.
+    """The layers outside of any block; where that is all or none of them, the first and the last layer.
 
     Args:
         table: Layers of a network.
@@ -85,9 +85,9 @@ def ends(table: LayerTable) -> tuple[str, ...]:
         ('0', '2')
     """
     outside = tuple(layer.name for layer in table.layers if not layer.block)
-    if len(outside) < len(table.layers):
+    if 0 < len(outside) < len(table.layers):
         return outside
-    return tuple(dict.fromkeys([outside[0], outside[-1]]))
+    return tuple(dict.fromkeys([table.layers[0].name, table.layers[-1].name]))
 
 
 def _holds_vectors(model: nn.Module, table: LayerTable, name: str) -> bool:

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from macattr.methods import warm_up
 from macattr.methods.parameter_scores import adam_gain
@@ -98,3 +99,23 @@ def test_a_network_without_blocks_warms_up_its_first_and_last_layer(pairs):
     before = copy.deepcopy(flat.state_dict())
     after = warm(flat, pairs).model.state_dict()
     assert {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])} == {"0", "2"}
+
+
+def test_a_network_of_nothing_but_blocks_warms_up_the_first_and_the_last_layer(pairs):
+    network = nn.Sequential()
+    network.blocks = nn.Sequential(*(nn.Linear(*sizes) for sizes in ((3, 4), (4, 4), (4, 2)))).double().eval()
+    before, after = network.state_dict(), warm(network, pairs).model.state_dict()
+    assert {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])} == {"0", "2"}
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [nn.utils.weight_norm, lambda layer: prune.l1_unstructured(layer, "weight", 0.5)],
+    ids=["weight_norm", "prune"],
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_weights_that_a_hook_computes_are_copied(network, pairs, norm):
+    norm(network.first)
+    before = error(network, pairs)
+    assert error(warm(network, pairs).model, pairs) < before
+    assert error(network, pairs) == before

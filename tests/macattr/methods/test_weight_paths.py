@@ -183,7 +183,7 @@ def test_states_that_do_not_fit_are_refused(spoil, message, refined):
 def test_a_loss_that_is_not_finite_names_its_state():
     net = linear()
     states = [own(net), moved(net), own(net) | {"0.bias": torch.full((4,), math.nan).double()}]
-    with pytest.raises(ValueError, match="the loss is nan at state 2: lower the learning rate or mend the checkpoint"):
+    with pytest.raises(ValueError, match="the loss is nan at state 2: lower the learning rate, compute in float32"):
         allocate_loss_change(net, states, [energy])
 
 
