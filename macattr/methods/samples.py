@@ -27,6 +27,9 @@ Files = Path | str | Sequence[Path | str]
 OWN_KEYS = ("image", "clean", "target", "name", "degradation", "forward_args")
 """Keys of a mapping that are ours; all others are keyword arguments of the model."""
 
+BYTES = (torch.uint8, torch.int16, torch.int32, torch.int64)
+"""Types in which files are read."""
+
 CHANNELS = (1, 3, 4)
 """Numbers of channels of pictures in files."""
 
@@ -109,8 +112,8 @@ def open_inputs(inputs: Inputs | Files) -> Inputs:
     """
     if inputs is None:
         raise ValueError("`inputs` is None: pass images, a folder of image files, or a list of them.")
-    if isinstance(inputs, np.ndarray):
-        return torch.as_tensor(inputs)
+    if isinstance(inputs, np.ndarray) and isinstance(tensor := _as_tensor(inputs), Tensor):
+        return tensor
     is_list = isinstance(inputs, list | tuple) and bool(inputs) and all(isinstance(i, str | Path) for i in inputs)
     return ImageFolder(inputs) if isinstance(inputs, str | Path) or is_list else inputs  # type: ignore[arg-type,return-value]
 
@@ -215,7 +218,7 @@ def _moved(sample: Sample, parameter: Tensor) -> Sample:
     arguments = tuple(a.to(parameter.device) if isinstance(a, Tensor) else a for a in sample.forward_args)
     return replace(
         sample,
-        image=None if sample.image is None else sample.image.to(parameter),
+        image=None if sample.image is None else sample.image.detach().to(parameter),
         clean=move(sample.clean),
         forward_args=arguments,
         keywords=keywords,
@@ -326,9 +329,11 @@ def _is_single(image: object) -> bool:
 
 def _batch(image: object, name: str) -> Tensor:
     """One or several samples as (B, ...)."""
-    usable = isinstance(image, Tensor) and image.dim() > 0 and not image.is_complex()
+    dense = isinstance(image, Tensor) and image.layout is torch.strided and not (image.is_nested or image.is_meta)
+    usable = dense and image.dim() > 0 and not image.is_complex()
     if not isinstance(image, Tensor) or not usable or (not image.is_floating_point() and image.dim() > 2):
-        found = f"{image.dtype} {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+        kind = type(image).__name__ if not isinstance(image, Tensor) else "a sparse, nested or meta tensor"
+        found = f"{image.dtype} {tuple(image.shape)}" if isinstance(image, Tensor) and dense else kind
         raise ValueError(
             f"{name} must be a float tensor (C, H, W) or (B, C, H, W), or any batch (B, ...), got {found}."
             f"{_remedy(image)}"
@@ -338,7 +343,7 @@ def _batch(image: object, name: str) -> Tensor:
 
 def _remedy(image: object) -> str:
     """How a picture becomes such a tensor; '' for what is none."""
-    if not isinstance(image, Tensor) or image.is_complex() or image.dim() not in (3, 4):
+    if not isinstance(image, Tensor) or image.dtype not in BYTES or image.dim() not in (3, 4):
         return ""
     is_last = image.shape[-1] in CHANNELS and image.shape[-3] not in CHANNELS
     channels = "the channels first (`.movedim(-1, -3)`) and " if is_last else ""

@@ -139,7 +139,8 @@ class OutputNorm:
 
     def __call__(self, output: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
         """Norm over everything but the batch."""
-        return torch.linalg.vector_norm(output.flatten(1), dim=1)
+        norm: Tensor = torch.linalg.vector_norm(output.flatten(1), dim=1)
+        return norm
 
 
 @dataclass(frozen=True, eq=False)

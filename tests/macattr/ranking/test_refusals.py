@@ -129,13 +129,23 @@ def test_points_without_a_batch_are_no_rows():
     ("picture", "message"),
     [
         (np.zeros((8, 9, 3), np.uint8), r"channels first \(`\.movedim\(-1, -3\)`\) and values in \[0, 1\]"),
+        (torch.zeros(3, 8, 9).to_sparse(), "got a sparse, nested or meta tensor"),
+        (torch.zeros(3, 8, 9, device="meta"), "got a sparse, nested or meta tensor"),
         ([torch.zeros(3, 8, 9, dtype=torch.uint8)], r"in bytes, give values in \[0, 1\] \(`\.float\(\) / 255`\)"),
     ],
-    ids=["array", "tensor"],
+    ids=["array", "sparse", "meta", "tensor"],
 )
-def test_pictures_in_bytes_are_refused_with_the_remedy(picture, message):
+def test_what_is_no_picture_of_floats_is_refused_with_the_remedy(picture, message):
     with pytest.raises(ValueError, match=message):
         rank_layers(nn.Sequential(nn.Conv2d(3, 3, 1)).eval(), picture, n_steps=2)
+
+
+def test_inputs_that_require_a_gradient_are_read_without_it():
+    network, images = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Tanh()).eval(), torch.rand(1, 3, 6, 8)
+    want = rank_layers(network, images, n_steps=2)
+    assert (
+        rank_layers(network, images.clone().requires_grad_(), n_steps=2).dataset["score"].equals(want.dataset["score"])
+    )
 
 
 @pytest.mark.parametrize("shape", [(3, 6, 8), (2, 3, 6, 8)], ids=["one", "batch"])
