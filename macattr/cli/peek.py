@@ -62,9 +62,28 @@ def _written(module: str, function: str) -> set[str] | None:
             return _fields(module, "Config")
         if isinstance(node, ast.FunctionDef) and node.name == function:
             calls = (decorator for decorator in node.decorator_list if isinstance(decorator, ast.Call))
-            added = (keyword.arg for call in calls for keyword in call.keywords)
+            added = [_added(module, keyword) for call in calls for keyword in call.keywords]
             own = (argument.arg for argument in (*node.args.args, *node.args.kwonlyargs))
-            return {*ALWAYS, *own, *filter(None, added)}
+            return None if None in added else {*ALWAYS, *own}.union(*filter(None, added))
+    return None
+
+
+def _added(module: str, keyword: ast.keyword) -> frozenset[str] | None:
+    """Names of the options that a keyword of a decorator adds, one or those of a mapping; None if not known."""
+    if keyword.arg is not None:
+        return frozenset([keyword.arg])
+    return _keys(module, keyword.value.id) if isinstance(keyword.value, ast.Name) else None
+
+
+def _keys(module: str, name: str) -> frozenset[str] | None:
+    """Keys of a mapping that a module, or the one that it is imported from, writes out; None if none does."""
+    for node in _statements(module):
+        if isinstance(node, ast.ImportFrom) and node.module and name in (alias.name for alias in node.names):
+            return _keys(node.module, name)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
+            inside = (part for part in ast.walk(node) if isinstance(part, ast.Dict))
+            if written := next(inside, None):
+                return frozenset(str(key.value) for key in written.keys if isinstance(key, ast.Constant))
     return None
 
 
