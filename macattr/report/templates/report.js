@@ -6,9 +6,10 @@ const status = document.querySelector("[role=status]");
 const SHOWN_NAMES = 6;
 const FEWEST_ROWS = 10;
 const expanded = new Set();
-let current = 0;
+const state = { ranking: 0, k: data.k }; // the controls and the link show it
 let tab = 0;
 let remembering = 0;
+let clearing = 0;
 
 function probability(top, k) {
   const [first, values] = top;
@@ -83,7 +84,7 @@ function sortRows(root) {
 function sortBy(root, by) {
   root.querySelector("[data-sorting]").value = by;
   sortRows(root);
-  update(Number(slider.value));
+  update();
 }
 
 function locate(elements) {
@@ -97,8 +98,8 @@ function showRow(root, rank) {
   const row = root.querySelector(`tr[data-rank="${rank}"]`);
   if (row.hidden) {
     root.querySelector("[data-search]").value = "";
-    expanded.add(current);
-    update(Number(slider.value));
+    expanded.add(state.ranking);
+    update();
   }
   locate([row]);
 }
@@ -146,8 +147,15 @@ function rgb(colours, opacity = 1) {
   return `rgb(${[...pixel.getImageData(0, 0, 1, 1).data].slice(0, 3).join(", ")})`;
 }
 
+function drawn(section) {
+  const scrolled = [...section.querySelectorAll(".scroll")].map((element) => [element, element.scrollLeft]);
+  for (const [element] of scrolled) element.scrollLeft = 0;
+  const shapes = picture(section);
+  for (const [element, left] of scrolled) element.scrollLeft = left;
+  return shapes;
+}
+
 function picture(section) {
-  for (const element of section.querySelectorAll(".scroll")) element.scrollLeft = 0;
   const paper = rgb([getComputedStyle(document.body).backgroundColor]);
   const accent = rgb([getComputedStyle(section.querySelector("button")).getPropertyValue("--accent")]);
   const origin = section.getBoundingClientRect();
@@ -323,13 +331,15 @@ function renderAgreement(k) {
   for (const element of document.querySelectorAll("[data-chance]")) element.textContent = ((k * k) / layers).toFixed(1);
 }
 
-function update(k) {
+function update() {
+  const { ranking, k } = state;
   slider.value = count.value = k;
+  for (const choice of document.querySelectorAll("[name=ranking]")) choice.checked = Number(choice.value) === ranking;
   for (const root of document.querySelectorAll("[data-ranking]")) {
-    root.hidden = Number(root.dataset.ranking) !== current;
-    if (!root.hidden) render(root, current, k);
+    root.hidden = Number(root.dataset.ranking) !== ranking;
+    if (!root.hidden) render(root, ranking, k);
   }
-  const share = data.rankings[current].choices[k - 1].share;
+  const share = data.rankings[ranking].choices[k - 1].share;
   slider.setAttribute("aria-valuetext", `${k} of ${slider.max} layers, ${share}`);
   show(document, "k", k);
   show(document, "share", share);
@@ -338,21 +348,24 @@ function update(k) {
   renderChange(k);
 }
 
-function remember() {
+function choose({ ranking = state.ranking, k = state.k }) {
+  Object.assign(state, { ranking, k: Math.min(Math.max(Math.round(k) || data.k, 1), Number(slider.max)) });
+  update();
   clearTimeout(remembering);
-  remembering = setTimeout(() => {
-    const other = current ? `&ranking=${encodeURIComponent(data.rankings[current].name)}` : "";
-    const hash = `#k=${slider.value}${other}`;
-    if (hash !== location.hash) location.replace(hash);
-  }, 200);
+  remembering = setTimeout(remember, 200);
 }
 
-function restore() {
-  const wanted = new URLSearchParams(location.hash.slice(1));
-  const index = data.rankings.findIndex((ranking) => ranking.name === wanted.get("ranking"));
-  current = Math.max(index, 0);
-  for (const choice of document.querySelectorAll("[name=ranking]")) choice.checked = Number(choice.value) === current;
-  update(Math.min(Math.max(parseInt(wanted.get("k"), 10) || data.k, 1), Number(slider.max)));
+function remember() {
+  const link = new URL(location.href);
+  const other = state.ranking ? `&ranking=${encodeURIComponent(data.rankings[state.ranking].name)}` : "";
+  link.hash = `k=${state.k}${other}`;
+  history.replaceState(null, "", link); // raises no hashchange: only links of others are read
+}
+
+function chosenBy(link) {
+  const wanted = new URLSearchParams(new URL(link).hash.slice(1));
+  const named = data.rankings.findIndex((ranking) => ranking.name === wanted.get("ranking"));
+  return { ranking: Math.max(named, 0), k: parseInt(wanted.get("k"), 10) };
 }
 
 async function copy(text) {
@@ -373,8 +386,9 @@ async function copy(text) {
 }
 
 async function savePicture(root, kind) {
-  const shapes = picture(root.querySelector(".where"));
-  download(kind === "svg" ? svg(shapes) : await png(shapes), `${data.rankings[current].name}-layers.${kind}`);
+  const name = `${data.rankings[root.dataset.ranking].name}-layers.${kind}`;
+  const shapes = drawn(root.querySelector(".where"));
+  download(kind === "svg" ? svg(shapes) : await png(shapes), name);
 }
 
 async function copyFrom(button) {
@@ -385,33 +399,26 @@ async function copyFrom(button) {
   button.textContent = done ? "Copied ✓" : "Press Ctrl+C";
   button.classList.add("done");
   status.textContent = done ? `${block.getAttribute("aria-label")} copied` : "Selected: press Ctrl+C to copy";
-  setTimeout(() => {
-    button.textContent = "Copy";
-    button.classList.remove("done");
+  clearTimeout(clearing);
+  clearing = setTimeout(() => {
     status.textContent = "";
+    for (const told of document.querySelectorAll("[data-copy].done")) {
+      told.textContent = "Copy";
+      told.classList.remove("done");
+    }
   }, 2500);
 }
 
-slider.addEventListener("input", () => {
-  update(Number(slider.value));
-  remember();
-});
-count.addEventListener("change", () => {
-  const wanted = Math.round(Number(count.value)) || data.k;
-  update(Math.min(Math.max(wanted, 1), Number(slider.max)));
-  remember();
-});
+slider.addEventListener("input", () => choose({ k: Number(slider.value) }));
+count.addEventListener("change", () => choose({ k: Number(count.value) }));
 document.querySelector(".control").addEventListener("submit", (event) => event.preventDefault());
 document.addEventListener("change", (event) => {
   if (event.target.matches("[data-sorting]")) sortBy(event.target.closest("[data-ranking]"), event.target.value);
-  if (event.target.matches("[data-from], [data-to]")) renderChange(Number(slider.value));
-  if (event.target.name !== "ranking") return;
-  current = Number(event.target.value);
-  update(Number(slider.value));
-  remember();
+  if (event.target.matches("[data-from], [data-to]")) renderChange(state.k);
+  if (event.target.name === "ranking") choose({ ranking: Number(event.target.value) });
 });
 document.addEventListener("input", (event) => {
-  if (event.target.matches("[data-search]")) update(Number(slider.value));
+  if (event.target.matches("[data-search]")) update();
 });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && event.target.matches("[data-sort]")) event.target.click();
@@ -433,8 +440,8 @@ document.addEventListener("click", (event) => {
   }
   if (header) sortBy(root, header.dataset.sort);
   if (event.target.matches("[data-csv]")) {
-    const ranking = data.rankings[current];
-    download(new Blob([csv(ranking, Number(slider.value))], { type: "text/csv" }), `${ranking.name}-layers.csv`);
+    const ranking = data.rankings[state.ranking];
+    download(new Blob([csv(ranking, state.k)], { type: "text/csv" }), `${ranking.name}-layers.csv`);
   }
   if (event.target.matches("[data-picture]")) savePicture(root, event.target.dataset.picture);
   if (event.target.matches("[data-tab]")) {
@@ -443,12 +450,13 @@ document.addEventListener("click", (event) => {
   }
   if (event.target.matches("[data-copy]")) copyFrom(event.target);
   if (event.target.matches("[data-all]")) {
-    if (!expanded.delete(current)) expanded.add(current);
-    update(Number(slider.value));
+    if (!expanded.delete(state.ranking)) expanded.add(state.ranking);
+    update();
   }
 });
-window.addEventListener("hashchange", restore);
+window.addEventListener("hashchange", (event) => choose(chosenBy(event.newURL)));
 for (const header of document.querySelectorAll("[data-sort]")) header.tabIndex = 0;
 document.documentElement.classList.add("js");
 showTab();
-restore();
+if (location.hash) choose(chosenBy(location.href));
+else update();

@@ -150,14 +150,166 @@ def test_a_text_that_cannot_be_copied_is_selected_for_the_keyboard(page):
     assert "Ctrl+C" in (page.locator("[role=status]").text_content() or "")
 
 
-def test_another_ranking_can_be_looked_at(page, made_up):
+@pytest.mark.parametrize("pause", [0, 200])  # ms; the page writes its link 200 ms after a change
+def test_another_ranking_can_be_looked_at(page, made_up, pause):
     other = made_up(NAMES, seed=1, same=SAME).ranking()["layer"].tolist()
-    page.get_by_text("drift", exact=True).first.click()
-    move(page, 5)
+    page.evaluate(
+        """pause => {
+          document.querySelectorAll("[name=ranking]")[1].click();
+          setTimeout(() => {
+            slider.value = 5;
+            slider.dispatchEvent(new Event("input", { bubbles: true }));
+          }, pause);
+        }""",
+        pause,
+    )
+    page.wait_for_url("**#k=5&ranking=drift", timeout=3000)
     assert chosen(page) == exported(page, "Names").split() == other[:5]
     first = page.evaluate("data.shared['0 1'][4]")
     assert page.locator('[data-pair="0 1"]').all_inner_texts() == [str(first)] * 2
     assert page.locator('[data-show="common"]').inner_text() == str(first)
+
+
+def test_the_page_does_not_read_the_link_that_it_wrote_itself(page):
+    page.evaluate("() => { window.read = 0; window.addEventListener('hashchange', () => { window.read += 1; }); }")
+    entries = page.evaluate("history.length")
+    page.get_by_text("drift", exact=True).first.click()
+    page.wait_for_url("**#k=4&ranking=drift")
+    page.wait_for_timeout(100)
+    assert page.evaluate("window.read") == 0
+    assert page.evaluate("history.length") == entries  # a slider is no trail of pages
+
+
+def test_a_pasted_link_wins_over_a_change_that_is_not_yet_in_the_link(page):
+    move(page, 9)
+    page.evaluate("location.hash = '#k=3&ranking=drift'")
+    page.wait_for_timeout(300)
+    assert page.locator("#count").input_value() == page.locator("#slider").input_value() == "3"
+    assert page.url.endswith("#k=3&ranking=drift")
+
+
+def test_a_link_overtaken_by_the_page_before_it_was_read_still_counts(page):
+    page.evaluate(
+        "() => { location.hash = '#k=3'; history.replaceState(null, '', '#k=9'); }"  # hashchange comes after both
+    )
+    expect(page.locator("#count")).to_have_value("3")
+    page.wait_for_url("**#k=3")
+
+
+def test_the_back_button_leads_to_the_choice_before_the_pasted_link(page):
+    page.get_by_text("drift", exact=True).first.click()
+    move(page, 6)
+    page.wait_for_url("**#k=6&ranking=drift")
+    page.evaluate("location.hash = '#k=2'")
+    expect(page.locator("#count")).to_have_value("2")
+    page.go_back()
+    expect(page.locator("#count")).to_have_value("6")
+    assert page.locator(".ranking:visible h2").first.inner_text().startswith("drift: train 6 of 14")
+    assert page.locator("[name=ranking]:checked").get_attribute("value") == "1"
+    page.go_forward()
+    expect(page.locator("#count")).to_have_value("2")
+
+
+def test_a_number_that_is_being_typed_is_left_alone(page):
+    move(page, 9)
+    page.locator("#count").fill("1")
+    page.locator("#count").press("2")
+    page.wait_for_timeout(300)
+    assert page.locator("#count").input_value() == "12"
+    page.locator("#count").press("Enter")
+    page.wait_for_url("**#k=12")
+    assert page.locator("#slider").input_value() == "12"
+
+
+def test_quick_clicks_end_at_the_last(page):
+    page.evaluate(
+        """() => {
+          const [mac, drift] = document.querySelectorAll("[name=ranking]");
+          for (let i = 0; i < 5; i++) { drift.click(); mac.click(); }
+          drift.click();
+          for (const k of [14, 2, 11, 5]) {
+            slider.value = k;
+            slider.dispatchEvent(new Event("input", { bubbles: true }));
+          }
+          document.querySelector(".ranking:not([hidden]) thead [data-sort=size]").click();
+          document.querySelector(".ranking:not([hidden]) thead [data-sort=name]").click();
+        }"""
+    )
+    page.wait_for_url("**#k=5&ranking=drift")
+    assert page.locator("#count").input_value() == "5"
+    assert page.locator(".ranking:visible h2").first.inner_text().startswith("drift: train 5 of 14")
+    assert shown_names(page) == sorted(NAMES)
+
+
+def test_a_search_and_an_order_outlast_another_number_and_ranking(page):
+    page.locator(".ranking:visible [data-search]").fill("blocks.1")
+    page.locator(".ranking:visible [data-sorting]").select_option("depth")
+    wanted = [name for name in NAMES if "blocks.1" in name]
+    assert shown_names(page) == wanted
+    move(page, 8)
+    assert shown_names(page) == wanted
+    page.get_by_text("drift", exact=True).first.click()
+    page.wait_for_url("**#k=8&ranking=drift")
+    page.get_by_text("mac", exact=True).first.click()
+    assert shown_names(page) == wanted
+
+
+@pytest.mark.parametrize("way", ["reload", "back"])
+def test_controls_and_table_agree_when_the_page_is_opened_again(page, file, way):
+    move(page, 9)
+    page.locator(".ranking:visible [data-search]").fill("attn")
+    page.locator(".ranking:visible [data-sorting]").select_option("depth")
+    page.locator("[data-to]").select_option("mac")
+    page.wait_for_url("**#k=9")
+    if way == "reload":
+        page.reload()
+    else:
+        page.goto("about:blank")
+        page.go_back()
+    page.wait_for_timeout(100)
+    words = page.locator(".ranking:visible [data-search]").input_value()
+    order = page.locator(".ranking:visible [data-sorting]").input_value()
+    names = shown_names(page)
+    ranks = [NAMES.index(name) for name in names]
+    assert page.locator("#count").input_value() == page.locator("#slider").input_value() == "9"
+    assert all(words in name for name in names)
+    assert (ranks == sorted(ranks)) == (order == "depth")
+    target = page.locator("[data-to] option:checked").inner_text()
+    assert f" to {target}, " in page.locator("[data-sentence]").inner_text()
+
+
+def test_a_picture_is_named_after_the_ranking_that_it_shows(page):
+    with page.expect_download() as download:
+        page.evaluate(
+            """() => {
+              document.querySelector('.ranking:not([hidden]) [data-picture="png"]').click();
+              document.querySelectorAll("[name=ranking]")[1].click();
+            }"""
+        )
+    assert download.value.suggested_filename == "mac-layers.png"
+
+
+def test_a_picture_leaves_the_map_where_it_was_scrolled(page):
+    page.set_viewport_size({"width": 200, "height": 800})
+    scroll = page.locator(".ranking:visible .map .scroll")
+    scroll.evaluate("element => { element.scrollLeft = 20; }")
+    before = scroll.evaluate("element => element.scrollLeft")
+    with page.expect_download():
+        page.locator('.ranking:visible [data-picture="svg"]').click()
+    assert before > 0
+    assert scroll.evaluate("element => element.scrollLeft") == before
+
+
+def test_the_message_of_a_second_copy_stays_its_full_time(page):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    tabs = page.locator(".ranking:visible [role=tab]")
+    tabs.filter(has_text="Names").click()
+    page.locator('.ranking:visible [aria-label="Copy Names"]').click()
+    page.wait_for_timeout(2000)
+    tabs.filter(has_text="YAML").click()
+    page.locator('.ranking:visible [aria-label="Copy YAML"]').click()
+    page.wait_for_timeout(1000)
+    assert page.locator("[role=status]").text_content() == "YAML copied"
 
 
 @pytest.mark.parametrize("k", [1, 4, 9, len(NAMES)])
