@@ -111,6 +111,7 @@ def plot_heatmap(table: pd.DataFrame, title: str, unit: str, k: int = 0) -> Figu
         norm = _logarithmic(table.loc[table["layer"].isin(grid.places), "score"])
         _draw_blocks(axes, table, grid, norm, top)
         figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=axes, label=unit, fraction=0.03)
+    _name_kinds(figure, below)
     figure.suptitle(title)
     return figure
 
@@ -425,9 +426,22 @@ def _draw_groups(axes: Axes, grid: BlockGrid, height: float) -> None:
             axes.plot(*bracket, color="0.5", linewidth=0.8, clip_on=False, transform=axes.get_xaxis_transform())
 
 
+def _name_kinds(figure: Figure, axes: Axes) -> None:
+    """Legend below the panels, in as many columns as have room."""
+    handles, labels = axes.get_legend_handles_labels()
+    inches = 0.5 + 0.08 * max(map(len, labels))
+    columns = max(1, int(figure.get_figwidth() / inches))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+
+
 def _cut(name: str, letters: int) -> str:
     """A name that is cut if it has more letters."""
     return name if len(name) <= letters else f"{name[: max(1, letters - 1)]}…"
+
+
+def _end(name: str, letters: int) -> str:
+    """The end of a name that has more letters."""
+    return name if len(name) <= letters else f"…{name[1 - letters :]}"
 
 
 def _logarithmic(scores: pd.Series) -> LogNorm:
@@ -448,27 +462,30 @@ def _draw_depth(axes: Axes, table: pd.DataFrame, unit: str, top: AbstractSet[str
         chosen, marker = table["type"] == kind, MARKERS[number % len(MARKERS)]
         points = table.loc[chosen, "depth"], shown[chosen]
         axes.scatter(*points, s=24, color=palette[kind], marker=marker, label=kind, zorder=3)
-    axes.vlines(table["depth"], shown.min(), shown, color="0.85", linewidth=1)
+    axes.vlines(table["depth"], shown.min(), shown, color="0.85", linewidth=1, zorder=1)
     if top:
         circled = table["layer"].isin(top)
         points, label = (table.loc[circled, "depth"], shown[circled]), f"top {len(top)}, framed above"
         axes.scatter(*points, s=90, facecolor="none", edgecolor="black", linewidth=1, zorder=4, label=label)
     axes.set(yscale="log", xlabel="layer, in order of depth", ylabel=unit, xlim=(-1, len(table)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(top=high * (high / low) ** 0.6)  # room for the names
-    # Every name is higher than the one before, so that none covers another.
-    for place, layer in enumerate(table.nlargest(LABELLED, "score").sort_values("score").itertuples()):
-        left = layer.depth < len(table) / 2
+    axes.set_ylim(top=high * (high / low) ** 0.7)  # room for the names
+    middle = (len(table) - 1) / 2
+    named = table.nlargest(LABELLED, "score").sort_values("depth", key=lambda depth: -abs(depth - middle))
+    line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "patchA": None}
+    # Outer layers have higher names, which run inwards: no name covers another one, its line or a point.
+    for place, layer in enumerate(named.itertuples()):
         axes.annotate(
-            layer.layer,
+            _end(layer.layer, int(6.5 * axes.figure.get_figwidth()) - 22),
             (layer.depth, layer.score),
-            xytext=(12 if left else -12, 4 + 11 * place),
-            textcoords="offset points",
+            xytext=(layer.depth, 0.97 - 0.06 * place),
+            textcoords=("data", "axes fraction"),
             fontsize=8,
-            ha="left" if left else "right",
-            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6},
+            ha="left" if layer.depth < middle else "right",
+            va="center",
+            arrowprops=line | {"relpos": (layer.depth >= middle, 0.5)},
+            bbox={"facecolor": "white", "linewidth": 0, "pad": 0.6},
         )
-    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     sns.despine(ax=axes)
 
 

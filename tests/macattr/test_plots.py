@@ -1,5 +1,6 @@
 """Figures of rankings: what is drawn is what the tables say, also for hundreds of layers."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -122,8 +123,6 @@ def test_one_endless_interval_does_not_flatten_all_others(scores, generator):
 
 
 def test_figures_leave_nothing_open(flow, tmp_path):
-    import matplotlib.pyplot as plt
-
     before = plt.get_fignums()
     figure = plot_rank_flow(flow, K, "two")
     assert isinstance(figure, Figure)
@@ -156,16 +155,31 @@ def test_neighbouring_blocks_form_groups_under_the_part_of_the_name_that_differs
     assert labels(above.child_axes[0].xaxis) == [name for name, _ in groups]
 
 
-def test_names_of_the_highest_layers_never_cover_one_another():
-    table = heat_table({f"encoder_level{i}": 12 for i in range(18)})
-    middle = len(table) // 2
-    table.loc[middle - 3 : middle + 2, "score"] = [50.0, 90, 60, 80, 55, 70]
-    figure = plot_heatmap(table, "map", "mean |C|")
+@pytest.mark.parametrize("place", ["start", "middle", "end", "apart"])
+@pytest.mark.parametrize("blocks", [0, 1, 216])
+@pytest.mark.parametrize("long", [False, True], ids=["short", "long"])
+def test_names_of_the_highest_layers_cover_nothing(place, blocks, long):
+    table = heat_table({f"encoder_level{i}": max(1, blocks // 18) for i in range(min(18, blocks))} or {"encoder": 3})
+    if blocks == 0:
+        table = table.assign(block="", layer=[f"l{i}" for i in range(len(table))])
+    table["type"] = [f"Convolution{'WithAVeryLongName' * long}{i % 7}" for i in range(len(table))]
+    table["layer"] = ["network.reconstruction_head." * 3 * long + name for name in table["layer"]]
+    number = min(6, len(table))
+    starts = {"start": 0, "middle": len(table) // 2 - number // 2, "end": len(table) - number}
+    rows = np.linspace(0, len(table) - 1, number).astype(int) if place == "apart" else starts[place] + np.arange(number)
+    table.loc[rows, "score"] = [50.0, 90, 60, 80, 55, 70][:number]
+    figure = plot_heatmap(table, "map", "mean |C|", k=2)
     figure.canvas.draw()
-    legend = figure.axes[1].get_legend().get_window_extent()
-    boxes = [Text.get_window_extent(text) for text in figure.axes[1].texts] + [legend]  # without their arrows
-    assert len(boxes) == 7
+    below = figure.axes[bool(blocks)]
+    names = [Text.get_window_extent(text) for text in below.texts]  # without their lines
+    boxes = [*names, figure.legends[0].get_window_extent(), below.xaxis.label.get_window_extent()]
+    assert len(names) == number
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    points = below.transData.transform(table[["depth", "score"]])
+    assert not any(name.contains(*point) for name in names for point in points)
+    plt.close(figure)
+    sheet = figure.bbox
+    assert all(sheet.x0 <= box.x0 and box.x1 <= sheet.x1 for box in boxes)
 
 
 @pytest.mark.parametrize("k", [0, 1, 3])

@@ -174,7 +174,7 @@ function picture(section) {
     const left = element.matches("h3, .ends span") ? 0 : element.matches("li") ? element.firstElementChild.offsetWidth + 6 : null;
     texts.push({
       x: place.x + (left ?? place.width / 2), y: place.y + place.height / 2, text, anchor: left === null ? "middle" : "start",
-      size: parseFloat(style.fontSize), fill: rgb([paper, style.color]), weight: style.fontWeight,
+      size: Math.min(parseFloat(style.fontSize), element.matches("[scope=colgroup]") ? place.width / (0.62 * text.length) : 99), fill: rgb([paper, style.color]), weight: style.fontWeight,
       turn: element.matches(".long") ? -90 : 0,
     });
   }

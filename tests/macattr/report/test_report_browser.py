@@ -381,6 +381,23 @@ def test_every_cell_of_a_heat_map_stands_out_and_has_a_colour_of_its_own(browser
     assert len(set(colours)) >= min(layers, 101)  # shades are whole percents
 
 
+@pytest.mark.parametrize("blocks", [2, 4, 9])  # with 9, the map is dense
+def test_columns_are_alike_however_long_the_names_of_their_groups_are(browser, made_up, tmp_path, blocks):
+    groups = {"encoder_level_with_a_long_name": 1, "latent": blocks, "up": blocks}
+    inside = [f"{group}.{i}" for group, number in groups.items() for i in range(number)]
+    names = [f"{block}.{role}" for block in inside for role in ("attn", "fc")]
+    write_report(made_up(names), tmp_path / "report.html")
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((tmp_path / "report.html").as_uri())
+    widths = page.eval_on_selector_all(".heat tbody .cell", "all => all.map(e => e.getBoundingClientRect().width)")
+    heading = page.locator(".heat th[scope=colgroup]").first
+    cut = heading.evaluate("e => e.scrollWidth > e.clientWidth")
+    page.close()
+    assert len(widths) == len(names)
+    assert max(widths) - min(widths) < 1  # pixel
+    assert not cut
+
+
 def lowest_contrast(page: Page, selector: str) -> float:
     """Lowest contrast of text and background over all visible elements."""
     pairs = [sorted(shades.values()) for shades in page.evaluate(SHADES, selector)]
