@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from types import MappingProxyType
 
 from macattr.cli.command import Command, Program
+from macattr.cli.headings import CHECK, RANK, SELECT
 
 COMMANDS = MappingProxyType(
     {
@@ -16,6 +17,7 @@ COMMANDS = MappingProxyType(
             "macattr rank --model ram_models:ram_swinir_tiny --images sample --limit 4 --out ranking",
             positional=False,
             function="rank",
+            headings=RANK,
         ),
         "report": Command(
             "macattr.cli.report",
@@ -34,6 +36,7 @@ COMMANDS = MappingProxyType(
             "select layers from a ranking and export them",
             "macattr select ranking/importance.nc --fraction 0.1",
             function="select",
+            headings=SELECT,
         ),
         "methods": Command(
             "macattr.cli.methods",
@@ -48,6 +51,7 @@ COMMANDS = MappingProxyType(
             "macattr check --model ram_models:ram_swinir_tiny --images sample --limit 2",
             positional=False,
             function="check",
+            headings=CHECK,
         ),
     }
 )

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from macattr.cli.blame import users_error
+from macattr.cli.headings import Headings
 from macattr.cli.peek import refuse_mistyped
 
 REFUSED, UNEXPECTED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
@@ -41,6 +42,7 @@ class Command:
         function: Name of the function in the module, called with a ``Config`` or with the options. It may return an
             exit code.
         bare: Words that the command gets if it is called without any.
+        headings: Headings of its help, with the names of the options below each.
     """
 
     module: str
@@ -49,6 +51,7 @@ class Command:
     positional: bool = True
     function: str = "main"
     bare: tuple[str, ...] = ()
+    headings: Headings = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ class Program:
             example=command.example,
             positional=command.positional,
             configs=self.configs,
+            headings=command.headings,
         )
         return execute(function, {"config": settings(**options)} if settings else options)
 

@@ -2,6 +2,7 @@
 
 __all__ = ["compare", "write_comparison"]
 
+import shlex
 from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
@@ -49,6 +50,8 @@ def compare(
     loaded = {name: _load(source) for name, source in zip(short_names(rankings), rankings, strict=True)}
     text = write_comparison(loaded, out, fraction=fraction, only_common=only_common, confidence=confidence, seed=seed)
     print(text)
+    if not only_common and all(isinstance(ranking, LayerImportance) for ranking in loaded.values()):
+        print(f"next:\n  {shlex.join(['macattr', 'report', *rankings, '--out', str(out / 'report.html')])}")
 
 
 def _load(source: str) -> LayerImportance | dict[str, float]:

@@ -19,6 +19,7 @@ from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 from jsonargparse._actions import _ActionConfigLoad
 from jsonargparse.typing import register_type
 
+from macattr.cli.headings import Headings
 from macattr.cli.peek import did_you_mean
 
 NODES = 10_000
@@ -55,6 +56,7 @@ def parse(
     example: str,
     positional: bool = True,
     configs: Path | None = None,
+    headings: Headings = types.MappingProxyType({}),
 ) -> dict[str, object]:
     """Options by name, from the words of a command line.
 
@@ -67,11 +69,13 @@ def parse(
         positional: Whether options without default are given by place; the first of them takes all of these words if it
             is a list.
         configs: Folder of configurations that ``--config`` takes by name.
+        headings: Headings of the help, with the names of the options below each.
 
     Raises:
         ValueError: If something does not fit, in one line with its near match.
     """
     parser = _parser(settings, program, example, positional, configs)
+    _put_below(headings, parser)
     words = _spell(list(arguments), parser)
     try:
         _check(words, parser, configs)
@@ -115,6 +119,17 @@ def _parser(
     return parser
 
 
+def _put_below(headings: Headings, parser: ArgumentParser) -> None:
+    """Move options below the headings of the help."""
+    listed = parser._optionals._group_actions
+    for heading, names in headings.items():
+        below = parser.add_argument_group(heading)
+        moved = sorted((action for action in listed if action.dest in names), key=lambda a: names.index(a.dest))
+        for action in moved:
+            listed.remove(action)
+            below._group_actions.append(action)
+
+
 def _description(settings: Callable[..., object]) -> str:
     """The docstring up to its arguments."""
     return textwrap.dedent(re.split(r"\n\s*Args:", settings.__doc__ or "")[0]).strip()
@@ -129,7 +144,8 @@ class _Help(DefaultHelpFormatter):
             return text
         paragraphs = [re.sub(r"\s+", " ", part).strip() for part in re.split(r"\n\s*\n", _plain(text))]
         return "\n\n".join(
-            textwrap.fill(part, width, initial_indent=indent, subsequent_indent=indent) for part in paragraphs
+            textwrap.fill(part, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+            for part in paragraphs
         )
 
     def _format_action_invocation(self, action: Action) -> str:

@@ -234,7 +234,8 @@ class LayerImportance:
         try:
             content = Path(path).read_bytes()
         except OSError as error:
-            raise ValueError(f"{refused}: {error.strerror}. Rankings are files such as importance.nc.") from error
+            hint = _rankings_beside(Path(path)) or "Rankings are files such as importance.nc."
+            raise ValueError(f"{refused}: {error.strerror}. {hint}") from error
         data, seal, digest = content.rpartition(SEAL)
         matches = digest == hashlib.sha256(data).hexdigest().encode() if seal else SEALED.encode() not in content
         if not matches:
@@ -242,7 +243,8 @@ class LayerImportance:
         try:
             dataset = xr.load_dataset(io.BytesIO(data or content), engine="h5netcdf")
         except Exception as error:  # files that are no rankings raise anything, with the HDF5 library's own text
-            raise ValueError(f"{refused}: it is damaged, cut off or not a NetCDF file. Rank again.") from error
+            hint = _rankings_beside(Path(path)) or "Rank again."
+            raise ValueError(f"{refused}: it is damaged, cut off or not a NetCDF file. {hint}") from error
         dataset.attrs.pop(SEALED, None)
         if "score" not in dataset or "across_images" not in dataset.attrs:
             raise ValueError(f"{refused}: it has no `score`. LayerImportance.save and macattr rank write rankings.")
@@ -388,6 +390,13 @@ class LayerImportance:
         merged.attrs["estimated_bytes"] = max(int(part.dataset.attrs["estimated_bytes"]) for part in parts)
         merged.attrs.pop("stability", None)
         return cls(merged.transpose("sample", "order", "layer", ...))
+
+
+def _rankings_beside(path: Path) -> str:
+    """A question about the rankings in the same folder, or those one below; '' without any."""
+    folder = path if path.is_dir() else path.parent
+    found = [file for place in ("", "*/") for file in sorted(folder.glob(f"{place}importance.nc")) if file != path]
+    return f"Did you mean {' or '.join(map(str, found))}?" if found else ""
 
 
 def strip_prefix(names: Sequence[str], prefix: str) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 
@@ -177,15 +178,27 @@ def test_rankings_are_compared_from_files_and_official_lists(model, tmp_path, ca
     official.mkdir()
     for part, words in {"name": "4 0 2", "cond": "3.0 2.0 1.0", "index": "2 0 1"}.items():
         (official / f"filter_{part}.txt").write_text("\n".join(words.split()))
-    capsys.readouterr()
     files = [str(tmp_path / seed / "importance.nc") for seed in ("0", "1")]
+    capsys.readouterr()
     main(["compare", *files, str(official), "--out", str(tmp_path / "c"), "--fraction", "0.4"])
+    assert "next:" not in capsys.readouterr().out  # a page needs more than names and scores
     table = pd.read_csv(tmp_path / "c" / "agreement.csv", dtype={"a": str, "b": str})
     pairs = table[table["measure"] == "spearman"]
     assert pairs[["a", "b"]].to_numpy().tolist() == [["0", "1"], ["0", "official"], ["1", "official"]]
     assert pairs["low"].notna().all()  # the images of a ranking are resampled, also against a list without
     for figure in ("agreement.png", "rank_flow.png", "overlap.png"):
         assert (tmp_path / "c" / figure).stat().st_size > 10_000
+
+
+def test_a_comparison_of_rankings_suggests_their_page(made_up, tmp_path, capsys):
+    files = [str(tmp_path / f"{name}.nc") for name in ("a b", "c")]
+    for seed, file in enumerate(files):
+        made_up([f"layer{i}" for i in range(6)], seed=seed).save(file)
+    main(["compare", *files, "--out", str(tmp_path / "out")])
+    program, *words = shlex.split(capsys.readouterr().out.rpartition("next:\n")[2])
+    assert program == "macattr"
+    main(words)
+    assert "What changes from one ranking to the other" in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,21 @@ def test_help_of_a_command_shows_words_and_no_types(program, command, capsys):
     assert printed.endswith(f"example:\n  {example}\n")
 
 
+@pytest.mark.parametrize("command", [name for name in MACATTR if MACATTR[name].headings])
+def test_every_option_of_a_long_help_stands_below_one_heading(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        run_macattr([command, "--help"])
+    parts = re.split(r"^(\S.*):$", capsys.readouterr().out, flags=re.MULTILINE)
+    printed = dict(zip(parts[1::2], parts[2::2], strict=True))
+    options = {title: re.findall(r"^  (?:-h, )?--([\w-]+)", text, re.MULTILINE) for title, text in printed.items()}
+    headings = {title: [name.replace("_", "-") for name in names] for title, names in MACATTR[command].headings.items()}
+    assert options["options"] == ["help", "config"]
+    assert {title: options[title] for title in headings} == headings  # in this order
+    assert list(headings) == [title for title in printed if title in headings]
+    named = [name for names in headings.values() for name in names]
+    assert len(named) == len(set(named))
+
+
 def test_help_names_choices_once_and_defaults_as_they_are_typed(calls, capsys):
     with pytest.raises(SystemExit, match="0"):
         PROGRAM.run(["try", "--help"])

@@ -1,5 +1,7 @@
 """Files of rankings: they come back as they were, or are refused in one line."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -96,6 +98,19 @@ def test_commands_end_with_one_line(importance, file, tmp_path, capsys, command,
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{str(tmp_path / name)!r} cannot be read as a ranking: " in line
     assert reason in line
+
+
+def test_a_file_or_folder_beside_a_ranking_is_answered_with_the_ranking(importance, tmp_path):
+    for method in ("drift", "mac"):
+        (tmp_path / method).mkdir()
+        importance.save(tmp_path / method / "importance.nc")
+    importance.to_csv(tmp_path / "mac" / "ranking.csv")
+    drift, mac = (tmp_path / method / "importance.nc" for method in ("drift", "mac"))
+    for given in ("mac/ranking.csv", "mac", "mac/importance.nx"):
+        with pytest.raises(ValueError, match=f"^{re.escape(repr(str(tmp_path / given)))} .*Did you mean {mac}\\?$"):
+            LayerImportance.load(tmp_path / given)
+    with pytest.raises(ValueError, match=rf"Is a directory\. Did you mean {drift} or {mac}\?$"):
+        LayerImportance.load(tmp_path)
 
 
 def test_a_printed_ranking_is_a_short_summary(importance):
