@@ -121,7 +121,7 @@ def _call(source: str, factory: Callable[..., object]) -> object:
     if needed := [p.name for p in parameters if p.default is p.empty and p.kind not in optional]:
         raise ValueError(
             f"{source!r} is called without arguments, but needs {', '.join(needed)}: give defaults, or name a function "
-            "that passes them."
+            "of yours that passes them, as FILE.py:NAME."
         )
     return factory()
 

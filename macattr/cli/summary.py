@@ -104,10 +104,11 @@ def describe_certainty(importance: LayerImportance, fraction: float) -> str:
     count = top_count(fraction, len(names))
     probabilities = importance.probability_in_top(fraction)[names[:count]]
     sure = int((probabilities >= SURE).sum())
-    return (
-        f"{'all' if sure == count else f'{sure} of'} the {count} chosen layers stay chosen in at least "
-        f"{100 * SURE:.0f} % of the resamples of the {importance.dataset.sizes['sample']} images"
-    )
+    who = f"{'all' if sure == count else f'{sure} of'} the {count} chosen layers stay"
+    if count == 1:
+        who = f"the chosen layer {'stays' if sure else 'does not stay'}"
+    images = importance.dataset.sizes["sample"]
+    return f"{who} chosen in at least {100 * SURE:.0f} % of the resamples of the {images} images"
 
 
 def describe_degradations(importance: LayerImportance, fraction: float) -> str:

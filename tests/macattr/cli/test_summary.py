@@ -47,6 +47,8 @@ def test_certainty_counts_the_layers_that_stay_in_the_resamples(importance, made
     assert 0 < sure < 6
     assert describe_certainty(importance, 0.5).startswith(f"{sure} of the 6 chosen layers stay")
     assert describe_certainty(importance, 1.0).startswith("all the 12 chosen layers stay")
+    sure = float(importance.probability_in_top(0.1)[importance.ranking()["layer"][0]]) >= 0.95
+    assert describe_certainty(importance, 0.1).startswith(f"the chosen layer {'stays' if sure else 'does not stay'} ch")
     assert "no intervals" in describe_certainty(made_up(NAMES, images=1), 0.5)
 
 
