@@ -46,6 +46,14 @@ def test_options_that_are_there_pass(words):
     refuse_mistyped("macattr.cli.rank", "rank", words)
 
 
+def test_a_table_of_options_that_cannot_be_read_leaves_the_words_to_the_reader(tmp_path, monkeypatch):
+    (tmp_path / "with_table.py").write_text("def f(a): pass\n@added(**made())\ndef command(b): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    refuse_mistyped("with_table", "command", ["--anything", "x"])
+    with pytest.raises(ValueError, match=r"no option '--anything'"):
+        refuse_mistyped("with_table", "f", ["--anything", "x"])
+
+
 def test_what_lies_inside_of_an_option_is_left_to_the_reader():
     refuse_mistyped("ram_models.recipes.pretrain", "main", ["--data.claen", "x"])
 
