@@ -102,11 +102,12 @@ def plot_heatmap(table: pd.DataFrame, title: str, unit: str, k: int = 0) -> Figu
     table = table.sort_values("depth", ignore_index=True)
     grid = block_grid(table)
     columns = max(len(grid.blocks), 8)
-    figure = plt.figure(figsize=(min(24.0, 4.5 + 0.42 * columns), 8 if grid.blocks else 4.5), layout="constrained")
+    width = min(24.0, 4.5 + 0.42 * columns)
+    figure = plt.figure(figsize=(width, 8 if grid.blocks else 4.5), layout="constrained")
     ratios = (1.25, 1) if grid.blocks else (1,)
     *above, below = figure.subplots(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
     top = frozenset(table.nlargest(k, "score")["layer"])
-    _draw_depth(below, table, unit, top)
+    _draw_depth(below, table, unit, top, letters=int(6.5 * width) - 22)
     for axes in above:
         norm = _logarithmic(table.loc[table["layer"].isin(grid.places), "score"])
         _draw_blocks(axes, table, grid, norm, top)
@@ -451,8 +452,8 @@ def _logarithmic(scores: pd.Series) -> LogNorm:
     return LogNorm(low, high if high > low else low * 10)
 
 
-def _draw_depth(axes: Axes, table: pd.DataFrame, unit: str, top: AbstractSet[str]) -> None:
-    """All layers in order of depth, the highest named, those of the top circled."""
+def _draw_depth(axes: Axes, table: pd.DataFrame, unit: str, top: AbstractSet[str], letters: int) -> None:
+    """All layers in order of depth, the highest named by their last letters, those of the top circled."""
     scale = _logarithmic(table["score"])
     low, high = float(scale.vmin or 0.1), float(scale.vmax or 1.0)
     shown = table["score"].clip(lower=low)
@@ -476,7 +477,7 @@ def _draw_depth(axes: Axes, table: pd.DataFrame, unit: str, top: AbstractSet[str
     # Outer layers have higher names, which run inwards: no name covers another one, its line or a point.
     for place, layer in enumerate(named.itertuples()):
         axes.annotate(
-            _end(layer.layer, int(6.5 * axes.figure.get_figwidth()) - 22),
+            _end(layer.layer, letters),
             (layer.depth, layer.score),
             xytext=(layer.depth, 0.97 - 0.06 * place),
             textcoords=("data", "axes fraction"),
