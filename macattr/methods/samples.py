@@ -329,11 +329,12 @@ def _is_single(image: object) -> bool:
 
 def _batch(image: object, name: str) -> Tensor:
     """One or several samples as (B, ...)."""
-    dense = isinstance(image, Tensor) and image.layout is torch.strided and not (image.is_nested or image.is_meta)
-    usable = dense and image.dim() > 0 and not image.is_complex()
+    found = type(image).__name__
+    if isinstance(image, Tensor):
+        dense = image.layout is torch.strided and not (image.is_nested or image.is_meta)
+        found = f"{image.dtype} {tuple(image.shape)}" if dense else "a sparse, nested or meta tensor"
+        usable = dense and image.dim() > 0 and not image.is_complex()
     if not isinstance(image, Tensor) or not usable or (not image.is_floating_point() and image.dim() > 2):
-        kind = type(image).__name__ if not isinstance(image, Tensor) else "a sparse, nested or meta tensor"
-        found = f"{image.dtype} {tuple(image.shape)}" if isinstance(image, Tensor) and dense else kind
         raise ValueError(
             f"{name} must be a float tensor (C, H, W) or (B, C, H, W), or any batch (B, ...), got {found}."
             f"{_remedy(image)}"

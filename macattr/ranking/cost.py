@@ -5,11 +5,15 @@ __all__ = ["Cost", "estimate_cost"]
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from macattr.methods.catalogue import find_methods
 from macattr.methods.kinds import PathMethod
-from macattr.methods.readings import SUMS, estimate_evaluations, plan_sweeps
-from macattr.methods.samples import Inputs, count_samples, iterate_samples
+from macattr.methods.readings import SUMS, Sweep, estimate_evaluations, plan_sweeps
+from macattr.methods.samples import Inputs, Sample, count_samples, iterate_samples
 from macattr.methods.task import Task
+from macattr.paths.inputs import LinearPath
+from macattr.ranking.outline import has_no_values, outline
 from macattr.sweep.memory import state_bytes
 from macattr.sweep.survey import survey
 from macattr.weights.values import local_part
@@ -48,6 +52,8 @@ class Cost:
 def estimate_cost(task: Task, inputs: Inputs, methods: Sequence[str]) -> Cost:
     """Evaluations and memory of a ranking, from one forward pass on its first sample.
 
+    A network on the meta device is followed by shapes alone, so that its cost is known before a machine holds it.
+
     Args:
         task: Network, layers and options.
         inputs: Samples; see :func:`macattr.ranking.rank.rank_layers`.
@@ -57,19 +63,35 @@ def estimate_cost(task: Task, inputs: Inputs, methods: Sequence[str]) -> Cost:
         ValueError: As :func:`macattr.ranking.rank.rank_layers`.
     """
     chosen = find_methods(methods)
-    trial = task.trial(next(iterate_samples(inputs, task.model)), 0, 0)
+    sample, is_outline = next(iterate_samples(inputs, task.model)), has_no_values(task.model)
     activations = outputs = sums = 0
     for sweep in plan_sweeps([method for method in chosen if isinstance(method, PathMethod)], task):
-        path, place = sweep.path(trial), sweep.route.walk.place(trial)
-        partition = sweep.partition(task, path)
-        look = survey(place.entry, task.layers, path, partition, forward_args=place.arguments, surveys=task.surveys)
-        kept = [SUMS[name](partition) for name in sweep.needs(task.options.reduction)]
-        activations, outputs = max(activations, look.working_bytes), max(outputs, look.output_bytes)
-        sums = max(sums, state_bytes(look.distinct, kept))
+        parts = _by_shapes(task, sample, sweep) if is_outline else _by_values(task, sample, sweep)
+        activations, outputs, sums = map(max, (activations, outputs, sums), parts)
     return Cost(
         evaluations=estimate_evaluations(chosen, task, count_samples(inputs) or 1)[0],
-        weights=sum(local_part(p).nbytes for p in task.model.parameters() if not p.is_meta),
+        weights=sum(local_part(p).nbytes for p in task.model.parameters() if is_outline or not p.is_meta),
         activations=activations,
         outputs=outputs,
         sums=sums,
     )
+
+
+def _by_values(task: Task, sample: Sample, sweep: Sweep) -> tuple[int, int, int]:
+    """Bytes of activations, outputs and sums of a sweep, from its survey."""
+    trial = task.trial(sample, 0, 0)
+    path, place = sweep.path(trial), sweep.route.walk.place(trial)
+    partition = sweep.partition(task, path)
+    look = survey(place.entry, task.layers, path, partition, forward_args=place.arguments, surveys=task.surveys)
+    kept = [SUMS[name](partition) for name in sweep.needs(task.options.reduction)]
+    return look.working_bytes, look.output_bytes, state_bytes(look.distinct, kept)
+
+
+def _by_shapes(task: Task, sample: Sample, sweep: Sweep) -> tuple[int, int, int]:
+    """The same of a network without values; where a path runs matters only to its ends."""
+    nothing = (torch.zeros(1, 1),)
+    look, partition = outline(task, sample), sweep.partition(task, LinearPath(nothing, nothing))
+    kept = [SUMS[name](partition) for name in sweep.needs(task.options.reduction)]
+    tensors = look.outputs.values()
+    sums = sum(layer_sum.state_bytes(tensor.nbytes, tensor.dtype) for layer_sum in kept for tensor in tensors)
+    return 2 * sum(look.saved.values()), sum(tensor.nbytes for tensor in tensors), sums
