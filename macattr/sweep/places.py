@@ -185,20 +185,25 @@ def takes_mask(model: Callable[..., Any]) -> bool:
 def embedding_of(model: nn.Module) -> nn.Module | None:
     """The layer that turns tokens into vectors, as networks of Hugging Face name it; None if that is not known.
 
-    That of an encoder with a decoder is the encoder's: the network's own is shared and may never run.
+    Where an encoder has one, it is that: the network's own may be a name for shared weights that never runs.
 
     Args:
         model: Network.
     """
     network = inner_network(model)[0]
-    if getattr(getattr(network, "config", None), "is_encoder_decoder", False):
-        network = getattr(network, "get_encoder", lambda: network)()
-    known = getattr(network, "get_input_embeddings", None)
-    try:
-        module = known() if callable(known) else None
-    except (NotImplementedError, AttributeError):
-        return None
+    own, encoder = _returned(network, "get_input_embeddings"), _returned(network, "get_encoder")
+    inside = _returned(encoder, "get_input_embeddings")
+    has_decoder = getattr(getattr(network, "config", None), "is_encoder_decoder", False)
+    module = inside if has_decoder or isinstance(inside, nn.Embedding) else own
     return module if isinstance(module, nn.Embedding) else None
+
+
+def _returned(network: object, method: str) -> object:
+    """What a method without arguments returns; None if there is none, or none for this network."""
+    try:
+        return getattr(network, method)()
+    except (NotImplementedError, AttributeError, TypeError):
+        return None
 
 
 def refuse_nowhere(name: str, model: Callable[..., Any]) -> ValueError:

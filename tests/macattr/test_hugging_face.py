@@ -122,6 +122,11 @@ def t5():
     return transformers.T5ForConditionalGeneration(transformers.T5Config(**config, decoder_start_token_id=0)).eval()
 
 
+def t5_encoder():
+    config = {"vocab_size": 40, "d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    return transformers.T5EncoderModel(transformers.T5Config(**config)).eval()
+
+
 def bart():
     heads = {f"{part}_attention_heads": 2 for part in ("encoder", "decoder")}
     sizes = {
@@ -137,6 +142,11 @@ def test_an_encoder_with_a_decoder_walks_the_encoder_s_embeddings(make):
     found = macattr.rank_layers(network, {"input_ids": IDS, "labels": IDS}, "conductance", objective="loss", n_steps=4)
     assert "embed_tokens" in found.dataset.attrs["at"]
     assert any(layer.startswith(("decoder.", "model.decoder.")) for layer in found.dataset["layer"].to_numpy())
+
+
+def test_an_encoder_alone_walks_its_own_embeddings():
+    found = macattr.rank_layers(t5_encoder(), {"input_ids": IDS}, "conductance", objective="norm", n_steps=4)
+    assert "encoder.embed_tokens" in found.dataset.attrs["at"]
 
 
 def test_a_decoder_without_input_is_explained():  # that of Bart takes the encoder's
