@@ -2,8 +2,7 @@
 
 __all__ = ["Outline", "has_no_values", "outline"]
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from macattr.methods.samples import Sample
 from macattr.methods.task import Task
+from macattr.sweep.guard import modules_of, without_gradients
 from macattr.sweep.places import embedding_of
 from macattr.sweep.probes import Site, probing
 
@@ -65,7 +65,8 @@ def outline(task: Task, sample: Sample) -> Outline:
     arguments, keywords = pytree.tree_map_only(Tensor, _without_values, task.call_arguments(sample))
     walked = task.layer_of_path[1] if task.layer_of_path else embedding_of(task.model) if sample.image is None else None
     with ExitStack() as stack:
-        stack.enter_context(_without_gradients(task.model))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(without_gradients(modules_of(task.model)))
         if walked is not None:
             stack.callback(walked.register_forward_hook(lambda *call: _walked(call[-1])).remove)
         stack.enter_context(probing(task.layers, found.visit))
@@ -85,16 +86,3 @@ def _without_values(tensor: Tensor) -> Tensor:
 def _walked(output: object) -> object:
     """A layer's output from which gradients start."""
     return pytree.tree_map_only(Tensor, _without_values, output)
-
-
-@contextmanager
-def _without_gradients(model: nn.Module) -> Iterator[None]:
-    """Weights without gradients, and flags as before afterwards."""
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    model.requires_grad_(False)
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)

@@ -1,6 +1,6 @@
 """Guard of the user's model: one thread at a time, no training-mode surprises, and everything as before afterwards."""
 
-__all__ = ["Rewind", "modules_of", "refuse_random_draws", "undisturbed"]
+__all__ = ["Rewind", "modules_of", "refuse_random_draws", "undisturbed", "without_gradients"]
 
 import copy
 import functools
@@ -67,7 +67,7 @@ def undisturbed(model: Callable[..., Any], layers: Iterable[nn.Module] = ()) -> 
         keep_sharded(modules.values())
         state = stack.enter_context(_same_state(modules))
         stack.callback(keep_sharded, modules.values())  # FSDP must know that shards are what is put back
-        stack.enter_context(_without_gradients(modules))
+        stack.enter_context(without_gradients(modules))
 
         @contextmanager
         def rewind() -> Iterator[None]:
@@ -270,8 +270,12 @@ def _normal_tensors(modules: dict[str, nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
-def _without_gradients(modules: dict[str, nn.Module]) -> Iterator[None]:
-    """Weights without gradients; afterwards flags and gradients as before."""
+def without_gradients(modules: dict[str, nn.Module]) -> Iterator[None]:
+    """Weights without gradients; afterwards flags and gradients as before.
+
+    Args:
+        modules: Modules by name, as :func:`modules_of` finds them.
+    """
     before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in _parameters(modules)]
     try:
         for parameter, _, _ in before:
