@@ -16,6 +16,7 @@ from macattr.methods.task import Task
 from macattr.sweep.entry import forward_parameters
 from macattr.sweep.guard import undisturbed
 from macattr.user_warnings import warn_user
+from macattr.weights.values import is_offloaded, is_packed, is_sharded
 
 MULTIPLES = (2, 4, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 64, 128)
 """Numbers that sides may have to be multiples of: products of strides, and sides of patches and windows."""
@@ -110,7 +111,8 @@ def _other_input(task: Task, sample: Sample) -> str:
 def warn_of_readings(task: Task, sample: Sample) -> None:
     """Say that three dimensions are read as one image, where the network takes them as a batch too.
 
-    What convolves in two dimensions takes images.
+    What convolves in two dimensions takes images. Networks whose weights are sharded, offloaded or packed are not
+    asked: a pass that fails, or has no gradients, leaves these otherwise.
 
     Args:
         task: With the network.
@@ -120,6 +122,9 @@ def warn_of_readings(task: Task, sample: Sample) -> None:
     if not sample.is_lone or image is None:
         return
     if any(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in task.model.modules()):
+        return
+    weights = [is_sharded(weight) or is_packed(weight) for weight in task.model.parameters()]
+    if any(weights) or any(map(is_offloaded, task.model.modules())):
         return
     if _runs(task, sample, image[0]) and _runs(task, sample, image):
         shape = tuple(image.shape[1:])
