@@ -16,7 +16,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import median
@@ -31,6 +31,7 @@ from macattr.paths.inputs import MaskAttributePath, random_order
 from macattr.paths.objectives import GradientMagnitude
 from macattr.paths.partitions import tagged_partition
 from macattr.paths.sums import StieltjesSum
+from macattr.sweep.survey import Surveys
 from macattr.sweep.trace import trace
 from ram_models.networks.swinir import SwinIR
 
@@ -64,8 +65,10 @@ class Subject:
             value = self.objective(self.network(images).float()).sum()
         return torch.autograd.grad(value, images)[0]
 
-    def sweep(self, nodes: int, count: int, budget: float | None = None) -> list[float]:
-        """All layers at ``nodes`` nodes, ``count`` of them together; their scores."""
+    def sweep(
+        self, nodes: int, count: int | None, budget: float | None = None, surveys: Surveys | None = None
+    ) -> list[float]:
+        """All layers at ``nodes`` nodes, ``count`` of them together (None: as the budget allows); their scores."""
         total = StieltjesSum("trapezoid")
         partition = tagged_partition(self.path.interval, nodes - 1, "trapezoid")
         with self.precision():
@@ -78,6 +81,7 @@ class Subject:
                 [total],
                 internal_batch_size=count,
                 memory_budget=budget,
+                surveys=surveys,
             )
         return [float(result.values(total, name)[0].abs().mean()) for name in self.layers]
 
@@ -124,6 +128,27 @@ def measure_time(subject: Subject, count: int, repeats: int) -> dict[str, float]
     }
 
 
+def measure_budget(subject: Subject, budget: float) -> dict[str, float]:
+    """Peak and cost of sweeps within a budget: the first with all that it finds out, and one that knows it already.
+
+    On a CPU the cost is processor time, in which other programs of the machine do not count; the plain pass, with
+    weights frozen, is measured before and after.
+    """
+    clock = time.process_time if subject.device == "cpu" else time.perf_counter
+
+    def cost(function: Callable[[], object]) -> float:
+        start = clock()
+        subject.seconds(function)
+        return clock() - start
+
+    known, nodes, costs = Surveys(), 9, []
+    peak = subject.peak_bytes(lambda: costs.append(cost(lambda: subject.sweep(nodes, None, budget, known)) / nodes))
+    plain = [cost(lambda: subject.plain(1, frozen=True)) for _ in range(3)][1:]
+    costs.append(cost(lambda: subject.sweep(nodes, None, budget, known)) / nodes)
+    plain += [cost(lambda: subject.plain(1, frozen=True)) for _ in range(2)]
+    return {"bytes": peak, "plain": median(plain), "first": costs[0] / median(plain), "later": costs[1] / median(plain)}
+
+
 def measure_captum(subject: Subject, names: list[str]) -> dict[str, float]:
     """Seconds of Captum's LayerConductance for a node and layer, mean over some layers."""
     evaluated = 0
@@ -141,9 +166,9 @@ def measure_captum(subject: Subject, names: list[str]) -> dict[str, float]:
     return {"seconds": subject.seconds(loop) / evaluated}
 
 
-def child(arguments: list[str], threads: int) -> dict[str, float]:
+def child(arguments: list[str], threads: int, allocator: Mapping[str, str] = ALLOCATOR) -> dict[str, float]:
     """One measurement in a process of its own."""
-    environment = os.environ | ALLOCATOR | {"OMP_NUM_THREADS": str(threads)}
+    environment = os.environ | allocator | {"OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, __file__, *arguments, "--threads", str(threads)]
     finished = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
     result: dict[str, float] = json.loads(finished.stdout.splitlines()[-1])
@@ -162,17 +187,36 @@ def run_child(options: argparse.Namespace) -> dict[str, float]:
     if options.task == "sweep":
         return {"bytes": subject.peak_bytes(lambda: subject.sweep(2 * options.count, options.count))}
     if options.task == "budget":
-        budget = options.budget
-        return {
-            "bytes": subject.peak_bytes(lambda: subject.sweep(2, 1, budget)),
-            "seconds": subject.seconds(lambda: subject.sweep(3, 1, budget)) / 3,
-        }
+        return measure_budget(subject, options.budget)
     if options.task == "agreement":
         wide = subject.sweep(21, 1)
         subject.dtype = "bf16"
         return {"spearman": float(spearmanr(wide, subject.sweep(21, 1)).statistic)}
     works = ["conv_first", "layers.2.residual_group.blocks.3.norm1", "layers.5.conv", "conv_last"]
     return measure_captum(subject, works)
+
+
+BUDGET_HEAD = (
+    "## Memory budgets",
+    "",
+    "With a memory budget (fp32; glibc as it comes): memory over that of the plain pass with frozen weights, and the "
+    "cost of a node in such passes, over 9 nodes. The first sweep of a network also looks for blocks that can run "
+    "again; one of a further image does not. On a CPU, cost is processor time.",
+    "",
+    "| budget | budget, GiB | peak, GiB | peak / plain | first sweep / plain | further sweep / plain |",
+    "|---|---|---|---|---|---|",
+)
+
+
+def budget_row(share: float, frozen_bytes: float, device: list[str], threads: int) -> str:
+    """The row of one budget."""
+    budget = share * frozen_bytes
+    found = child(["--task", "budget", "--budget", str(budget), *device], threads, allocator={})
+    peak = found["bytes"]
+    return (
+        f"| {share:.1f} | {budget / 2**30:.2f} | {peak / 2**30:.2f} | **{peak / frozen_bytes:.2f}** | "
+        f"{found['first']:.2f} | **{found['later']:.2f}** |"
+    )
 
 
 def report(options: argparse.Namespace) -> str:
@@ -195,8 +239,8 @@ def report(options: argparse.Namespace) -> str:
                 f"| {dtype} | {count} | {plain / 2**30:.2f} | {frozen / 2**30:.2f} | {sweep / 2**30:.2f} | "
                 f"**{sweep / plain:.2f}** | {sweep / frozen:.2f} |"
             )
-    single = best["fp32"][0]
-    budget = child(["--task", "budget", "--budget", str(options.share * single[2]), *device], options.threads)
+    frozen_bytes = child(["--task", "frozen", *device], options.threads)["bytes"]
+    budget_rows = [budget_row(share, frozen_bytes, device, options.threads) for share in options.shares]
     agreement = child(["--task", "agreement", *device], options.threads)["spearman"]
     captum = child(["--task", "captum", *device], options.threads)["seconds"]
     fastest = min(row[1]["sweep"] for row in best["fp32"])
@@ -223,10 +267,10 @@ def report(options: argparse.Namespace) -> str:
             "|---|---|---|---|---|---|---|",
             *memory_rows,
             "",
-            f"With a memory budget of {options.share * single[2] / 2**30:.2f} GiB, which splits the layers over "
-            f"several sweeps (fp32, one node at a time), the peak is {budget['bytes'] / 2**30:.2f} GiB, "
-            f"**{budget['bytes'] / single[2]:.2f} times** that of the plain pass, and a node of a short run takes "
-            f"{budget['seconds'] / single[1]['plain']:.1f} times as long.",
+            *BUDGET_HEAD,
+            *budget_rows,
+            "",
+            "## Captum and bfloat16",
             "",
             f"Captum's LayerConductance takes {captum:.2f} s for a node and layer (mean of 4 layers on which it "
             f"works), so {263 * captum:.0f} s for a node and 263 layers one after another: "
@@ -249,7 +293,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1, help="nodes in a batch")
     parser.add_argument("--repeats", type=int, default=3, help="repetitions of every timing")
     parser.add_argument("--budget", type=float, default=None, help="bytes")
-    parser.add_argument("--share", type=float, default=1.45, help="memory budget over the plain pass's peak")
+    parser.add_argument(
+        "--shares", type=float, nargs="+", default=[1.3, 1.5, 2.2], help="memory budgets over the frozen pass's peak"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()

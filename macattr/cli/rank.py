@@ -97,7 +97,7 @@ def rank(
         fraction: Share of the layers that is selected, in (0, 1]; at least one layer.
         device: Device to compute on, such as cpu or cuda.
         bf16: Compute in bfloat16 (autocast); sums stay float32.
-        memory_budget_gib: Memory for activations and sums, in GiB; layers are split over several sweeps if needed.
+        memory_budget_gib: Memory for activations and sums, in GiB; blocks of the network run again if they need more.
         dry_run: Only estimate time and memory, from a short run on the first image.
         overwrite: Replace the results of another run in the folder.
         **options: Of :class:`macattr.methods.task.Options`; the decorator puts their explanations here.

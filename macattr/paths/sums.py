@@ -19,11 +19,28 @@ BLOCK = 1 << 16
 
 @runtime_checkable
 class LayerSum(Protocol):
-    """Something that is summed over the nodes of a path for every layer, a chunk of nodes at a time."""
+    """Something that is summed over the nodes of a path for every layer, a chunk of nodes at a time.
+
+    A chunk begins with the node after the last one. After :meth:`release` it begins with that last one again.
+    """
+
+    def arrive(self, key: Hashable, outputs: Tensor, first: int, count: int) -> None:
+        """Take in what the outputs of a chunk alone tell; the same chunk's :meth:`update` follows.
+
+        Args:
+            key: The layer.
+            outputs: As in :meth:`update`.
+            first: Index of the first node.
+            count: Number of nodes.
+        """
 
     @property
     def weighs_gradients(self) -> bool:
         """Whether gradients count at every node by themselves, also of outputs that stay as they are."""
+
+    @property
+    def stride(self) -> int:
+        """Number n where every n-th node is summed: a chunk that begins again with its last node ends at such a one."""
 
     def update(self, key: Hashable, outputs: Tensor, gradients: Tensor, first: int, count: int) -> None:
         """Take in the nodes ``first`` ... ``first + count - 1`` of the layer ``key``.
@@ -40,7 +57,7 @@ class LayerSum(Protocol):
         """The sum so far, shape (m, ...)."""
 
     def release(self, key: Hashable) -> None:
-        """Drop what was needed between chunks: no more nodes will come for this layer."""
+        """Drop what is needed between chunks: the next one, if there is one, begins with the last node again."""
 
     def state_bytes(self, nbytes: int, dtype: torch.dtype) -> int:
         """Memory that is kept between chunks for a layer whose output at one node takes ``nbytes`` in a ``dtype``."""
@@ -79,44 +96,43 @@ def sum_bytes(nbytes: int, dtype: torch.dtype) -> int:
     return nbytes * _wide(dtype).itemsize // dtype.itemsize
 
 
-class _LastRow:
-    """A row that outlives its chunk: by reference if it owns its storage, else as a copy in a buffer of our own."""
-
-    def __init__(self, row: Tensor) -> None:
-        self.buffer: Tensor | None = None
-        self.keep(row)
-
-    def keep(self, row: Tensor) -> None:
-        """Take over from the row before. What is only referenced may be anyone's and is never written to."""
-        row = row.detach()
-        if row.untyped_storage().nbytes() <= row.nbytes:
-            self.row, self.buffer = row, None
-        else:
-            fits = self.buffer is not None and self.buffer.shape == row.shape and self.buffer.dtype == row.dtype
-            self.buffer = self.buffer.copy_(row) if self.buffer is not None and fits else row.clone()
-            self.row = self.buffer
+def _outliving(row: Tensor) -> Tensor:
+    """A row that outlives its chunk: by reference if it owns its storage, else a copy."""
+    row = row.detach()
+    return row if row.untyped_storage().nbytes() <= row.nbytes else row.clone()
 
 
 @dataclass
 class _Carry:
-    """A layer's sum so far, and what the border to the next chunk needs: output and gradient of the last node."""
+    """A layer's sum so far, and what the border to the next chunk needs.
+
+    Args:
+        layout: How the layer's tensors lie in memory.
+        total: The sum.
+        last: Output and gradient of the last node; empty once the outputs of the next node are there, and after
+            the last chunk.
+        step: Change of the outputs to the first node of a chunk whose gradients are not there yet.
+    """
 
     layout: _DenseLayout
     total: Tensor
-    last: list[_LastRow]
+    last: list[Tensor]
+    step: Tensor | None = None
 
 
 class StieltjesSum:
     r"""Conductance :math:`C = \sum_j g(\tau_j) \odot (y_{j+1} - y_j)` of every layer, in one sweep over the nodes.
 
     Only the sum and the last node are kept, whatever the number of nodes. Sums are float32 (float64 for float64
-    layers) in direct form: summation by parts would need one temporary less but cancels.
+    layers) in direct form: summation by parts would need one temporary less but cancels. From one chunk to the next,
+    the last gradient is used up as soon as the next outputs arrive, before their own gradients take memory.
 
     Args:
         tag: Where the gradient is taken; see :class:`Partition`.
     """
 
     weighs_gradients = False
+    stride = 1
 
     def __init__(self, tag: Tag) -> None:
         check_tag(tag)
@@ -124,24 +140,53 @@ class StieltjesSum:
         self._state: dict[Hashable, _Carry] = {}
         self._workspace: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
+    def arrive(self, key: Hashable, outputs: Tensor, first: int, count: int) -> None:
+        """Step over the border from the chunk before with its gradient. See :class:`LayerSum`."""
+        state = self._state.get(key)
+        if state is None or not state.last:
+            return
+        row = state.layout.rows(outputs, count)[0]
+        before, total = state.last[0], state.total
+        state.step = torch.empty_like(total)
+        block = self._block(total)
+        for start in range(0, total.numel(), max(1, block)):
+            part = slice(start, start + block)
+            _combine(torch.sub, row[part], before[part], state.step[part])
+            if self.tag != "right":
+                total[part].addcmul_(state.last[1][part].to(total.dtype), state.step[part], value=self._weight)
+        state.last = []
+        if self.tag == "left":
+            state.step = None
+
     def update(self, key: Hashable, outputs: Tensor, gradients: Tensor, first: int, count: int) -> None:
         """Take in a chunk of nodes; chunks come in order. See :class:`LayerSum`."""
+        self.arrive(key, outputs, first, count)
         state = self._state.get(key)
         layout = _DenseLayout(outputs, count) if state is None else state.layout
         y, g = list(layout.rows(outputs, count)), list(layout.rows(gradients, count))
         if state is None:
             total = torch.zeros(y[0].shape, dtype=_wide(outputs.dtype), device=outputs.device)
-            self._state[key] = _Carry(layout, total, [_LastRow(y[-1]), _LastRow(g[-1])])
-            self._fold(total, y, g)
-        else:
-            output, gradient = state.last
-            self._fold(state.total, [output.row, *y], [gradient.row, *g])
-            output.keep(y[-1])
-            gradient.keep(g[-1])
+            state = self._state[key] = _Carry(layout, total, [])
+        if state.step is not None:
+            state.total.addcmul_(g[0].to(state.total.dtype), state.step, value=self._weight)
+            state.step = None
+        self._fold(state.total, y, g)
+        state.last = [_outliving(row) for row in ((y[-1],) if self.tag == "right" else (y[-1], g[-1]))]
+
+    @property
+    def _weight(self) -> float:
+        """Weight of the gradient at one end of a step."""
+        return 0.5 if self.tag == "trapezoid" else 1.0
+
+    def _block(self, total: Tensor) -> int:
+        """Elements that are folded at a time."""
+        return min(BLOCK if total.device.type == "cpu" else total.numel(), total.numel())
 
     def _fold(self, total: Tensor, y: list[Tensor], g: list[Tensor]) -> None:
         """Add the increments between successive nodes, block by block so that temporaries stay in the cache."""
-        block = min(BLOCK if total.device.type == "cpu" else total.numel(), total.numel())
+        if len(y) == 1:
+            return
+        block = self._block(total)
         workspace = self._workspace.get((total.device, total.dtype))
         if workspace is None or workspace.shape[1] < block:
             workspace = torch.empty(2, block, dtype=total.dtype, device=total.device)
@@ -169,8 +214,8 @@ class StieltjesSum:
         self._state[key].last = []
 
     def state_bytes(self, nbytes: int, dtype: torch.dtype) -> int:
-        """Sum, last output and last gradient."""
-        return sum_bytes(nbytes, dtype) + 2 * nbytes
+        """Sum, last output and, unless gradients are those after each step, last gradient."""
+        return sum_bytes(nbytes, dtype) + (1 if self.tag == "right" else 2) * nbytes
 
 
 class GradientSum:
@@ -181,22 +226,30 @@ class GradientSum:
     """
 
     weighs_gradients = True
+    stride = 1
 
     def __init__(self, weights: Float[Tensor, " n"]) -> None:
         self.weights = weights.tolist()
         self._state: dict[Hashable, tuple[_DenseLayout, Tensor]] = {}
+        self._next: dict[Hashable, int] = {}
+
+    def arrive(self, key: Hashable, outputs: Tensor, first: int, count: int) -> None:
+        """Nothing: every node counts by itself. See :class:`LayerSum`."""
 
     def update(self, key: Hashable, outputs: Tensor, gradients: Tensor, first: int, count: int) -> None:
-        """Take in a chunk of nodes. See :class:`LayerSum`."""
+        """Take in a chunk of nodes; one that is there already is passed over. See :class:`LayerSum`."""
         if key not in self._state:
             layout = _DenseLayout(outputs, count)
             length = math.prod(layout.shape)
             zeros = torch.zeros(length, dtype=_wide(gradients.dtype), device=gradients.device)
             self._state[key] = (layout, zeros)
         layout, total = self._state[key]
+        known = self._next.get(key, first) - first
         for row, weight in zip(layout.rows(gradients, count), self.weights[first : first + count], strict=True):
-            if weight:
+            if weight and known <= 0:
                 total.add_(row, alpha=weight)
+            known -= 1
+        self._next[key] = first + count
 
     def value(self, key: Hashable) -> Tensor:
         """Weighted mean of the gradient so far, in the shape of the layer's output."""
@@ -249,6 +302,13 @@ class EveryNth:
     def weighs_gradients(self) -> bool:
         """Whether the other sum does."""
         return self.layer_sum.weighs_gradients
+
+    def arrive(self, key: Hashable, outputs: Tensor, first: int, count: int) -> None:
+        """Hand on the first n-th node of a chunk. See :class:`LayerSum`."""
+        size, node = outputs.shape[0] // count, -first % self.stride
+        if node < count:
+            rows = slice(node * size, (node + 1) * size)
+            self.layer_sum.arrive(key, outputs[rows], (first + node) // self.stride, 1)
 
     def update(self, key: Hashable, outputs: Tensor, gradients: Tensor, first: int, count: int) -> None:
         """Hand on every n-th node one by one, as views. See :class:`LayerSum`."""

@@ -162,7 +162,8 @@ def rank_layers(
         start_weights: Parameters by name from which the path in weight space (``faig``) comes to the model's own.
         additional_forward_args: Further positional arguments of the model.
         internal_batch_size: Nodes of the path in one forward pass. None: as many as the memory holds.
-        memory_budget: Bytes for activations and sums; layers are split over several sweeps if they need more.
+        memory_budget: Bytes for activations and sums. If they need more, blocks of the network run again in the
+            backward pass; where that is impossible, layers are split over several sweeps, with a warning.
         flush_denormals: Take denormal weights and results for 0; a warning says where that makes a run faster.
         until: Stop adding images when the top layers are stable; images should come in random order.
         tolerance: Choose ``n_steps`` on the first image so that the relative step error of 95 % of the layers stays

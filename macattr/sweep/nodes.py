@@ -3,6 +3,7 @@
 __all__ = ["Forward", "Visit", "evaluate", "leaves_at", "objective_at", "repeat_rows", "single_output"]
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,9 @@ from torch import Tensor, nn
 from macattr.paths.inputs import Path
 from macattr.paths.objectives import Objective
 from macattr.sweep.guard import Rewind, modules_of, undisturbed
-from macattr.sweep.probes import Site, probing
+from macattr.sweep.probes import Visit, probing
+from macattr.sweep.recompute import Recomputation
 from macattr.weights.values import is_packed
-
-Visit = Callable[[Site, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,12 @@ class Forward:
     at_input: bool = False
 
     def __call__(
-        self, inputs: tuple[Tensor, ...], count: int, visit: Visit, names: Collection[str] | None = None
+        self,
+        inputs: tuple[Tensor, ...],
+        count: int,
+        visit: Visit,
+        names: Collection[str] | None = None,
+        recomputation: Recomputation | None = None,
     ) -> Any:
         """Output of the model.
 
@@ -49,11 +54,14 @@ class Forward:
             count: Number of nodes.
             visit: Called for every probed tensor; see :func:`macattr.sweep.probes.probing`.
             names: Layers to probe; None for all.
+            recomputation: Blocks that run again in the backward pass; None for none.
         """
         layers = {name: module for name, module in self.layers.items() if names is None or name in names}
         batch = inputs[0].shape[0] // count
         arguments = [repeat_rows(argument, batch, count) for argument in self.forward_args]
-        with self.rewind(), probing(layers, visit, self.at_input):
+        calls: dict[str, int] = {}
+        active = recomputation.active(layers, self.at_input, calls) if recomputation else nullcontext()
+        with self.rewind(), probing(layers, visit, self.at_input, calls), active:
             return self.model(*(leaf.clone() for leaf in inputs), *arguments)
 
     def output(self, inputs: tuple[Tensor, ...], count: int) -> Any:

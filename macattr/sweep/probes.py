@@ -1,8 +1,8 @@
 """Hooks on layers that see the tensors of every call, always removed."""
 
-__all__ = ["Site", "probing"]
+__all__ = ["Site", "Visit", "probing"]
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -22,23 +22,30 @@ class Site(NamedTuple):
         return self.layer + (f" (call {self.call + 1})" if self.call else "") + (f"[{self.item}]" if self.item else "")
 
 
+Visit = Callable[[Site, Tensor], Tensor]
+"""Called for every probed tensor in the order of execution; what it returns takes the tensor's place."""
+
+
 @contextmanager
 def probing(
-    layers: Mapping[str, nn.Module], visit: Callable[[Site, Tensor], Tensor], at_input: bool = False
+    layers: Mapping[str, nn.Module],
+    visit: Visit,
+    at_input: bool = False,
+    calls: MutableMapping[str, int] | None = None,
 ) -> Iterator[None]:
     """While active, every tensor that comes out of the layers (or goes in) passes through ``visit``.
 
     Args:
         layers: Modules by name.
-        visit: Called as ``visit(site, tensor)`` in the order of execution; what it returns takes the tensor's place.
-            Calls are counted from the activation on, so one activation spans one forward pass.
+        visit: Called as ``visit(site, tensor)``.
         at_input: Visit positional inputs instead of outputs.
+        calls: Calls of every layer so far, which are counted on; None begins at 0, as a forward pass does.
     """
-    calls = dict.fromkeys(layers, 0)
+    counts = {} if calls is None else calls
 
     def visit_all(name: str, value: Any) -> Any:
-        call = calls[name]
-        calls[name] += 1
+        call = counts.get(name, 0)
+        counts[name] = call + 1
         leaves, structure = pytree.tree_flatten(value)
         tensors = [index for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         visited = {leaf: visit(Site(name, call, number), leaves[leaf]) for number, leaf in enumerate(tensors)}

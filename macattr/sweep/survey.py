@@ -1,6 +1,16 @@
 """One forward pass before a sweep: the tensors of the probed layers, which of them are the same, and their memory."""
 
-__all__ = ["ProbedTensor", "Survey", "Surveys", "never_ran", "refuse_split", "survey", "survey_inputs"]
+__all__ = [
+    "BackwardInsideError",
+    "ProbedTensor",
+    "Survey",
+    "Surveys",
+    "never_ran",
+    "refuse_split",
+    "survey",
+    "survey_inputs",
+    "unpack_or_refuse",
+]
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -13,12 +23,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from macattr.paths.inputs import Path
 from macattr.paths.partitions import Partition
 from macattr.sweep.guard import modules_of, refuse_random_draws, undisturbed
 from macattr.sweep.nodes import Forward, leaves_at
 from macattr.sweep.probes import Site
+from macattr.sweep.recompute import Blocks
 from macattr.weights.columns import Columns, columns_of
 from macattr.weights.processes import split_groups
 from macattr.weights.values import is_packed, is_sharded, local_part
@@ -224,11 +236,10 @@ def survey_inputs(forward: Forward, inputs: tuple[Tensor, ...]) -> Survey:
     Raises:
         ValueError: If no layer runs, the model draws random numbers, or its output is split over processes.
     """
-    recorder = _Recorder()
-    weights = _SavedBytes.storages_of(forward)
-    saved = _SavedBytes()
-    with refuse_random_draws(forward.model), saved_tensors_hooks(saved.pack, lambda tensor: tensor):
-        output = forward(inputs, 1, recorder.visit)
+    try:
+        output, recorder, saved = _look(forward, inputs, keep=False)
+    except BackwardInsideError:
+        output, recorder, saved = _look(forward, inputs, keep=True)
     if not recorder.records and not recorder.distributed:
         raise ValueError(never_ran(list(forward.layers)))
     tensors = recorder.tensors()
@@ -237,7 +248,7 @@ def survey_inputs(forward: Forward, inputs: tuple[Tensor, ...]) -> Survey:
     low = saved.low_precision or any(tensor.low_precision for tensor in tensors) or _has_packed_weights(forward)
     return Survey(
         tensors=tensors,
-        saved_bytes=saved.total(weights),
+        saved_bytes=saved.total(_SavedBytes.storages_of(forward)),
         inputs=tuple(leaf.detach() for leaf in inputs),
         output=final,
         low_precision=low or (final is not None and final.element_size() < 4),
@@ -245,6 +256,36 @@ def survey_inputs(forward: Forward, inputs: tuple[Tensor, ...]) -> Survey:
         split=tuple(recorder.distributed | dict.fromkeys(split)),
         columns=columns,
     )
+
+
+def _look(forward: Forward, inputs: tuple[Tensor, ...], keep: bool) -> tuple[Any, "_Recorder", "_SavedBytes"]:
+    """Output of one forward pass, its layers, and what autograd saves, which is kept only if asked for."""
+    recorder, saved = _Recorder(), _SavedBytes()
+
+    def pack(tensor: Tensor) -> Tensor | None:
+        saved.note(tensor)
+        return tensor.detach() if keep else None  # the tensor itself would keep the graph, which keeps the tensor
+
+    with refuse_random_draws(forward.model), saved_tensors_hooks(pack, unpack_or_refuse):
+        return forward(inputs, 1, recorder.visit), recorder, saved
+
+
+class BackwardInsideError(Exception):
+    """A forward pass holds a backward pass, for which nothing was kept."""
+
+
+def unpack_or_refuse(kept: Tensor | None) -> Tensor:
+    """What autograd gets for a backward pass.
+
+    Args:
+        kept: A saved tensor; None where it was not kept.
+
+    Raises:
+        BackwardInsideError: If it was not.
+    """
+    if kept is None:
+        raise BackwardInsideError
+    return kept
 
 
 def _has_packed_weights(forward: Forward) -> bool:
@@ -303,10 +344,12 @@ class Surveys:
     Args:
         known: Surveys by the shapes that they hold for.
         row_checked: Shapes of which the rows are known to be independent.
+        blocks: Blocks that can run again, by the shapes that they were tried with.
     """
 
     known: dict[Hashable, Survey] = field(default_factory=dict)
     row_checked: set[Hashable] = field(default_factory=set)
+    blocks: dict[Hashable, Blocks] = field(default_factory=dict)
 
     def whole(self, site: Site, tensor: Tensor) -> Tensor:
         """A layer's output joined where every process has other features of it; see :meth:`Survey.whole`.
@@ -336,6 +379,19 @@ class Surveys:
             found: The survey.
         """
         self.known[_signature(forward, found.inputs)] = found
+
+    def find_blocks(self, forward: Forward, inputs: tuple[Tensor, ...], find: Callable[[], Blocks]) -> Blocks:
+        """The blocks that can run again with inputs of these shapes.
+
+        Args:
+            forward: Model and layers.
+            inputs: Inputs of the model at one node.
+            find: Finds them if they are not known.
+        """
+        signature = _signature(forward, inputs)
+        if signature not in self.blocks:
+            self.blocks[signature] = find()
+        return self.blocks[signature]
 
     def knows_rows(self, forward: Forward, inputs: tuple[Tensor, ...]) -> bool:
         """Whether rows of these shapes were found to be independent of each other.
@@ -404,28 +460,31 @@ def refuse_split(names: Sequence[str]) -> None:
 
 @dataclass
 class _SavedBytes:
-    """Memory of the tensors that autograd keeps, each storage once."""
+    """Memory of the tensors that autograd saves, each storage once.
 
-    storages: dict[int, int] = field(default_factory=dict)
+    A weak reference to a storage says which one it is, also when its memory is gone.
+    """
+
+    storages: dict[int, tuple[StorageWeakRef, int]] = field(default_factory=dict)
     low_precision: bool = False
 
-    def pack(self, tensor: Tensor) -> Tensor:
-        """Count a tensor; the tensor itself would keep the graph, which keeps the tensor."""
+    def note(self, tensor: Tensor) -> None:
+        """Count a tensor."""
         storage = local_part(tensor).untyped_storage()
-        self.storages[storage.data_ptr()] = storage.nbytes()
+        if storage._cdata not in self.storages:
+            self.storages[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
         self.low_precision |= tensor.is_floating_point() and tensor.element_size() < 4
-        return tensor.detach()
 
     def total(self, without: set[int]) -> int:
         """Bytes of all storages but some."""
-        return sum(nbytes for pointer, nbytes in self.storages.items() if pointer not in without)
+        return sum(nbytes for storage, (_, nbytes) in self.storages.items() if storage not in without)
 
     @staticmethod
     def storages_of(forward: Forward) -> set[int]:
         """Storages of all parameters, which take no memory of their own."""
         modules = modules_of(forward.model, forward.layers.values())
         weights = (parameter for module in modules.values() for parameter in module.parameters(recurse=False))
-        return {local_part(weight).untyped_storage().data_ptr() for weight in weights if not weight.is_meta}
+        return {local_part(weight).untyped_storage()._cdata for weight in weights if not weight.is_meta}
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ __all__ = ["Trace", "add_calls", "trace"]
 
 import time
 import warnings
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,13 +17,15 @@ from macattr.paths.inputs import Path
 from macattr.paths.objectives import GradientMagnitude, Objective
 from macattr.paths.partitions import Partition
 from macattr.paths.sums import LayerSum, StieltjesSum
-from macattr.sweep.allocator import keep_freed_memory, return_free_memory
+from macattr.sweep.allocator import keep_freed_memory, return_free_memory, return_freed_memory
 from macattr.sweep.arguments import checked_budget, whole_number
+from macattr.sweep.blocks import find_blocks
 from macattr.sweep.cuts import find_cuts
 from macattr.sweep.guard import modules_of, undisturbed
-from macattr.sweep.memory import estimate_bytes, nodes_per_batch, split_layers
+from macattr.sweep.memory import Plan, plan_sweeps
 from macattr.sweep.nodes import Forward, Visit, evaluate, leaves_at
 from macattr.sweep.probes import Site
+from macattr.sweep.recompute import Recomputation
 from macattr.sweep.survey import ProbedTensor, Survey, Surveys, never_ran, refuse_split, survey_inputs
 from macattr.weights.processes import smallest_of_all
 from macattr.weights.values import refuse_inference_only
@@ -40,8 +42,9 @@ class Trace:
         objective_variation: Sum of its absolute changes from node to node, (B,).
         input_attribution: Conductance of every model input, (B, ...) each; none where the sweep stopped above it.
         cuts: Layers that every connection from the inputs to the objective runs through.
-        evaluations: Forward + backward passes over one node.
+        evaluations: Forward + backward passes over one node; blocks that ran again are not counted.
         nodes_per_batch: Nodes that shared a forward pass.
+        recomputed: Blocks that ran again in the backward pass, so that a memory budget was kept.
         estimated_bytes: Memory for activations, layer outputs and sums, as planned beforehand.
         seconds: Wall-clock time.
     """
@@ -54,6 +57,7 @@ class Trace:
     cuts: frozenset[str]
     evaluations: int
     nodes_per_batch: int
+    recomputed: tuple[str, ...]
     estimated_bytes: int
     seconds: float
 
@@ -148,8 +152,9 @@ def trace(
         forward_args: Further positional arguments of the model; tensors whose first dimension is the batch are
             repeated for every node of a forward pass.
         internal_batch_size: Rows (nodes x samples) in one forward pass, at least one node; None chooses by memory.
-        memory_budget: Bytes that activations and sums may take; layers are split over several sweeps if they need
-            more. The plan counts tensors that are held; the allocator may keep more. None: no limit, one sweep.
+        memory_budget: Bytes that activations and sums may take. If they need more, blocks of the network run again in
+            the backward pass, and chunks of nodes overlap by one; layers are split over several sweeps where that is
+            impossible. The plan counts tensors that are held; the allocator may keep more. None: no limit, one sweep.
         at_input: Probe the inputs of the layers instead of their outputs.
         grad_kwargs: Passed to :func:`torch.autograd.grad`.
         advance: Called after every forward pass with the nodes done; they add up to the number of nodes.
@@ -162,45 +167,51 @@ def trace(
         ValueError: If a layer never runs or is not finite (with layer and alpha), the objective is not one number per
             sample or mixes samples, the model is stochastic, mixes the batch, is no function of its inputs or runs
             other layers at other nodes, or the budget is too small.
+
+    Warns:
+        UserWarning: If a layer does not keep the batch first: nodes are then evaluated one at a time. If a memory
+            budget splits the layers over several sweeps, with the reason.
     """
     started = time.perf_counter()
     if internal_batch_size is not None:
         internal_batch_size = whole_number("internal_batch_size", internal_batch_size)
     memory_budget = checked_budget(memory_budget)
     surveys = Surveys() if surveys is None else surveys
-    with keep_freed_memory(memory_budget is None), undisturbed(model, layers.values()) as rewind:
+    freed = keep_freed_memory() if memory_budget is None else return_freed_memory()
+    with freed, undisturbed(model, layers.values()) as rewind:
         forward = Forward(model, layers, path, rewind, forward_args, at_input)
         inputs = leaves_at(path, partition.nodes[:1])
-        survey = surveys.find(forward, inputs)
-        if survey is None:
-            survey = survey_inputs(forward, inputs)
-            surveys.keep(forward, survey)
-        refuse_split([name for name in layers if name in survey.split])
-        if missing := [name for name in layers if name not in survey.sites]:
-            raise ValueError(never_ran(missing))
-        refuse_inference_only(modules_of(model, layers.values()))
-        if memory_budget is not None:
-            return_free_memory()
-        groups = split_layers(survey, sums, memory_budget)
-        count = nodes_per_batch(survey, sums, groups, len(partition.nodes), internal_batch_size, memory_budget)
-        count = smallest_of_all(count, modules_of(model, layers.values()).values())
+        survey = _known(forward, inputs, surveys)
+
+        def plan(rows: int | None) -> Plan:
+            return plan_sweeps(
+                survey,
+                sums,
+                len(partition.nodes),
+                rows,
+                memory_budget,
+                lambda: surveys.find_blocks(forward, inputs, lambda: find_blocks(forward, inputs, survey)),
+            )
+
+        chosen = plan(internal_batch_size)
+        count = smallest_of_all(chosen.nodes_per_batch, modules_of(model, layers.values()).values())
         sweep = _Sweep(
             forward=forward,
             partition=partition,
             objective=objective,
             survey=survey,
             grad_kwargs={"allow_unused": True} | dict(grad_kwargs or {}),
-            nodes_per_batch=count,
+            plan=replace(chosen, nodes_per_batch=count),
+            plan_alone=lambda: plan(1),
             frugal=memory_budget is not None,
-            advance=_share_of(advance, len(groups)),
+            advance=advance or (lambda done: None),
             with_input=with_input,
         )
         if max(count, survey.batch) > 1 and not surveys.knows_rows(forward, inputs):
             sweep.refuse_mixing()
             surveys.keep_rows(forward, inputs)
         inputs_sum = StieltjesSum(partition.tag)
-        for number, group in enumerate(groups):
-            sweep.run(group, sums, [inputs_sum] if with_input and number == 0 else [])
+        sweep.walk(sums, inputs_sum)
         sweep.check_function()
     _refuse_non_finite(survey, sums, path)
     return Trace(
@@ -210,24 +221,31 @@ def trace(
         objective_variation=_variation(sweep.objective_values),
         input_attribution=tuple(inputs_sum.value(index) for index in range(sweep.input_count if with_input else 0)),
         cuts=frozenset(name for name, sites in survey.sites.items() if len(sites) == 1 and sites[0] in sweep.cuts),
-        evaluations=len(partition.nodes) * len(groups),
-        nodes_per_batch=sweep.nodes_per_batch,
-        estimated_bytes=estimate_bytes(survey, groups, sums, sweep.nodes_per_batch),
+        evaluations=sweep.evaluations,
+        nodes_per_batch=sweep.plan.nodes_per_batch,
+        recomputed=tuple(sweep.plan.blocks),
+        estimated_bytes=sweep.plan.estimated_bytes,
         seconds=time.perf_counter() - started,
     )
+
+
+def _known(forward: Forward, inputs: tuple[Tensor, ...], surveys: Surveys) -> Survey:
+    """The survey of these inputs, made now if it was not before; layers that cannot be summed are refused."""
+    survey = surveys.find(forward, inputs)
+    if survey is None:
+        survey = survey_inputs(forward, inputs)
+        surveys.keep(forward, survey)
+    refuse_split([name for name in forward.layers if name in survey.split])
+    if missing := [name for name in forward.layers if name not in survey.sites]:
+        raise ValueError(never_ran(missing))
+    refuse_inference_only(modules_of(forward.model, forward.layers.values()))
+    return survey
 
 
 def _variation(values: Mapping[int, Tensor]) -> Tensor:
     """Sum of the absolute changes from node to node."""
     nodes = torch.cat([values[first] for first in sorted(values)]).double()
     return nodes.diff(dim=0).abs().sum(0)
-
-
-def _share_of(advance: Callable[[float], object] | None, sweeps: int) -> Callable[[int], object]:
-    """Progress of one of several sweeps over the same nodes."""
-    if advance is None:
-        return lambda done: None
-    return advance if sweeps == 1 else lambda done: advance(done / sweeps)
 
 
 def _refuse_non_finite(survey: Survey, sums: Sequence[LayerSum], path: Path) -> None:
@@ -266,14 +284,25 @@ class _Chunk:
 
 
 class _Probe:
-    """Layer outputs at a chunk of nodes, held until their gradients arrive and then folded into the sums."""
+    """Layer outputs at a chunk of nodes, held until their gradients arrive and then folded into the sums.
 
-    def __init__(self, tensors: Sequence[ProbedTensor], sums: Sequence[LayerSum], chunk: _Chunk) -> None:
+    Args:
+        tensors: Layers to sum.
+        sums: Sums that are fed.
+        chunk: The nodes.
+        plan: Blocks that run again. The outputs of layers inside are not held until then; a gradient that is there
+            before is.
+    """
+
+    def __init__(self, tensors: Sequence[ProbedTensor], sums: Sequence[LayerSum], chunk: _Chunk, plan: Plan) -> None:
         self.tensors = {tensor.site: tensor for tensor in tensors}
-        self.sums, self.chunk = sums, chunk
+        self.sums, self.chunk, self.overlaps = sums, chunk, plan.overlaps
+        self.recomputation = Recomputation(plan.blocks, self.revisit) if plan.blocks else None
         self.names = {site.layer for site in self.tensors}
         self.visited: set[Site] = set()
         self.held: dict[Site, tuple[Tensor, int]] = {}
+        self.early: dict[Site, Tensor | None] = {}
+        self.folded: set[Site] = set()
         self.edges: dict[Site, GradientEdge] = {}
         self.constants: list[Tensor] = []
         self.shared: set[Site] = set()
@@ -294,15 +323,43 @@ class _Probe:
             if any(layer_sum.weighs_gradients for layer_sum in self.sums):
                 raise SharedTensorError(message)
             self.shared.add(site)
-        watched = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
-        if not tensor.requires_grad:
+        watched = _watched(tensor)
+        if watched is not tensor:
             self.constants.append(watched)
-        self.held[site] = (tensor.detach(), tensor._version)
-        watched.register_hook(lambda gradient: self.fold(site, gradient))
+        watched.register_hook(lambda gradient: self.receive(site, gradient))
         if self.chunk.first == 0:
             self.edges[site] = get_gradient_edge(watched)
             _refuse_other_rows(probed, tensor, count)
+        if self.recomputation is None or not self.recomputation.inside:
+            self.hold(site, tensor)
         return watched.clone() if probed.overwritten else watched
+
+    def revisit(self, site: Site, tensor: Tensor) -> Tensor:
+        """Hold the output of a layer in a block that runs again."""
+        probed = self.tensors.get(site)
+        if probed is None:
+            return tensor
+        if site not in self.folded and site not in self.held:
+            self.hold(site, tensor)
+            if site in self.early:
+                self.fold(site, self.early.pop(site))
+        watched = _watched(tensor)
+        return watched.clone() if probed.overwritten else watched
+
+    def hold(self, site: Site, tensor: Tensor) -> None:
+        """Keep an output, and show it to the sums."""
+        output = tensor.detach()
+        self.held[site] = (output, tensor._version)
+        rows = self._all_rows(site, output)
+        for layer_sum in self.sums:
+            layer_sum.arrive(site, rows, self.chunk.first, self.chunk.count)
+
+    def receive(self, site: Site, gradient: Tensor | None) -> None:
+        """Fold a gradient, or keep it until its block has run again."""
+        if site in self.held:
+            self.fold(site, gradient)
+        else:
+            self.early[site] = gradient
 
     def fold(self, site: Site, gradient: Tensor | None) -> None:
         """Feed the sums with a layer's output and gradient, which is None where a backward function returns none."""
@@ -313,16 +370,38 @@ class _Probe:
                 "operations that depend on the input."
             )
         slope = torch.zeros_like(output) if gradient is None else gradient.detach()
-        if site in self.shared:
-            copies = (self.chunk.count, *[1] * (output.dim() - 1))
-            output, slope = output.repeat(copies), slope.repeat(copies)
+        output, slope = self._all_rows(site, output), self._all_rows(site, slope)
         for layer_sum in self.sums:
             layer_sum.update(site, output, slope, self.chunk.first, self.chunk.count)
+            if self.overlaps:
+                layer_sum.release(site)
+        self.folded.add(site)
+
+    def _all_rows(self, site: Site, tensor: Tensor) -> Tensor:
+        """Rows of all nodes, also of a tensor that they share."""
+        return tensor.repeat(self.chunk.count, *[1] * (tensor.dim() - 1)) if site in self.shared else tensor
+
+    @property
+    def was_reached(self) -> bool:
+        """Whether the gradient of any layer has arrived."""
+        return bool(self.folded or self.early)
 
     def fold_rest(self) -> None:
         """Layers that no gradient reached have a gradient of zero."""
+        if self.recomputation is not None:
+            self.recomputation.finish()
+            if self.recomputation.changed:
+                name, reason = next(iter(self.recomputation.changed.items()))
+                raise ValueError(f"block {name!r}: {reason}, at some nodes only. Pass a larger `memory_budget`.")
         for site in list(self.held):
             self.fold(site, None)
+        if missing := sorted(self.tensors.keys() - self.folded):
+            raise ValueError(f"layer {missing[0]} does not run again with its block. Pass a larger `memory_budget`.")
+
+
+def _watched(tensor: Tensor) -> Tensor:
+    """The tensor, or a leaf in its place if it has no gradient."""
+    return tensor if tensor.requires_grad else tensor.detach().requires_grad_()
 
 
 def _refuse_other_rows(probed: ProbedTensor, tensor: Tensor, count: int) -> None:
@@ -341,6 +420,10 @@ class _GradientWatch:
 
     broken: list[Hashable] = field(default_factory=list)
     weighs_gradients = False
+    stride = 1
+
+    def arrive(self, key: Hashable, outputs: Tensor, first: int, count: int) -> None:
+        """Nothing."""
 
     def update(self, key: Hashable, outputs: Tensor, gradients: Tensor, first: int, count: int) -> None:
         """Note a layer whose gradients are not finite."""
@@ -368,10 +451,12 @@ class _Sweep:
     objective: Objective
     survey: Survey
     grad_kwargs: Mapping[str, Any]
-    nodes_per_batch: int
+    plan: Plan
+    plan_alone: Callable[[], Plan]
     frugal: bool
-    advance: Callable[[int], object]
+    advance: Callable[[float], object]
     with_input: bool = True
+    evaluations: int = 0
     cuts: set[Site] = field(default_factory=set)
     input_count: int = 0
     objective_start: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -380,42 +465,65 @@ class _Sweep:
     reference: tuple[_Chunk, Tensor] | None = None
     ends_at_layers: bool = False
 
-    def run(self, group: Sequence[ProbedTensor], sums: Sequence[LayerSum], input_sums: Sequence[LayerSum]) -> None:
-        """Walk over all nodes with a group of layers; afterwards the sums need nothing else of them."""
-        nodes, first, self.ends_at_layers = self.partition.nodes, 0, False
-        while first < len(nodes):
-            chunk = _Chunk(nodes[first : first + self.nodes_per_batch], first)
+    def walk(self, sums: Sequence[LayerSum], inputs_sum: LayerSum) -> None:
+        """Walk over all nodes with every group of layers; afterwards the sums need nothing else of them."""
+        done = 0
+        while done < len(self.plan.groups):
+            try:
+                self._run(self.plan.groups[done], sums, [inputs_sum] if done == 0 else [])
+            except BatchLayoutError as error:
+                self._separate_nodes(error)
+            else:
+                done += 1
+
+    def _run(self, group: Sequence[ProbedTensor], sums: Sequence[LayerSum], input_sums: Sequence[LayerSum]) -> None:
+        """Walk over all nodes with one group of layers."""
+        for chunk in self._chunks():
             try:
                 inputs, gradients = self._pass(chunk, group, sums)
             except BatchLayoutError as error:
-                self._separate_nodes(error)
-                continue
+                if chunk.first:
+                    raise ValueError(
+                        f"{error} Pass `internal_batch_size=1`, so that nodes are evaluated alone."
+                    ) from None
+                raise
             self._fold_inputs(chunk, inputs, gradients, input_sums)
             if self.frugal:
                 return_free_memory()
-            self.advance(chunk.count)
-            first += chunk.count
+            self.evaluations += chunk.count
+            done, sweeps = chunk.count - self._repeated(chunk), len(self.plan.groups)
+            self.advance(done if sweeps == 1 else done / sweeps)
         for layer_sum in sums:
             for tensor in group:
                 layer_sum.release(tensor.site)
 
+    def _chunks(self) -> Iterator[_Chunk]:
+        """The nodes of the path, by forward pass."""
+        nodes, count, shared = self.partition.nodes, self.plan.nodes_per_batch, int(self.plan.overlaps)
+        for first in range(0, max(1, len(nodes) - shared), max(1, count - shared)):
+            yield _Chunk(nodes[first : first + count], first)
+
+    def _repeated(self, chunk: _Chunk) -> int:
+        """Nodes of a chunk that the chunk before had too."""
+        return int(self.plan.overlaps and chunk.first > 0)
+
     def _separate_nodes(self, error: BatchLayoutError) -> None:
-        """Go on with one node at a time, if that was not the case already."""
-        if self.nodes_per_batch == 1:
+        """Begin again with one node at a time, if that was not the case already."""
+        if self.plan.nodes_per_batch == 1:
             raise ValueError(str(error)) from None
         if not isinstance(error, SharedTensorError):
             warnings.warn(f"{error} Nodes are evaluated one at a time.", stacklevel=5)
-        self.nodes_per_batch = 1
+        self.plan = self.plan_alone() if self.plan.overlaps else replace(self.plan, nodes_per_batch=1)
 
     def _pass(
         self, chunk: _Chunk, tensors: Sequence[ProbedTensor], sums: Sequence[LayerSum]
     ) -> tuple[tuple[Tensor, ...], Sequence[Tensor | None]]:
         """Forward and backward at some nodes, folding into the sums on the way; inputs and their gradients."""
-        probe = _Probe(tensors, sums, chunk)
+        probe = _Probe(tensors, sums, chunk, self.plan)
         inputs = leaves_at(self.forward.path, chunk.alpha)
         for leaf in inputs:
             leaf.requires_grad_(not self.ends_at_layers)
-        output = self._output(inputs, chunk.count, probe.visit, probe.names)
+        output = self._output(inputs, chunk.count, probe.visit, probe.names, probe.recomputation)
         self._refuse_other_calls(probe, chunk)
         values = evaluate(self.objective, output, self.survey.batch, chunk.count, check=chunk.first == 0)
         if not bool(values.isfinite().all()):
@@ -423,18 +531,27 @@ class _Sweep:
         if chunk.first == 0:
             self._begin(chunk, inputs, output.detach(), values, probe)
         self.objective_end = values[-1].detach()
-        self.objective_values[chunk.first] = values.detach()
+        self.objective_values[chunk.first] = values[self._repeated(chunk) :].detach()
+        if self.frugal:  # holes of earlier passes, before this one takes most
+            return_free_memory()
         leaves = () if self.ends_at_layers else inputs
         gradients = self._gradients(values, [*leaves, *probe.constants])
         if not self.with_input:  # a layer that the gradient has reached connects the output, whatever lies below it
-            self.ends_at_layers = len(probe.held) < len(probe.tensors)
+            self.ends_at_layers = probe.was_reached
         probe.fold_rest()
         return leaves, gradients[: len(leaves)]
 
-    def _output(self, inputs: tuple[Tensor, ...], count: int, visit: Visit, names: Collection[str]) -> Any:
+    def _output(
+        self,
+        inputs: tuple[Tensor, ...],
+        count: int,
+        visit: Visit,
+        names: Collection[str],
+        recomputation: Recomputation | None,
+    ) -> Any:
         """Output of the model; the survey has shown that it runs on one node."""
         try:
-            return self.forward(inputs, count, visit, names)
+            return self.forward(inputs, count, visit, names, recomputation)
         except (BatchLayoutError, torch.OutOfMemoryError):
             raise
         except Exception as error:
@@ -485,6 +602,8 @@ class _Sweep:
                 self._blame_gradient(chunk)
             for layer_sum in input_sums:
                 layer_sum.update(index, tensor.detach(), slope, chunk.first, chunk.count)
+                if self.plan.overlaps:
+                    layer_sum.release(index)
 
     def check_function(self) -> None:
         """Raise unless the model is a function of one row of its inputs, now as at the beginning.
@@ -504,13 +623,15 @@ class _Sweep:
         """Raise if the first row of the output depends on other rows of the inputs, by its gradient at both ends."""
         ends = self.partition.nodes[[0, -1]]
         inputs = leaves_at(self.forward.path, ends)
+        again = Recomputation(self.plan.blocks, lambda _, tensor: tensor) if self.plan.blocks else None
         try:
-            output = self._output(inputs, 2, lambda _, tensor: tensor, ())
+            output = self._output(inputs, 2, lambda _, tensor: tensor, (), again)
         except BatchLayoutError as error:
-            if self.nodes_per_batch > 1:
+            if self.plan.nodes_per_batch > 1:
                 self._separate_nodes(error)
             inputs = leaves_at(self.forward.path, ends[-1:])
-            output = self._output(inputs, 1, lambda _, tensor: tensor, ())
+            again = Recomputation(self.plan.blocks, lambda _, tensor: tensor) if self.plan.blocks else None
+            output = self._output(inputs, 1, lambda _, tensor: tensor, (), again)
         if not isinstance(output, Tensor) or not output.requires_grad or not output.dim():
             return  # refused with its own message
         first = torch.view_as_real(output[0]) if output.is_complex() else output[0]
