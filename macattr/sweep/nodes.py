@@ -1,6 +1,6 @@
 """Forward passes at nodes of a path, and the objective of their output."""
 
-__all__ = ["Forward", "Visit", "evaluate", "leaves_at", "objective_at", "repeat_rows", "single_output"]
+__all__ = ["Forward", "evaluate", "leaves_at", "objective_at", "repeat_rows", "single_output"]
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext

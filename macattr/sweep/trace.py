@@ -23,8 +23,8 @@ from macattr.sweep.blocks import find_blocks
 from macattr.sweep.cuts import find_cuts
 from macattr.sweep.guard import modules_of, undisturbed
 from macattr.sweep.memory import Plan, plan_sweeps
-from macattr.sweep.nodes import Forward, Visit, evaluate, leaves_at
-from macattr.sweep.probes import Site
+from macattr.sweep.nodes import Forward, evaluate, leaves_at
+from macattr.sweep.probes import Site, Visit
 from macattr.sweep.recompute import Recomputation
 from macattr.sweep.survey import ProbedTensor, Survey, Surveys, never_ran, refuse_split, survey_inputs
 from macattr.weights.processes import smallest_of_all

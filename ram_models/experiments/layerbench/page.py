@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from macattr.atomic_files import write_atomically
 from ram_models.evaluation.tables import grid
-from ram_models.experiments.layerbench.controls import ALL, DRAWS, RANDOM
+from ram_models.experiments.layerbench.controls import ADAPTERS, ALL, DRAWS, RANDOM
 from ram_models.experiments.layerbench.ledger import BLOCK, Ledger
 from ram_models.experiments.layerbench.methods import METHODS
 from ram_models.experiments.layerbench.networks import NETWORKS, PROBLEMS
@@ -27,6 +27,7 @@ from ram_models.experiments.layerbench.standings import (
     cells,
     check_contrasts,
     coincidences,
+    left_out,
     problems,
     read_asked,
     standings,
@@ -131,13 +132,28 @@ class Page:
     @property
     def missing(self) -> list[str]:
         """Problems without a complete block."""
-        there = set(zip(self.cells["network"], self.cells["shift"], strict=True))
+        there = {*zip(self.cells["network"], self.cells["shift"], strict=True), *self._small.index}
         return [f"{network} {shift}" for network, shift in PROBLEMS if (network, shift) not in there]
+
+    @property
+    def small(self) -> list[str]:
+        """Problems that all layers hardly gain in, with their gain."""
+        return [f"{network} {shift} ({gain:.2f} dB)" for (network, shift), gain in self._small.items()]
+
+    @cached_property
+    def _small(self) -> pd.Series:
+        """Gain of all layers in these problems, in dB."""
+        return left_out(Ledger(self.results), self.asked)
 
     @property
     def is_decisive(self) -> bool:
         """Whether enough problems were measured for any verdict."""
         return self.asked_problems >= DECISIVE
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether low-rank adapters were measured."""
+        return ADAPTERS in set(self.standings["method"])
 
     def methods(self) -> str:
         """The table of methods."""
@@ -244,7 +260,9 @@ class Page:
         for budget in self.asked.budgets:
             column = _budget(budget)
             mac, best, random = (_percent(self.row(name)[column]) for name in ("mac", self.best, RANDOM))
-            parts.append(f"{column} of the parameters: {mac} with MAC, {best} with {self.best}, {random} at random")
+            parts.append(
+                f"{column} of the parameters: {mac} with MAC, {best} with {_title(self.best)}, {random} at random"
+            )
         return "; ".join(parts)
 
 

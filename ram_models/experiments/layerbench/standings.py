@@ -1,6 +1,16 @@
 """From runs to answers: the gain that every method captures, its rank and cost, and what the contrasts say."""
 
-__all__ = ["CELL", "Asked", "cells", "check_contrasts", "coincidences", "problems", "read_asked", "standings"]
+__all__ = [
+    "CELL",
+    "Asked",
+    "cells",
+    "check_contrasts",
+    "coincidences",
+    "left_out",
+    "problems",
+    "read_asked",
+    "standings",
+]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -51,7 +61,7 @@ def read_asked() -> Asked:
 
 
 def cells(ledger: Ledger, asked: Asked) -> pd.DataFrame:
-    """What every method gained, in all blocks that are complete.
+    """What every method gained, in all complete blocks where all layers gain enough.
 
     A block is complete if everything that was chosen for it within the budgets was run.
 
@@ -63,6 +73,23 @@ def cells(ledger: Ledger, asked: Asked) -> pd.DataFrame:
         One row a method, draw, block and budget: :data:`CELL`, ``method, draw, trained, share, gain_db, captured``,
         ``seconds`` of choosing over those of training all layers; all layers stand in every budget.
     """
+    table = _complete(ledger, asked)
+    return table[table["gain_db_all"] >= asked.least_gain_db].drop(columns="gain_db_all").reset_index(drop=True)
+
+
+def left_out(ledger: Ledger, asked: Asked) -> pd.Series:
+    """Problems whose blocks are complete, none with enough of a gain, and the mean gain of all layers there in dB.
+
+    Args:
+        ledger: Finished runs.
+        asked: Budgets, and the least gain.
+    """
+    gains = _complete(ledger, asked).groupby(PROBLEM, sort=False)["gain_db_all"]
+    return gains.mean()[gains.max() < asked.least_gain_db]
+
+
+def _complete(ledger: Ledger, asked: Asked) -> pd.DataFrame:
+    """:func:`cells` of all complete blocks, with ``gain_db_all``."""
     runs, sets, choices = (ledger.table(name) for name in ("runs", "sets", "choices"))
     runs["gain_db"] = runs["after_db"] - runs["before_db"]
     choices = choices[choices["trained"] != ""].rename(columns={"seconds": "choosing"})
@@ -82,10 +109,9 @@ def cells(ledger: Ledger, asked: Asked) -> pd.DataFrame:
     table = table.merge(sets[["network", "trained", "share"]], on=["network", "trained"])
     full = table[table["method"] == ALL].drop_duplicates(list(BLOCK))[[*BLOCK, "gain_db", "seconds"]]
     table = table.drop(columns="seconds").merge(full, on=list(BLOCK), suffixes=("", "_all"))
-    table = table[table["gain_db_all"] >= asked.least_gain_db]
     table["captured"] = table["gain_db"] / table["gain_db_all"]
     table["seconds"] = table["choosing"] / table["seconds"]
-    kept = [*CELL, "method", "draw", "trained", "share", "gain_db", "captured", "seconds"]
+    kept = [*CELL, "method", "draw", "trained", "share", "gain_db", "captured", "seconds", "gain_db_all"]
     return table[kept].sort_values([*CELL, "method", "draw"], ignore_index=True)
 
 

@@ -15,6 +15,7 @@ from ram_models.experiments.layerbench.standings import (
     cells,
     check_contrasts,
     coincidences,
+    left_out,
     problems,
     read_asked,
     standings,
@@ -56,6 +57,18 @@ def second_path(folder):
                 key = (*block, budget, c["method"], c["draw"])
                 captured[key], trained[key] = gain[c["trained"]] / full, c["trained"]
     return captured, trained
+
+
+def test_problems_that_all_layers_hardly_gain_in_are_left_out_and_named():
+    ledger = Ledger(COMMITTED)
+    runs, choices = ledger.table("runs"), ledger.table("choices")
+    full = runs.merge(choices[choices["method"] == "all layers"][["network", "shift", "trained"]].drop_duplicates())
+    gains = {(r["network"], r["shift"]): r["after_db"] - r["before_db"] for _, r in full.iterrows()}
+    small = {problem: gain for problem, gain in gains.items() if gain < ASKED.least_gain_db}
+    assert small, "the committed tables hold such a problem"
+    assert left_out(ledger, ASKED).to_dict() == pytest.approx(small)
+    kept = cells(ledger, ASKED)
+    assert small.keys().isdisjoint(zip(kept["network"], kept["shift"], strict=True))
 
 
 def averaged(captured):
