@@ -195,19 +195,21 @@ def trace(
 
         chosen = plan(internal_batch_size)
         count = smallest_of_all(chosen.nodes_per_batch, modules_of(model, layers.values()).values())
+        if count < chosen.nodes_per_batch:  # another process holds fewer: chunks of that length may not overlap
+            chosen = plan(count * survey.batch)
         sweep = _Sweep(
             forward=forward,
             partition=partition,
             objective=objective,
             survey=survey,
             grad_kwargs={"allow_unused": True} | dict(grad_kwargs or {}),
-            plan=replace(chosen, nodes_per_batch=count),
+            plan=chosen,
             plan_alone=lambda: plan(1),
             frugal=memory_budget is not None,
             advance=advance or (lambda done: None),
             with_input=with_input,
         )
-        if max(count, survey.batch) > 1 and not surveys.knows_rows(forward, inputs):
+        if max(chosen.nodes_per_batch, survey.batch) > 1 and not surveys.knows_rows(forward, inputs):
             sweep.refuse_mixing()
             surveys.keep_rows(forward, inputs)
         inputs_sum = StieltjesSum(partition.tag)

@@ -252,6 +252,20 @@ def test_blocks_and_overlaps_never_change_a_sum(case, forced, with_blocks, overl
     assert [dict(vars(module)) for module in net.modules()] == before
 
 
+def test_chunks_do_not_overlap_where_another_process_evaluates_nodes_alone(monkeypatch):
+    def plan(survey, sums, n_nodes, rows, budget, find):
+        return Plan([survey.distinct], rows or 5, 0, 0, {}, overlaps=rows is None)
+
+    net = Blocks().double()
+    path = LinearPath((torch.rand(1, 4, dtype=torch.float64),), (torch.zeros(1, 4, dtype=torch.float64),))
+    plain, _ = sweep(net, path)
+    monkeypatch.setattr("macattr.sweep.trace.plan_sweeps", plan)
+    monkeypatch.setattr("macattr.sweep.trace.smallest_of_all", lambda number, roots: 1)
+    got, result = sweep(net, path)
+    assert result.nodes_per_batch == 1
+    torch.testing.assert_close(got, plain, **ROUNDING)
+
+
 class Position(Blocks):
     """Blocks that add a table of positions, which no gradient links to the input and which all nodes share."""
 
