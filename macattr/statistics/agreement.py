@@ -43,19 +43,19 @@ def kendall(a: Float[Array, " layers"], b: Float[Array, " layers"]) -> float:
     Divided by :math:`\sqrt{(P - T_a)(P - T_b)}`, with P pairs and T of them tied, so that ties count for neither. NaN
     if all scores of a ranking tie.
     """
-    return math.nan if _is_constant(a, b) else float(stats.kendalltau(a, b, variant="b").statistic)
+    return float(_taus(a[None], b[None])[0][0])
 
 
 def weighted_tau(a: Float[Array, " layers"], b: Float[Array, " layers"]) -> float:
     """Kendall's tau with pairs weighted by 1/rank + 1/rank, so that the top counts most; in [-1, 1].
 
-    Ranks for the weights are those of ``a`` and of ``b`` in turn, averaged; ties as in tau-b. NaN if all scores of a
-    ranking tie.
+    Ranks for the weights are those of ``a`` and of ``b`` in turn, averaged; of layers that tie in one, the first is the
+    one that is higher in the other. Ties count as in tau-b. NaN if all scores of a ranking tie.
 
     Source:
         Vigna 2015, A weighted correlation index for rankings with ties.
     """
-    return math.nan if _is_constant(a, b) else float(stats.weightedtau(a, b, rank=True).statistic)
+    return float(_taus(a[None], b[None])[1][0])
 
 
 def rank_biased_overlap(
@@ -332,17 +332,46 @@ def _slope(scores: Array, size: Array, confidence: float) -> dict[str, float]:
 
 def _agreements(a: Array, b: Array, k: int, p: float) -> pd.DataFrame:
     """Every measure of every row of two tables of scores (rows, layers)."""
-    overlaps = _overlaps(a, b, k)
+    overlaps, (kendalls, weighted) = _overlaps(a, b, k), _taus(a, b)
     return pd.DataFrame(
         {
             "spearman": _rank_correlations(a, b),
-            "kendall tau-b": [kendall(*pair) for pair in zip(a, b, strict=True)],
-            "weighted tau": [weighted_tau(*pair) for pair in zip(a, b, strict=True)],
+            "kendall tau-b": kendalls,
+            "weighted tau": weighted,
             f"rank-biased overlap, p = {p:g}": _biased_overlaps(a, b, p, a.shape[1]),
             f"overlap at {k}": overlaps,
             f"jaccard at {k}": overlaps / (2 - overlaps),
         }
     )
+
+
+def _taus(a: Array, b: Array) -> tuple[Array, Array]:
+    """Kendall's tau-b and the weighted tau of every row."""
+    best = [ranks(scores, "min").astype(np.int16 if a.shape[1] < 2**15 else np.int64) for scores in (a, b)]
+    concordance = np.stack([(_signs(x) * _signs(y)).sum(axis=1, dtype=np.int64) for x, y in zip(*best, strict=True)])
+    others = [a.shape[1] - 1 - (ranks(scores, "max") - first) for scores, first in zip((a, b), best, strict=True)]
+
+    def tau(weights: Array) -> Array:
+        """Tau whose pairs weigh as much as the two layers together; ties count for neither."""
+        norms = np.sqrt(np.prod([(weights * apart).sum(axis=1) for apart in others], axis=0))
+        sums = (weights * concordance).sum(axis=1)
+        return np.asarray(np.divide(sums, norms, out=np.full(len(a), np.nan), where=norms > 0))
+
+    return tau(np.ones(a.shape)), (tau(_rank_weights(a, b)) + tau(_rank_weights(b, a))) / 2
+
+
+def _signs(ranked: Array) -> Array:
+    """Whether each layer is below (1) or above (-1) each other one, or ties with it (0)."""
+    above, below = (compare.outer(ranked, ranked).view(np.int8) for compare in (np.less, np.greater))
+    return np.asarray(below - above)
+
+
+def _rank_weights(scores: Array, ties: Array) -> Array:
+    """1 / rank of every layer of every row; of equal scores the one that is higher in ``ties`` comes first."""
+    order = np.lexsort((ties, scores), axis=-1)[:, ::-1]
+    weights = np.empty(scores.shape)
+    np.put_along_axis(weights, order, 1 / np.arange(1, scores.shape[1] + 1)[None], axis=-1)
+    return weights
 
 
 def _rank_correlations(a: Array, b: Array) -> Array:
@@ -419,11 +448,6 @@ def _check_persistence(p: float) -> None:
     """Raise unless p is a probability that can be a persistence."""
     if not 0 < p < 1:
         raise ValueError(f"`p` must lie in (0, 1), got {p}: it is the weight of a rank relative to the one above.")
-
-
-def _is_constant(a: Array, b: Array) -> bool:
-    """Whether one of the two gives all layers the same score."""
-    return bool(np.ptp(a) == 0 or np.ptp(b) == 0)
 
 
 def _first_few(names: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import stats
 
 from macattr.statistics.agreement import (
     class_dependence,
@@ -49,6 +50,20 @@ def test_kendall_counts_pairs_and_leaves_ties_out(generator):
     signs = [(np.sign(a[i] - a[j]), np.sign(b[i] - b[j])) for i, j in combinations(range(15), 2)]
     x, y = np.array(signs).T
     assert kendall(a, b) == pytest.approx((x * y).sum() / np.sqrt((x**2).sum() * (y**2).sum()))
+
+
+@given(arrays(float, st.tuples(st.just(2), st.integers(2, 12)), elements=st.integers(0, 5)))
+def test_taus_are_those_of_scipy_whatever_ties(scores):
+    want = [math.nan if np.ptp(scores, axis=1).min() == 0 else tau(*scores) for tau in (scipy_kendall, scipy_weighted)]
+    np.testing.assert_allclose([kendall(*scores), weighted_tau(*scores)], want, rtol=0, atol=1e-12)
+
+
+def scipy_kendall(a, b):
+    return stats.kendalltau(a, b, variant="b").statistic
+
+
+def scipy_weighted(a, b):
+    return stats.weightedtau(a, b, rank=True).statistic
 
 
 def test_weighted_tau_minds_the_top_more_than_the_bottom():
