@@ -31,7 +31,7 @@ test: venv ## run the checks: style, types, import contracts, tests that are not
 	$(BIN)/pytest -n 2 --nbmake notebooks/*.ipynb
 
 slow: venv ## run the slow tests: killed runs, several processes, large images, the site, a whole reproduction
-	$(BIN)/pytest -n 2 --dist loadfile -m slow --ignore tests/real
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow --ignore tests/real
 
 .venv/.real: .venv/.installed
 	$(BIN)/python -m pip install -c constraints.txt --no-deps $(REAL)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from macattr.paths.inputs import MaskAttributePath, random_order
 
-settings.register_profile("suite", deadline=None, derandomize=True, database=None, max_examples=60)
+settings.register_profile("suite", deadline=None, derandomize=True, database=None, max_examples=40)
 settings.load_profile("suite")
 
 torch.set_num_threads(1)  # sums are added up in one order, in this process as in those that tests start

@@ -57,7 +57,7 @@ def test_behind_a_skip_mac_is_not_complete_for_any_number_of_steps(photograph):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", [0, 4, 8], ids=lambda place: sample(32)[place]["name"])
+@pytest.mark.parametrize("place", [0, 4], ids=lambda place: sample(32)[place]["name"])
 def test_mac_with_200_steps_is_complete_at_every_cut_of_the_bundled_network(place):
     net, cuts = ram_swinir_tiny(), ["conv_first", "patch_embed.norm", "conv_last"]
     attribution = MaskAttributeConductance(net, cuts)

@@ -206,7 +206,7 @@ def test_a_run_killed_at_random_times_ends_as_if_it_had_not_been(pictures, tmp_p
     """SIGKILL five times, also at the start; ``RAM_KILLS`` sets another number of times."""
     generator, killed, kills = random.Random(0), 0, int(os.environ.get("RAM_KILLS", "5"))
     file = tmp_path / "config.yaml"
-    file.write_text(YAML.format(folder=pictures, out=tmp_path / "killed", steps=60 * kills))
+    file.write_text(YAML.format(folder=pictures, out=tmp_path / "killed", steps=40 * kills))
     command = [sys.executable, "-c", SCRIPT.format(file=file)]
     for _ in range(kills):
         with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
@@ -217,7 +217,7 @@ def test_a_run_killed_at_random_times_ends_as_if_it_had_not_been(pictures, tmp_p
     print(f"killed {killed} times at step {latest_checkpoint(tmp_path / 'killed' / 'checkpoints')['step']} at most")
     assert killed > kills // 2  # on a fast machine the last starts find the run complete
     main(from_yaml(file))
-    file.write_text(YAML.format(folder=pictures, out=tmp_path / "whole", steps=60 * kills))
+    file.write_text(YAML.format(folder=pictures, out=tmp_path / "whole", steps=40 * kills))
     main(from_yaml(file))
     assert_same_end(tmp_path / "whole", tmp_path / "killed")
 
