@@ -3,7 +3,7 @@
 __all__ = ["ActivationGradientSum", "ActivationSum", "EveryNth", "GradientSum", "LayerSum", "StieltjesSum", "sum_bytes"]
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -102,10 +102,6 @@ def _outliving(row: Tensor) -> Tensor:
     return row if row.untyped_storage().nbytes() <= row.nbytes else row.clone()
 
 
-_Term = tuple[Tensor, Tensor, Tensor]
-"""A gradient, and the outputs before and after it."""
-
-
 @dataclass
 class _Carry:
     """A layer's sum so far, and what the border to the next chunk needs.
@@ -113,35 +109,23 @@ class _Carry:
     Args:
         layout: How the layer's tensors lie in memory.
         total: The sum.
-        nodes: Outputs of the last nodes that the next terms need.
-        slope: Gradient of the last node, until the outputs of the next node are there.
+        last: Output and gradient of the last node; empty once the outputs of the next node are there, and after
+            the last chunk.
+        step: Change of the outputs to the first node of a chunk whose gradients are not there yet.
     """
 
     layout: _DenseLayout
     total: Tensor
-    nodes: list[Tensor]
-    slope: Tensor | None = None
-
-    def end(self) -> list[_Term]:
-        """The term of the last gradient, if no node follows."""
-        return [] if self.slope is None else [(self.slope, self.nodes[0], self.nodes[-1])]
-
-
-STENCILS: Mapping[Tag, tuple[int, int, float]] = {
-    "left": (0, 1, 1.0),
-    "right": (-1, 0, 1.0),
-    "trapezoid": (-1, 1, 0.5),
-}
-"""Places, counted from a gradient's node, of the outputs whose difference it is multiplied with; the weight."""
+    last: list[Tensor]
+    step: Tensor | None = None
 
 
 class StieltjesSum:
     r"""Conductance :math:`C = \sum_j g(\tau_j) \odot (y_{j+1} - y_j)` of every layer, in one sweep over the nodes.
 
-    Summed by gradients, each of which is read once: for trapezoids
-    :math:`C = \tfrac12 \sum_j g_j \odot (y_{j+1} - y_{j-1})`, where the nodes at the ends stand for those beyond. A
-    gradient is used up as soon as the next outputs arrive, before their own gradients take memory. Sums are float32
-    (float64 for float64 layers). Outputs are subtracted before they are multiplied, so that nothing cancels.
+    Only the sum and the last node are kept, whatever the number of nodes. Sums are float32 (float64 for float64
+    layers) in direct form: summation by parts would need one temporary less but cancels. From one chunk to the next,
+    the last gradient is used up as soon as the next outputs arrive, before their own gradients take memory.
 
     Args:
         tag: Where the gradient is taken; see :class:`Partition`.
@@ -152,17 +136,27 @@ class StieltjesSum:
 
     def __init__(self, tag: Tag) -> None:
         check_tag(tag)
-        self._before, self._after, self._weight = STENCILS[tag]
+        self.tag = tag
         self._state: dict[Hashable, _Carry] = {}
         self._workspace: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def arrive(self, key: Hashable, outputs: Tensor, first: int, count: int) -> None:
-        """Use up the gradient of the last node of the chunk before. See :class:`LayerSum`."""
+        """Step over the border from the chunk before with its gradient. See :class:`LayerSum`."""
         state = self._state.get(key)
-        if state is not None and state.slope is not None:
-            row = state.layout.rows(outputs, count)[0]
-            self._fold(state.total, [(state.slope, state.nodes[0], row)])
-            state.slope, state.nodes = None, state.nodes[-1:] if self._before else []
+        if state is None or not state.last:
+            return
+        row = state.layout.rows(outputs, count)[0]
+        before, total = state.last[0], state.total
+        state.step = torch.empty_like(total)
+        block = self._block(total)
+        for start in range(0, total.numel(), max(1, block)):
+            part = slice(start, start + block)
+            _combine(torch.sub, row[part], before[part], state.step[part])
+            if self.tag != "right":
+                total[part].addcmul_(state.last[1][part].to(total.dtype), state.step[part], value=self._weight)
+        state.last = []
+        if self.tag == "left":
+            state.step = None
 
     def update(self, key: Hashable, outputs: Tensor, gradients: Tensor, first: int, count: int) -> None:
         """Take in a chunk of nodes; chunks come in order. See :class:`LayerSum`."""
@@ -173,52 +167,55 @@ class StieltjesSum:
         if state is None:
             total = torch.zeros(y[0].shape, dtype=_wide(outputs.dtype), device=outputs.device)
             state = self._state[key] = _Carry(layout, total, [])
-        nodes, known = [*state.nodes, *y], len(state.nodes)
-        at = range(known, known + count - self._after)
-        terms = [(g[j - known], nodes[max(0, j + self._before)], nodes[j + self._after]) for j in at]
-        kept = nodes[self._before - self._after :]
-        if len(kept) > 1 and count > 1:  # they are parts of the chunk: half a term now saves a copy
-            terms.append((g[-1], *kept))
-            kept = kept[1:]
-        self._fold(state.total, terms)
-        state.nodes = [_outliving(row) for row in kept]
-        state.slope = _outliving(g[-1]) if self._after else None
+        if state.step is not None:
+            state.total.addcmul_(g[0].to(state.total.dtype), state.step, value=self._weight)
+            state.step = None
+        self._fold(state.total, y, g)
+        state.last = [_outliving(row) for row in ((y[-1],) if self.tag == "right" else (y[-1], g[-1]))]
 
-    def _fold(self, total: Tensor, terms: Sequence[_Term]) -> None:
-        """Add gradients times differences of outputs, block by block so that temporaries stay in the cache."""
-        block = min(BLOCK if total.device.type == "cpu" else total.numel(), total.numel())
+    @property
+    def _weight(self) -> float:
+        """Weight of the gradient at one end of a step."""
+        return 0.5 if self.tag == "trapezoid" else 1.0
+
+    def _block(self, total: Tensor) -> int:
+        """Elements that are folded at a time."""
+        return min(BLOCK if total.device.type == "cpu" else total.numel(), total.numel())
+
+    def _fold(self, total: Tensor, y: list[Tensor], g: list[Tensor]) -> None:
+        """Add the increments between successive nodes, block by block so that temporaries stay in the cache."""
+        if len(y) == 1:
+            return
+        block = self._block(total)
         workspace = self._workspace.get((total.device, total.dtype))
-        if workspace is None or len(workspace) < block:
-            workspace = self._workspace[total.device, total.dtype] = torch.empty_like(total[:block])
+        if workspace is None or workspace.shape[1] < block:
+            workspace = torch.empty(2, block, dtype=total.dtype, device=total.device)
+            self._workspace[total.device, total.dtype] = workspace
         for start in range(0, total.numel(), max(1, block)):
             part = slice(start, start + block)
             target = total[part]
-            change = workspace[: len(target)]
-            for slope, before, after in terms:
-                _combine(torch.sub, after[part], before[part], change)
-                target.addcmul_(slope[part].to(total.dtype), change, value=self._weight)
+            step, slope = workspace[:, : target.numel()]
+            for low in range(len(y) - 1):
+                _combine(torch.sub, y[low + 1][part], y[low][part], step)
+                if self.tag == "trapezoid":
+                    _combine(torch.add, g[low + 1][part], g[low][part], slope)
+                    target.addcmul_(slope, step, value=0.5)
+                else:
+                    gradient = g[low] if self.tag == "left" else g[low + 1]
+                    target.addcmul_(gradient[part].to(total.dtype), step)
 
     def value(self, key: Hashable) -> Tensor:
         """Conductance of the layer so far, in the shape of its output."""
         state = self._state[key]
-        total, end = state.total, state.end()
-        if end:
-            total = total.clone()
-            self._fold(total, end)
-        return state.layout.restore(total)
+        return state.layout.restore(state.total)
 
     def release(self, key: Hashable) -> None:
         """Keep the sum alone."""
-        state = self._state[key]
-        self._fold(state.total, state.end())
-        state.slope, state.nodes = None, []
+        self._state[key].last = []
 
     def state_bytes(self, nbytes: int, dtype: torch.dtype) -> int:
-        """Sum, last output and, unless gradients are those after each step, last gradient.
-
-        The last output but one is kept in place of an output of the pass that comes, and counts there.
-        """
-        return sum_bytes(nbytes, dtype) + (2 if self._after else 1) * nbytes
+        """Sum, last output and, unless gradients are those after each step, last gradient."""
+        return sum_bytes(nbytes, dtype) + (1 if self.tag == "right" else 2) * nbytes
 
 
 class GradientSum:

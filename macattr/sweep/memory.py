@@ -140,22 +140,9 @@ class _Maker:
         """Memory of what all sums keep of some layers from chunk to chunk, without the sums themselves."""
         return state_bytes(tensors, self.sums) - self._sum_bytes(tensors)
 
-    def before(self, tensors: Sequence[ProbedTensor], count: int) -> int:
-        """Memory of a second output that sums keep where they see one node at a time.
-
-        Where a pass holds all outputs, this one goes as the pass's own comes; where blocks run again, it comes on top.
-        """
-        of_one_node = [layer_sum for layer_sum in self.sums if count == 1 or layer_sum.stride > 1]
-        keeping = [layer_sum for layer_sum in of_one_node if state_bytes(tensors, [layer_sum]) > self._one_sum(tensors)]
-        return len(keeping) * sum(tensor.nbytes for tensor in tensors)
-
     def _sum_bytes(self, tensors: Sequence[ProbedTensor]) -> int:
         """Memory of the sums of some layers."""
-        return len(self.sums) * self._one_sum(tensors)
-
-    def _one_sum(self, tensors: Sequence[ProbedTensor]) -> int:
-        """The same of one sum."""
-        return sum(sum_bytes(tensor.nbytes, tensor.dtype) for tensor in tensors)
+        return len(self.sums) * sum(sum_bytes(tensor.nbytes, tensor.dtype) for tensor in tensors)
 
     def whole(self, way: Blocks, overlaps: bool) -> Plan | None:
         """All layers in one sweep; None if that takes too much."""
@@ -168,10 +155,6 @@ class _Maker:
             count -= (count - 1) % self.steps
         if count < (self.least_overlap if overlaps else 1):
             return None
-        if way.modules and not overlaps:
-            fixed += self.before(layers, count)
-            if self.memory_budget is not None and fixed + count * way.node_bytes > self.memory_budget:
-                return None
         return Plan([layers], count, way.node_bytes, fixed + count * way.node_bytes, way.modules, overlaps)
 
     def parts(self, way: Blocks) -> Plan | None:
@@ -196,7 +179,7 @@ class _Maker:
 
     def _needed(self, tensor: ProbedTensor, way: Blocks) -> int:
         """What a layer takes in a sweep besides its sums; blocks count their outputs themselves."""
-        return self.border([tensor]) + (self.before([tensor], 1) if way.modules else tensor.nbytes)
+        return self.border([tensor]) + (0 if way.modules else tensor.nbytes)
 
     def _most_nodes(self, node_bytes: int, overlaps: bool) -> int:
         """Nodes that may share a forward pass where no budget limits them."""
