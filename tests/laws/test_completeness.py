@@ -64,6 +64,6 @@ def test_mac_with_200_steps_is_complete_at_every_cut_of_the_bundled_network(plac
     image = sample(32)[place]["image"][None]
     layers, deltas = attribution.attribute(image, n_steps=200, return_convergence_delta=True)
     ratios = torch.tensor([float(c.sum() / (c.sum() - d)) for c, d in zip(layers, deltas, strict=True)])
-    # Noise makes many kinks of the objective: 0.052 was measured there, 0.008 with 400 steps. The others are what the
+    # Noise makes many kinks of the objective: 0.052 was measured there, 0.008 with 400 steps. The other is what the
     # defaults promise.
     assert (ratios - 1).abs().max() <= (0.06 if place == 0 else 0.02)
