@@ -56,6 +56,11 @@ class PathMethod:
     hidden_loss: bool = False
     symbol: str = "C"
 
+    @property
+    def reads_gradients(self) -> bool:
+        """Whether the score depends on gradients, and so on what of the output is attributed."""
+        return not {"start_output", "end_output"} >= set(self.needs)
+
     def cost(self, task: Task) -> int:
         """Evaluations for one image and pixel order if it walks alone."""
         return len(self.walks) * (task.preset.n_nodes if self.reads == "path" else 2)
@@ -74,8 +79,7 @@ class PathMethod:
 
     def arguments(self, task: Task) -> set[str]:
         """Options that have an effect on the score."""
-        gradients = not {"start_output", "end_output"} >= set(self.needs)
-        effective = {"objective"} if gradients and not self.hidden_loss else set()
+        effective = {"objective"} if self.reads_gradients and not self.hidden_loss else set()
         effective |= {"reduction"} if self.reduction is None else set()
         effective |= {"n_steps", "tag", "include_end"} if self.reads == "path" else set()
         if self.reads == "end":

@@ -18,7 +18,7 @@ from macattr.methods.reductions import REDUCTIONS, reduce_neurons
 from macattr.methods.task import Task, Trial
 from macattr.methods.walks import Walk
 from macattr.paths.inputs import MaskAttributePath, Path
-from macattr.paths.objectives import Objective
+from macattr.paths.objectives import Objective, OutputSum
 from macattr.paths.partitions import Partition, can_coarsen, every_nth_node, tagged_partition
 from macattr.paths.presets import CAPTUM_ONLY
 from macattr.paths.sums import (
@@ -146,7 +146,7 @@ class Sweep:
         )
 
     def objective(self, trial: Trial, path: Path) -> Objective:
-        """Scalar function of the output whose change is attributed.
+        """Scalar function of the output whose change is attributed; the sum, which every output has, if none reads it.
 
         Args:
             trial: Sample and options.
@@ -155,6 +155,8 @@ class Sweep:
         Raises:
             ValueError: If the sample has not what the objective needs.
         """
+        if not any(method.reads_gradients for method in self.methods):
+            return OutputSum()
         if not self.route.hidden_loss:
             return objective_of(trial, self.route.walk.place(trial), path)
         if not isinstance(path, MaskAttributePath):

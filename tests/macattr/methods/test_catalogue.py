@@ -98,6 +98,19 @@ def test_drift_is_the_relative_change_of_the_output(network, pairs):
     assert scores(network, pairs[:1], "drift", orders=order[None]) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("end", [nn.Identity(), nn.Softmax(1)], ids=["scores", "probabilities"])
+@pytest.mark.parametrize("method", ["activation", "drift"])
+def test_what_reads_outputs_alone_needs_no_objective(method, end):
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    images = torch.rand(2, 3, 8, 8)
+    of_classes = scores(nn.Sequential(*body, nn.Linear(4, 5), end).eval(), images, method)
+    of_images = scores(nn.Sequential(*body, nn.Linear(4, 12), nn.Unflatten(1, (3, 2, 2))).eval(), images, method)
+    assert of_classes["0"] == pytest.approx(of_images["0"]), "what comes behind a layer does not change its output"
+    with pytest.raises(ValueError, match="`objective` = class has no effect"):
+        rank_layers(body.eval(), images, method, objective="class")
+
+
 def test_attribution_patching_of_a_linear_network_is_the_change_of_the_objective(pairs):
     torch.manual_seed(0)
     linear = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv2d(3, 1, 3)).double().eval()
