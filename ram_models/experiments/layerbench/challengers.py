@@ -8,13 +8,14 @@ from functools import partial
 from macattr.methods.kernel import greedy_order, layer_kernels, ridge_of
 from macattr.methods.samples import iterate_samples
 from macattr.methods.task import Options
-from macattr.ranking.rank import rank_layers, task_of
+from macattr.ranking.rank import task_of
 from macattr.selection.rules import SelectionRule, select
 from macattr.selection.small_first import small_layers
 from macattr.selection.trainable import TrainableMask
 from ram_models.experiments.layerbench.choices import Choice
 from ram_models.experiments.layerbench.methods import Method, Scores, register
 from ram_models.experiments.layerbench.problems import Problem
+from ram_models.experiments.layerbench.rankings import rank
 
 SHARE = 2 / 3
 """Most of a budget that goes to ends, norms and biases."""
@@ -36,18 +37,11 @@ def _small_first(ranking: str, problem: Problem, budget: float) -> Choice | None
         parts |= dict.fromkeys(biases)
         used += more
     rest = int(budget * problem.total) - used
-    layers = _matrices(_scores(ranking, problem), problem, rest, small) if rest > 0 else ()
+    layers = _matrices(rank(ranking, problem), problem, rest, small) if rest > 0 else ()
     if layers:
         parts |= dict.fromkeys(TrainableMask(layers).parameter_names(network))
     is_affine = all(network.get_parameter(name).dim() == 1 for name in parts)  # ends hold matrices
     return Choice(tuple(parts), kind="affine" if is_affine else "layers") if parts else None
-
-
-def _scores(ranking: str, problem: Problem) -> Scores:
-    """Scores of every layer by a method of the library."""
-    with warnings.catch_warnings(action="ignore"):  # doubts about a ranking do not change what it chooses
-        scores = rank_layers(problem.build(), list(problem.samples), ranking).scores()
-    return dict(zip(scores["layer"].values.tolist(), scores.values.tolist(), strict=True))
 
 
 def _matrices(scores: Scores, problem: Problem, rest: int, small: tuple[str, ...]) -> tuple[str, ...]:
@@ -61,7 +55,7 @@ def _matrices(scores: Scores, problem: Problem, rest: int, small: tuple[str, ...
 def _kernel_greedy(problem: Problem, budget: float) -> tuple[str, ...]:
     """Layers in the order in which the gain of the set grows most for each parameter, as long as they fit."""
     network = problem.build()
-    task = task_of(network, None, Options())
+    task = task_of(network, None, Options(loss=problem.options.loss))
     kernels = layer_kernels(task, list(iterate_samples(list(problem.samples), network)))
     names = list(task.layers)
     sizes = [problem.table.count([name]) for name in names]

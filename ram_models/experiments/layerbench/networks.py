@@ -1,4 +1,4 @@
-"""The networks of the bench: real weights, and how large the crops are that each is trained on."""
+"""The networks of the bench: real weights, and what each is trained on."""
 
 __all__ = ["NETWORKS", "PROBLEMS", "Pretrained"]
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from ram_models.networks import realesrgan, waifu2x
 from ram_models.networks.checkpoints import ram_swinir_tiny
+from ram_models.networks.minilm import minilm
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class Pretrained:
         name: In results.
         words: What it is and what it was trained for, on the page.
         build: Gives it, in eval mode.
-        crop: Side of the training crops that it takes, in pixels.
-        batch: Crops of a training step.
+        crop: Side of the training crops that it takes, in pixels; 0 for texts.
+        batch: Crops or texts of a training step.
         precision: Of the training's forward pass, whichever is faster on a CPU with AMX.
         channels_last: Likewise, for the layout of images.
     """
@@ -58,6 +59,7 @@ NETWORKS: Mapping[str, Pretrained] = MappingProxyType(
                 4,
                 channels_last=False,
             ),
+            Pretrained("minilm", "all-MiniLM-L6-v2, vectors of sentences", minilm, 0, 16, channels_last=False),
         )
     }
 )
@@ -76,5 +78,7 @@ PROBLEMS: tuple[tuple[str, str], ...] = (
     ("vgg7-noise1", "jpeg-20"),
     ("ram-swinir-tiny", "jpeg-20"),
     ("vgg7-noise3", "noise-15"),
+    ("minilm", "package"),
+    ("minilm", "section"),
 )
 """Pairs of a network and a shift, in the order in which they are run: every network once before any comes again."""

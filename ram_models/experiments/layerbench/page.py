@@ -16,11 +16,13 @@ from matplotlib.figure import Figure
 
 from macattr.atomic_files import write_atomically
 from ram_models.evaluation.tables import grid
+from ram_models.experiments.layerbench import texts
 from ram_models.experiments.layerbench.controls import ADAPTERS, ALL, DRAWS, RANDOM
 from ram_models.experiments.layerbench.ledger import BLOCK, Ledger
 from ram_models.experiments.layerbench.methods import METHODS
 from ram_models.experiments.layerbench.networks import NETWORKS, PROBLEMS
-from ram_models.experiments.layerbench.photographs import JUDGED, LENGTH, RANKED
+from ram_models.experiments.layerbench.photographs import JUDGED, RANKED
+from ram_models.experiments.layerbench.rates import CLASSES
 from ram_models.experiments.layerbench.shifts import SHIFTS
 from ram_models.experiments.layerbench.standings import (
     Asked,
@@ -32,13 +34,18 @@ from ram_models.experiments.layerbench.standings import (
     read_asked,
     standings,
 )
+from ram_models.experiments.layerbench.texts import TASKS
+from ram_models.experiments.layerbench.training import LENGTH
 from ram_models.experiments.verdicts.statistics import DECISIVE
 
 FILE, FIGURE = "layerbench.md", "layerbench.png"
 
+WORDS = {name: shift.words for name, shift in SHIFTS.items()} | {name: task.words for name, task in TASKS.items()}
+"""What every shift does to photographs, or asks of texts."""
+
 
 def write_page(results: Path, docs: Path) -> list[Path]:
-    """Write the page and its figure, and standings.csv and contrasts.csv beside the runs; the files written.
+    """Write the page and its figure, and the tables of standings and contrasts beside the runs; the files written.
 
     Args:
         results: Folder of the tables.
@@ -50,9 +57,12 @@ def write_page(results: Path, docs: Path) -> list[Path]:
     if len(page.cells):
         (docs / "images").mkdir(parents=True, exist_ok=True)
         draw(page.cells, page.standings).savefig(docs / "images" / FIGURE, dpi=110)
-        for name, table in (("standings", page.standings), ("contrasts", page.contrasts)):
+        written.append(docs / "images" / FIGURE)
+    tables = {"standings": page.standings, "contrasts": page.contrasts, "standings-texts": page.text_standings}
+    for name, table in tables.items():
+        if len(table):
             table.to_csv(results / f"{name}.csv", index=False, float_format="%.12g", lineterminator="\n")
-        written += [docs / "images" / FIGURE, results / "standings.csv", results / "contrasts.csv"]
+            written.append(results / f"{name}.csv")
     folder = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=folder, undefined=jinja2.StrictUndefined, autoescape=False)
     text = environment.get_template("layerbench.md.j2").render(page=page)
@@ -76,6 +86,7 @@ class Page:
     results: Path
 
     steps, draws, ranked, judged = LENGTH, DRAWS, RANKED, JUDGED
+    text_batch, text_judged = NETWORKS["minilm"].batch, texts.JUDGED
 
     @cached_property
     def asked(self) -> Asked:
@@ -83,19 +94,34 @@ class Page:
         return read_asked()
 
     @cached_property
-    def cells(self) -> pd.DataFrame:
-        """What every method gained."""
+    def all_cells(self) -> pd.DataFrame:
+        """What every method gained, on photographs and texts."""
         return cells(Ledger(self.results), self.asked)
 
     @cached_property
+    def cells(self) -> pd.DataFrame:
+        """What every method gained on photographs, which the contrasts were registered for."""
+        return self.all_cells[~self.all_cells["shift"].isin(TASKS)].reset_index(drop=True)
+
+    @cached_property
+    def text_cells(self) -> pd.DataFrame:
+        """What every method gained on texts."""
+        return self.all_cells[self.all_cells["shift"].isin(TASKS)].reset_index(drop=True)
+
+    @cached_property
     def standings(self) -> pd.DataFrame:
-        """How every method did."""
-        return standings(self.cells)
+        """How every method did on photographs."""
+        return standings(self.cells) if len(self.cells) else pd.DataFrame()
+
+    @cached_property
+    def text_standings(self) -> pd.DataFrame:
+        """How every method did on texts."""
+        return standings(self.text_cells) if len(self.text_cells) else pd.DataFrame()
 
     @cached_property
     def contrasts(self) -> pd.DataFrame:
         """What was asked beforehand."""
-        return check_contrasts(self.cells, self.asked)
+        return check_contrasts(self.cells, self.asked) if len(self.cells) else pd.DataFrame()
 
     @property
     def blocks(self) -> int:
@@ -132,7 +158,7 @@ class Page:
     @property
     def missing(self) -> list[str]:
         """Problems without a complete block."""
-        there = {*zip(self.cells["network"], self.cells["shift"], strict=True), *self._small.index}
+        there = {*zip(self.all_cells["network"], self.all_cells["shift"], strict=True), *self._small.index}
         return [f"{network} {shift}" for network, shift in PROBLEMS if (network, shift) not in there]
 
     @property
@@ -167,6 +193,27 @@ class Page:
             cells += [f"{100 * row['share']:.1f} %", _cost(row["seconds"])]
             rows.append((_title(row["method"]), [*cells, f"{row['problems']:.0f}"]))
         return grid([*header, "cost", "problems"], rows)
+
+    def texts(self) -> str:
+        """The table of methods on texts."""
+        budgets = [_budget(budget) for budget in self.asked.budgets]
+        tasks = list(dict.fromkeys(self.text_cells["shift"]))
+        by_task = self.text_cells.groupby(["method", "shift", "budget"])["captured"].mean()
+        by_task = by_task.groupby(level=["method", "shift"]).mean()
+        rows = []
+        for _, row in self.text_standings.iterrows():
+            cells = [_percent(row["captured"]), *(_percent(by_task.get((row["method"], task))) for task in tasks)]
+            cells += [_percent(row.get(budget)) for budget in budgets]
+            cells += [_number(row["rank"]), f"{100 * row['share']:.1f} %", _cost(row["seconds"])]
+            rows.append((_title(row["method"]), cells))
+        return grid(["method", "captured", *tasks, *budgets, "rank", "parameters", "cost"], rows)
+
+    def text_gains(self) -> str:
+        """Gains of all layers on texts, in words."""
+        table = problems(self.text_cells).drop_duplicates("shift")
+        seeds = table["seeds"].max()
+        gains = " and ".join(f"{row['gain_db']:.2f} dB (`{row['shift']}`)" for _, row in table.iterrows())
+        return f"{gains}, {seeds} seed{'s' if seeds > 1 else ''}"
 
     def tasks(self) -> str:
         """The table of problems and budgets."""
@@ -213,6 +260,7 @@ class Page:
         table = Ledger(self.results).table("rates")
         best = table.loc[table.groupby(["network", "shift", "kind"], sort=False)["validation_db"].idxmax()]
         wide = best.pivot_table("lr", ["network", "shift"], "kind", sort=False)
+        wide = wide[[kind for kind in CLASSES if kind in wide]]
         rows = [
             (str(network), [str(shift), *("-" if pd.isna(lr) else f"{lr:g}" for lr in row)])
             for (network, shift), row in zip(wide.index, wide.to_numpy(), strict=True)
@@ -221,13 +269,13 @@ class Page:
 
     def networks(self) -> str:
         """The networks in words."""
-        used = self.cells["network"].unique()
+        used = self.all_cells["network"].unique()
         return "\n".join(f"- `{name}`: {NETWORKS[name].words}." for name in NETWORKS if name in used)
 
     def shifts(self) -> str:
         """The shifts in words."""
-        used = self.cells["shift"].unique()
-        return "\n".join(f"- `{name}`: {SHIFTS[name].words}." for name in SHIFTS if name in used)
+        used = self.all_cells["shift"].unique()
+        return "\n".join(f"- `{name}`: {words}." for name, words in WORDS.items() if name in used)
 
     def row(self, method: str) -> pd.Series:
         """The standing of a method."""

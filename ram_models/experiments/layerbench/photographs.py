@@ -1,6 +1,6 @@
 """Problems with photographs: crops and their degraded copies, made on the fly, the same for all methods."""
 
-__all__ = ["LENGTH", "SETTINGS", "Photographs", "Quality"]
+__all__ = ["Fidelity", "Photographs"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +13,12 @@ from torch import Tensor, nn
 from macattr.image_files import center_crop, read_image
 from ram_models.data.crops import DecodedImages
 from ram_models.evaluation.metrics import psnr
+from ram_models.experiments.layerbench import training
 from ram_models.experiments.layerbench.networks import Pretrained
 from ram_models.experiments.layerbench.problems import Problem, Sample
-from ram_models.experiments.layerbench.shifts import Shift
+from ram_models.experiments.layerbench.shifts import SHIFTS, Shift
 from ram_models.experiments.layerbench.training import Batch, Training
 from ram_models.seeds import seeded
-
-LENGTH = 100
-"""Steps of every fine-tuning."""
 
 RANKED, RANKED_SIDE = 6, 24
 """Crops that layers are ranked on, and their side in the output's pixels."""
@@ -31,14 +29,11 @@ JUDGED, JUDGED_SIDE = 24, 64
 HELD_OUT = 24
 """Training photographs that are never trained on, for the choice of rates."""
 
-SETTINGS = (RANKED, RANKED_SIDE, JUDGED, JUDGED_SIDE, HELD_OUT)
-"""What the numbers depend on beside networks and shifts."""
-
 SUFFIXES = (".jpg", ".png")
 
 
 @dataclass(frozen=True)
-class Quality:
+class Fidelity:
     """Judges networks by fixed pairs.
 
     Args:
@@ -91,46 +86,60 @@ class Photographs:
         """Reader that keeps them in memory."""
         return DecodedImages(256.0)
 
-    def test(self, shift: Shift) -> Quality:
+    def settings(self) -> tuple[object, ...]:
+        """What all numbers depend on beside networks and shifts."""
+        return RANKED, RANKED_SIDE, JUDGED, JUDGED_SIDE, HELD_OUT
+
+    def words(self, shift: str) -> str:
+        """A shift as the page describes it.
+
+        Args:
+            shift: Its name in :data:`ram_models.experiments.layerbench.shifts.SHIFTS`.
+        """
+        return SHIFTS[shift].words
+
+    def test(self, shift: str) -> Fidelity:
         """Judge by the test split.
 
         Args:
-            shift: What is done to it.
+            shift: Name of what is done to it.
         """
-        return self._judge(_spread(_images(self.data / "test" / "CBSD68"), JUDGED), shift)
+        return self._judge(_spread(_images(self.data / "test" / "CBSD68"), JUDGED), SHIFTS[shift])
 
-    def validation(self, shift: Shift) -> Quality:
+    def validation(self, shift: str) -> Fidelity:
         """Judge by photographs of the training split that are never trained on.
 
         Args:
-            shift: What is done to them.
+            shift: Name of what is done to them.
         """
-        return self._judge(self.files[-HELD_OUT:], shift)
+        return self._judge(self.files[-HELD_OUT:], SHIFTS[shift])
 
-    def problem(self, network: Pretrained, shift: Shift, seed: int) -> Problem:
+    def problem(self, network: Pretrained, shift: str, seed: int) -> Problem:
         """A network before a shift.
 
         Args:
             network: Which.
-            shift: What is done to its data.
+            shift: Name of what is done to its data.
             seed: Of crops and noise.
         """
-        batches = _Batches(self, network, shift, seed)
-        training = Training(LENGTH, precision=network.precision, channels_last=network.channels_last)
-        ranked = [self._pair(shift, f"ranked {index}", seed, RANKED_SIDE * shift.scale) for index in range(RANKED)]
+        degraded_by = SHIFTS[shift]
+        batches = _Batches(self, network, degraded_by, seed)
+        how = Training(training.LENGTH, precision=network.precision, channels_last=network.channels_last)
+        side = RANKED_SIDE * degraded_by.scale
+        ranked = [self._pair(degraded_by, f"ranked {index}", seed, side) for index in range(RANKED)]
         samples: list[Sample] = [
             {"image": degraded, "clean": clean, "name": f"crop {index}"}
             for index, (degraded, clean) in enumerate(ranked)
         ]
         return Problem(
             network.name,
-            shift.name,
+            shift,
             seed,
             build=network.build,
             samples=samples,
             batch=batches,
-            training=training,
-            enlarges=shift.scale > 1,
+            training=how,
+            restores=degraded_by.scale == 1,
         )
 
     def _pair(self, shift: Shift, name: str, seed: int, side: int) -> tuple[Tensor, Tensor]:
@@ -144,13 +153,13 @@ class Photographs:
         clean = (crop.flip(2) if pick(2) else crop).contiguous()
         return shift.degrade(clean, source), clean
 
-    def _judge(self, files: Sequence[Path], shift: Shift) -> Quality:
+    def _judge(self, files: Sequence[Path], shift: Shift) -> Fidelity:
         """Judge by the middle of these images; the noise of an image depends on its name alone."""
         pairs = []
         for file in files:
             clean = center_crop(read_image(file), JUDGED_SIDE)
             pairs.append((shift.degrade(clean, seeded(f"{shift.name} {file.name}")), clean))
-        return Quality(pairs)
+        return Fidelity(pairs)
 
 
 class _Batches:

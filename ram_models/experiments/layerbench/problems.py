@@ -1,21 +1,27 @@
-"""A problem of the bench: a pre-trained network, a shift of its data, and the crops of one seed."""
+"""A problem of the bench: a pre-trained network, a shift of its data, and the samples of one seed."""
 
-__all__ = ["Problem", "Sample"]
+__all__ = ["Judge", "Problem", "Sample", "Source"]
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from macattr.layers import LayerTable
+from macattr.methods.task import Options
 from ram_models.experiments.layerbench.choices import Choice
+from ram_models.experiments.layerbench.networks import Pretrained
 from ram_models.experiments.layerbench.training import Batch, Training, train
 from ram_models.seeds import seeded
 
 Sample = Mapping[str, Tensor | str]
-"""A pair to rank on, with the keys ``image``, ``clean`` and ``name``."""
+"""A sample to rank on: ``image`` and ``clean``, or ``input_ids`` and ``target``, and its ``name``."""
+
+Judge = Callable[[nn.Module], float]
+"""Quality of a network in dB, -10 log10 of an error: of pixels (PSNR), or the cross-entropy of classes."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +31,13 @@ class Problem:
     Args:
         network: Name of the network.
         shift: Name of the shift.
-        seed: Of crops and noise.
+        seed: Of crops and noise, or of texts.
         build: Gives the pre-trained network, a fresh one every time, in eval mode.
-        samples: Pairs to rank on, as :func:`macattr.rank_layers` takes them, with ``clean`` as the target; of the
-            training split.
+        samples: What layers are ranked on, as :func:`macattr.rank_layers` takes it; of the training split.
         batch: Training pairs (input, target) of a step, the same for everything that is trained on this problem.
         training: How networks are fine-tuned.
-        enlarges: Whether the output is larger than the input, so that no pixel of the input hides one of the output.
+        restores: Whether the output has the pixels of the input, so that an error on hidden ones can be measured.
+        options: Of rankings, for networks that need any; each takes those that its method reads.
         draw: Number of the draw, for methods with randomness.
     """
 
@@ -42,7 +48,8 @@ class Problem:
     samples: Sequence[Sample]
     batch: Callable[[int], Batch]
     training: Training
-    enlarges: bool = False
+    restores: bool = True
+    options: Options = field(default_factory=Options)
     draw: int = 0
 
     @cached_property
@@ -93,3 +100,41 @@ class Problem:
             step: From 0.
         """
         return self.batch(self.training.steps + step)
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where samples come from, and how networks are judged by them; shifts are named."""
+
+    def settings(self) -> tuple[object, ...]:
+        """What all numbers depend on beside networks and shifts."""
+
+    def words(self, shift: str) -> str:
+        """A shift as the page describes it.
+
+        Args:
+            shift: Its name.
+        """
+
+    def problem(self, network: Pretrained, shift: str, seed: int) -> Problem:
+        """A network before a shift.
+
+        Args:
+            network: Which.
+            shift: Name of what is done to its data.
+            seed: Of crops and noise, or of texts.
+        """
+
+    def test(self, shift: str) -> Judge:
+        """Judge by the test split.
+
+        Args:
+            shift: Name of what is done to it.
+        """
+
+    def validation(self, shift: str) -> Judge:
+        """Judge by what is never trained on, of the training split.
+
+        Args:
+            shift: Name of what is done to it.
+        """

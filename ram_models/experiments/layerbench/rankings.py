@@ -1,11 +1,15 @@
 """The library's own rankings as methods of the bench."""
 
-__all__ = ["RANKED"]
+__all__ = ["RANKED", "rank"]
 
 import warnings
+from dataclasses import replace
 from functools import partial
 
-from macattr.ranking.rank import rank_layers
+from macattr.methods.catalogue import find_methods
+from macattr.methods.kinds import PathMethod
+from macattr.methods.task import Options
+from macattr.ranking.rank import rank_with, task_of
 from ram_models.experiments.layerbench.methods import Method, Scores, register
 from ram_models.experiments.layerbench.problems import Problem
 
@@ -30,28 +34,38 @@ RANKED = (
 )
 """Names in :data:`macattr.methods.catalogue.METHODS`; with the library's defaults, and pixels as masks."""
 
-WITHOUT_IMAGES = ("kappa", "spectrum")
+WITHOUT_DATA = ("kappa", "spectrum")
 """Those that read the weights alone."""
 
 
-def _rank(name: str, problem: Problem) -> Scores:
-    """Scores of every layer by a method of the library."""
-    images = None if name in WITHOUT_IMAGES else list(problem.samples)
+def rank(name: str, problem: Problem) -> Scores:
+    """Scores of every layer by a method of the library.
+
+    Args:
+        name: Of the method.
+        problem: What it is asked.
+    """
+    network, samples = problem.build(), None if name in WITHOUT_DATA else list(problem.samples)
     with warnings.catch_warnings(action="ignore"):  # doubts about a ranking do not change what it chooses
-        importance = rank_layers(problem.build(), images, name, seed=problem.seed if name in SEEDED else None)
+        importance = rank_with(network, samples, [name], options=_options(name, problem))[name]
     scores = importance.scores()
     return dict(zip(scores["layer"].values.tolist(), scores.values.tolist(), strict=True))
 
 
-SEEDED = ("mac", "mac_loss", "drift", "attribution_patching")
-"""Those that hide pixels in a random order."""
+def _options(name: str, problem: Problem) -> Options:
+    """The options of a problem that a method reads, with the seed of what it hides."""
+    (method,) = find_methods([name])
+    hides = isinstance(method, PathMethod) and "mask" in method.walks
+    given = replace(problem.options, seed=problem.seed, path=problem.options.path if hides else None)
+    read = method.arguments(task_of(problem.build(), None, given)) | {"at"}
+    return Options(**{name: value for name, value in given.given().items() if name in read})  # type: ignore[arg-type]
 
 
-def _same_size(problem: Problem) -> bool:
-    """Whether pixels of the input hide pixels of the output."""
-    return not problem.enlarges
+def _restores(problem: Problem) -> bool:
+    """Whether an error on hidden pixels can be measured."""
+    return problem.restores
 
 
 for _name in RANKED:
-    applies = _same_size if _name == "mac_loss" else (lambda problem: True)
-    register(Method(_name, score=partial(_rank, _name), applies=applies))
+    applies = _restores if _name == "mac_loss" else (lambda problem: True)
+    register(Method(_name, score=partial(rank, _name), applies=applies))

@@ -1,6 +1,6 @@
 """Short fine-tunings: one choice of what is trained, at one rate, on given batches."""
 
-__all__ = ["Batch", "Training", "train"]
+__all__ = ["LENGTH", "Batch", "Training", "train"]
 
 import math
 from collections.abc import Callable
@@ -18,6 +18,9 @@ Batch = tuple[Tensor, Tensor]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From output and target to a number."""
+
+LENGTH = 100
+"""Steps of every fine-tuning."""
 
 BETAS = (0.9, 0.99)
 

@@ -12,12 +12,13 @@ from PIL import Image
 from torch import nn
 
 from ram_models.cli import main
-from ram_models.experiments.layerbench import bench, photographs
+from ram_models.experiments.layerbench import bench, photographs, training
 from ram_models.experiments.layerbench.ledger import Ledger
 from ram_models.experiments.layerbench.methods import METHODS
 from ram_models.experiments.layerbench.networks import NETWORKS, PROBLEMS
 from ram_models.experiments.layerbench.photographs import Photographs
 from ram_models.experiments.layerbench.shifts import SHIFTS
+from ram_models.experiments.layerbench.texts import TASKS
 
 ROOT = Path(__file__).parents[4]
 
@@ -50,7 +51,7 @@ def _small(monkeypatch):
     monkeypatch.setattr(bench, "NETWORKS", {"small": pretrained})
     monkeypatch.setattr(bench, "PROBLEMS", (("small", "noise-25"),))
     monkeypatch.setattr(bench, "METHODS", {name: METHODS[name] for name in KEPT})
-    monkeypatch.setattr(photographs, "LENGTH", 3)
+    monkeypatch.setattr(training, "LENGTH", 3)
 
 
 @pytest.mark.usefixtures("_small")
@@ -85,7 +86,7 @@ def test_a_bench_that_was_stopped_goes_on(data, tmp_path, monkeypatch):
 def test_other_settings_are_refused(data, tmp_path, monkeypatch):
     config = bench.Config(data, seeds=[10], budgets=[0.2], results=tmp_path / "results", docs=None)
     bench.main(config)
-    monkeypatch.setattr(photographs, "LENGTH", 4)
+    monkeypatch.setattr(training, "LENGTH", 4)
     with pytest.raises(ValueError, match="were made with other settings or weights than now"):
         bench.main(config)
 
@@ -107,6 +108,23 @@ def test_the_page_is_written_from_tables_alone(made_up, tmp_path):
     assert main(["bench", *arguments]) == 0
     assert (tmp_path / "results" / "standings.csv").read_bytes() == first
     assert (tmp_path / "docs" / "images" / "layerbench.png").stat().st_size > 1000
+
+
+def test_texts_have_a_table_of_their_own_and_no_part_in_the_verdicts(made_up, tmp_path):
+    names = iter(["noise-25", "jpeg-20"] * 3)
+    photographs = [(name, next(names)) for name in ("vgg7-noise1", "resnet10-noise2", "srvgg-x2") for _ in range(2)]
+    pages = {}
+    for folder, problems in (("without", photographs), ("with", [*photographs, ("minilm", "section")])):
+        made_up(tmp_path / folder, problems)
+        bench.main(bench.Config(run=False, results=tmp_path / folder, docs=tmp_path / f"{folder}-docs"))
+        pages[folder] = (tmp_path / f"{folder}-docs" / "layerbench.md").read_text()
+    assert "## On texts" not in pages["without"]
+    assert "(`section`), 2 seeds." in pages["with"]
+    for name in ("standings.csv", "contrasts.csv"):
+        assert (tmp_path / "with" / name).read_text() == (tmp_path / "without" / name).read_text()
+    (row,) = (line for line in pages["with"].split("## On texts")[1].splitlines() if line.startswith("| `fisher`"))
+    texts = pd.read_csv(tmp_path / "with" / "standings-texts.csv").set_index("method")
+    assert f"| {100 * texts.loc['fisher', 'captured']:.0f} % |" in row
 
 
 def test_the_committed_page_follows_from_the_committed_runs(tmp_path):
@@ -154,13 +172,14 @@ def test_every_shift_degrades_and_keeps_its_scale(shift):
 
 def test_every_problem_is_known_and_every_network_meets_two_shifts():
     assert {network for network, _ in PROBLEMS} == set(NETWORKS)
-    assert {shift for _, shift in PROBLEMS} <= set(SHIFTS)
+    assert {shift for _, shift in PROBLEMS} == {*SHIFTS, *TASKS}
+    assert not set(SHIFTS) & set(TASKS)
     assert pd.Series([network for network, _ in PROBLEMS]).value_counts().min() >= 2
 
 
 def test_arms_of_a_seed_see_the_same_crops_and_seeds_others(data):
     pretrained = replace(NETWORKS["vgg7-noise1"], crop=12, batch=2)
-    problems = [Photographs(data).problem(pretrained, SHIFTS["noise-25"], seed) for seed in (10, 10, 11)]
+    problems = [Photographs(data).problem(pretrained, "noise-25", seed) for seed in (10, 10, 11)]
     first, again, other = (problem.batch(3) for problem in problems)
     assert torch.equal(first[0], again[0])
     assert not torch.equal(first[0], other[0])
@@ -171,7 +190,7 @@ def test_held_out_photographs_are_never_trained_on(data):
     images = Photographs(data)
     used = []
     images.__dict__["read"] = lambda file: used.append(file) or torch.zeros(3, 70, 70, dtype=torch.uint8)
-    problem = images.problem(replace(NETWORKS["vgg7-noise1"], crop=12, batch=8), SHIFTS["noise-25"], 10)
+    problem = images.problem(replace(NETWORKS["vgg7-noise1"], crop=12, batch=8), "noise-25", 10)
     for step in range(20):
         problem.batch(step)
     assert not set(used) & set(images.files[-photographs.HELD_OUT :])
