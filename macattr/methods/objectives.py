@@ -142,5 +142,5 @@ def objective_of(trial: Trial, place: Place, path: Path) -> Objective:
     Raises:
         ValueError: If a named objective needs what the sample does not have.
     """
-    name = trial.task.objective_name(trial.sample)
+    name = trial.task.objective_name
     return trial.task.preset.objective if name is None else OBJECTIVES[name](trial, place, path)

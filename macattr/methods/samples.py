@@ -75,19 +75,18 @@ class Sample:
             return 0, 0
         return self.image.shape[-2], self.image.shape[-1]
 
-    def require_clean(self, user: str, remedy: str = "give a mapping with `clean`", same_shape: bool = False) -> Tensor:
+    def require_clean(self, user: str, same_shape: bool = False) -> Tensor:
         """The clean image.
 
         Args:
             user: Name of what needs it, for the error message.
-            remedy: Advice at the end of the message.
             same_shape: Whether it must have the shape of the sample, as where a path leads from one to the other.
 
         Raises:
             ValueError: If there is none, or it has another shape than it must have.
         """
         if self.clean is None:
-            raise ValueError(f"{self.name!r} has no clean image, which {user} needs: {remedy}.")
+            raise ValueError(f"{self.name!r} has no clean image, which {user} needs: give a mapping with `clean`.")
         if not isinstance(self.clean, Tensor):
             raise ValueError(
                 f"the target of {self.name!r} is no tensor, as {user} needs, but {type(self.clean).__name__}."

@@ -290,16 +290,22 @@ class Task:
             raise ValueError(f"`at` must name one layer, got {at!r}.")
         return next(iter(resolve_layers(self.model, at, self.options.prefix).items()))
 
-    def objective_name(self, sample: Sample) -> str | None:
+    @property
+    def objective_name(self) -> str | None:
         """The name of the objective; None where it is a function, or the preset's."""
         chosen = self.options.objective
         if isinstance(chosen, str):
             return chosen
         return "loss" if chosen is None and self.options.output == LOSS else None
 
+    @property
+    def attributes_loss(self) -> bool:
+        """Whether the objective is the option ``loss``, or what the target means, and not the model's own loss."""
+        return self.objective_name == "loss" and self.options.output != LOSS
+
     def output(self, sample: Sample) -> OutputChoice:
         """Which output of the model is read: the option, or the model's own loss where that is the objective."""
-        is_loss = self.objective_name(sample) == "loss" and sample.clean is None and self.options.loss is None
+        is_loss = self.objective_name == "loss" and sample.clean is None and self.options.loss is None
         return LOSS if is_loss and self.options.output is None else self.options.output
 
     def sample_loss(self, sample: Sample, user: str) -> Objective:
@@ -317,12 +323,15 @@ class Task:
         loss = self.options.loss
         if loss is not None and not _takes_target(loss):
             return loss
-        remedy = "give a mapping with `clean`, or a `loss`"
-        if loss is None:
-            target = sample.require_clean(user, remedy)
-            return Distance(target) if target.is_floating_point() else CrossEntropy(target)
         if sample.clean is None:
-            raise ValueError(f"{sample.name!r} has no target, which `loss` takes: give a mapping with `target`.")
+            needs, or_loss = (user, ", or a `loss` without one") if loss is None else ("`loss`", "")
+            raise ValueError(
+                f"{sample.name!r} has no target, which {needs} needs: give mappings with `clean` (an image) or "
+                f"`target` (such as a label){or_loss}."
+            )
+        if loss is None:
+            target = sample.require_clean(user)
+            return Distance(target) if target.is_floating_point() else CrossEntropy(target)
         return lambda output: loss(output, sample.clean)
 
     def loss_of(self, output: Any, sample: Sample, user: str) -> Tensor:

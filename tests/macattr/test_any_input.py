@@ -155,7 +155,7 @@ def test_named_objectives_are_complete_along_a_line(objective):
         ({"objective": "norms"}, "no objective 'norms'; did you mean 'norm'"),
         ({"objective": "norm", "output": "feat"}, r"no 'feat': it holds 'hidden' \(1, 5\), 'logits' \(1, 3\)"),
         ({"objective": "masked_loss"}, "'masked_loss' needs hidden pixels or tokens"),
-        ({"objective": "loss"}, "has no clean image, which the objective 'loss' needs|has no 'loss'"),
+        ({"objective": "loss"}, "has no target, which the objective 'loss' needs|has no 'loss'"),
         ({"objective": "norm", "calls": "first"}, "`calls` must be one of sum, each, last, got 'first'"),
     ],
     ids=str,

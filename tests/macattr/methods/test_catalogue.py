@@ -111,6 +111,32 @@ def test_what_reads_outputs_alone_needs_no_objective(method, end):
         rank_layers(body.eval(), images, method, objective="class")
 
 
+def test_a_loss_that_is_attributed_can_be_chosen(network, pairs):
+    def squared(output, target):
+        return (output - target).square().mean()
+
+    def of_first(output):
+        return squared(output, pairs[0]["clean"])[None]
+
+    by_name = rank_layers(network, pairs[:1], "conductance", objective="loss", loss=squared)
+    by_function = rank_layers(network, pairs[:1], "conductance", objective=of_first)
+    np.testing.assert_allclose(by_name.scores(), by_function.scores(), **ROUNDING)
+    assert "squared" in by_name.dataset.attrs["loss"]
+
+
+class WithLoss(Net):
+    """The same with a loss of its own."""
+
+    def forward(self, image):
+        return {"loss": super().forward(image).square().mean()}
+
+
+def test_a_loss_is_refused_where_the_models_own_is_attributed(pairs):
+    network = WithLoss().double().eval()
+    with pytest.raises(ValueError, match=r"`loss` = .* has no effect"):
+        rank_layers(network, pairs, "conductance", output="loss", loss=torch.nn.functional.mse_loss)
+
+
 def test_attribution_patching_of_a_linear_network_is_the_change_of_the_objective(pairs):
     torch.manual_seed(0)
     linear = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv2d(3, 1, 3)).double().eval()
@@ -359,7 +385,7 @@ def test_a_name_is_given_once():
     ("method", "options", "message"),
     [
         ("fischer", {}, "no method 'fischer'; did you mean fisher"),
-        ("fisher", {}, "'image 0' has no clean image, which the method 'fisher' needs: give a mapping with `clean`"),
+        ("fisher", {}, "'image 0' has no target, which the method 'fisher' needs: give mappings with `clean` "),
         ("mac_loss", {}, "'image 0' has no clean image, which the loss on hidden pixels needs"),
         ("mac_loss", {"path": "blur"}, "'mac_loss' reads hidden pixels, so it walks the mask path only"),
         ("faig", {"loss": OutputSum()}, "'faig' needs `start_weights`"),
