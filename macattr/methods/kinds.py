@@ -87,6 +87,7 @@ class PathMethod:
             return effective
         effective |= set() if self.hidden_loss else {"path"}
         effective |= set().union(*(walk.options for walk in walks_of(self, task)))
+        effective -= {"groups"} if self.reads == "ends" else set()
         return effective if isinstance(task.options.orders, int) else effective - {"seed"}
 
 

@@ -294,8 +294,7 @@ def rank_with(
     task = task_of(model, layers, options)
     refuse_idle(chosen, task)
     if options.tolerance is not None and inputs is not None:
-        walking = [method for method in chosen if isinstance(method, PathMethod)]
-        task = _with_enough_steps(task, walking, inputs, options.tolerance)
+        task = _with_enough_steps(task, chosen, inputs, options.tolerance)
     total = 0 if inputs is None else count_samples(inputs)
     evaluations = total and estimate_evaluations(chosen, task, total)[0] // world.size
     is_shown = options.show_progress and world.is_first and inputs is not None
@@ -338,19 +337,24 @@ def task_of(model: nn.Module, layers: LayerLike | Sequence[LayerLike] | None, op
 def refuse_idle(methods: Sequence[Method], task: Task) -> None:
     """Raise ValueError for an option that was given and that none of the methods reads."""
     effective = set().union(*(method.arguments(task) for method in methods))
-    effective |= {"tolerance", "step_error"} if "n_steps" in effective else set()
+    effective |= {"tolerance", "step_error"} if any(map(_has_step_error, methods)) else set()
     for name, value in task.options.given().items():
         if name not in effective | ALWAYS_READ:
             names = ", ".join(repr(method.name) for method in methods)
             raise ValueError(f"`{name}` = {str(value)[:40]} has no effect on the ranking by {names}: leave it out.")
 
 
-def _with_enough_steps(task: Task, methods: Sequence[PathMethod], inputs: Inputs, tolerance: float) -> Task:
+def _has_step_error(method: Method) -> bool:
+    """Whether a method's sums over nodes can be compared with those over fewer."""
+    return isinstance(method, PathMethod) and method.reads == "path"
+
+
+def _with_enough_steps(task: Task, methods: Sequence[Method], inputs: Inputs, tolerance: float) -> Task:
     """The same task with as many steps as the first image needs."""
     refuse_iterator(inputs, "`tolerance` looks at the first image twice")
     sample = next(iterate_samples(inputs, task.model))
     measured = replace(task, options=replace(task.options, step_error=True))
-    along = [method for method in methods if method.reads == "path"]
+    along = [method for method in methods if isinstance(method, PathMethod) and _has_step_error(method)]
     with explained(task, [sample]):
         readings = measure(Trial(measured, sample, seed=task.seed), along)
     errors = [

@@ -18,7 +18,7 @@ from macattr.paths.sums import GradientSum
 from macattr.sweep.arguments import whole_number
 from macattr.sweep.guard import modules_of, refuse_random_draws, undisturbed
 from macattr.sweep.memory import ROWS_ON_CPU
-from macattr.sweep.nodes import Forward, evaluate, leaves_at, single_output
+from macattr.sweep.nodes import Forward, evaluate, leaves_at, no_derivative, single_output
 from macattr.sweep.probes import Site
 from macattr.sweep.survey import Survey, never_ran, refuse_split, survey_inputs
 from macattr.weights.processes import split_groups
@@ -172,7 +172,9 @@ class _Lines:
         for (site, leaf), gradient in zip(leaves.items(), gradients, strict=True):
             slope = torch.zeros_like(leaf) if gradient is None else gradient.detach()
             if not bool(slope.isfinite().all()):
-                raise ValueError(f"the objective's gradient is not finite at layer {site}.")
+                raise ValueError(
+                    f"the objective's gradient is not finite at layer {site}: {no_derivative(self.objective)}"
+                )
             mean.update(site, leaf.detach(), slope, first, len(alpha))
 
 

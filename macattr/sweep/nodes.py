@@ -1,6 +1,6 @@
 """Forward passes at nodes of a path, and the objective of their output."""
 
-__all__ = ["Forward", "evaluate", "leaves_at", "objective_at", "repeat_rows", "single_output"]
+__all__ = ["Forward", "evaluate", "leaves_at", "no_derivative", "objective_at", "repeat_rows", "single_output"]
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from macattr.paths.inputs import Path
-from macattr.paths.objectives import Objective
+from macattr.paths.objectives import GradientMagnitude, Objective
 from macattr.sweep.guard import Rewind, modules_of, undisturbed
 from macattr.sweep.probes import Visit, probing
 from macattr.sweep.recompute import Recomputation
@@ -71,6 +71,17 @@ class Forward:
         with torch.set_grad_enabled(packed):  # passes without gradients make bitsandbytes repack, see weights.values
             output = self(inputs, count, lambda _, tensor: tensor, ())
         return output.detach() if isinstance(output, Tensor) else output
+
+
+def no_derivative(objective: Objective) -> str:
+    """Why an objective's gradient may not be finite, and what to do.
+
+    Args:
+        objective: Which.
+    """
+    if isinstance(objective, GradientMagnitude) and objective.eps == 0:
+        return "a gradient magnitude with eps = 0 has none on flat patches; pass `objective=GradientMagnitude()`."
+    return "there, the network or the objective has no derivative."
 
 
 def evaluate(objective: Objective, output: Any, batch: int, count: int, check: bool = False) -> Float[Tensor, "k b"]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from macattr.paths.inputs import Path
-from macattr.paths.objectives import GradientMagnitude, Objective
+from macattr.paths.objectives import Objective
 from macattr.paths.partitions import Partition
 from macattr.paths.sums import LayerSum, StieltjesSum
 from macattr.sweep.allocator import keep_freed_memory, return_free_memory, return_freed_memory
@@ -23,7 +23,7 @@ from macattr.sweep.blocks import find_blocks
 from macattr.sweep.cuts import find_cuts
 from macattr.sweep.guard import modules_of, undisturbed
 from macattr.sweep.memory import Plan, plan_sweeps
-from macattr.sweep.nodes import Forward, evaluate, leaves_at
+from macattr.sweep.nodes import Forward, evaluate, leaves_at, no_derivative
 from macattr.sweep.probes import Site, Visit
 from macattr.sweep.recompute import Recomputation
 from macattr.sweep.survey import ProbedTensor, Survey, Surveys, never_ran, refuse_split, survey_inputs
@@ -702,12 +702,4 @@ class _Sweep:
         self._pass(chunk, self.survey.distinct, [watch])
         where = f"layer {watch.broken[0]}" if watch.broken else "the input"
         nodes = f"alpha = {float(chunk.alpha[0]):.4g} ... {float(chunk.alpha[-1]):.4g}"
-        is_sharp = isinstance(self.objective, GradientMagnitude) and self.objective.eps == 0
-        raise ValueError(
-            f"the objective's gradient is not finite at {where}, {nodes}"
-            + (
-                ": a gradient magnitude with eps = 0 has none on flat patches; pass `objective=GradientMagnitude()`."
-                if is_sharp
-                else ": there, the network or the objective has no derivative."
-            )
-        )
+        raise ValueError(f"the objective's gradient is not finite at {where}, {nodes}: {no_derivative(self.objective)}")

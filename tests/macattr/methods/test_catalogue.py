@@ -363,6 +363,59 @@ def test_a_tolerance_chooses_the_steps(network, pairs):
     assert (checked.dataset["step_error"] / checked.dataset["score"] < 1e-5).all()
 
 
+OPTIONS = {
+    "r": 0.3,
+    "n_steps": 7,
+    "gate": "one_sided",
+    "groups": 4,
+    "include_end": False,
+    "tag": "left",
+    "objective": "sum",
+    "baselines": 0.5,
+    "path": "blur",
+    "orders": 3,
+    "patch_size": 2,
+    "seed": 5,
+    "reduction": "sum_abs",
+    "loss": nn.functional.mse_loss,
+    "start_weights": {name: 1.2 * value for name, value in Net().double().state_dict().items()},
+}
+UNSEEN = {("kernel", "seed"), ("drift", "gate"), ("attribution_patching", "gate"), ("mac_loss", "path")}
+"""Read for large layers alone, or by its ends where they are soft; and a refusal of another kind."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"cosine"}))
+def test_an_option_is_refused_where_it_has_no_effect_and_there_alone(method, network, pairs, monkeypatch):
+    needed = {"start_weights": dict(network.state_dict(), **{"first.bias": torch.ones(3).double()})}
+    own = needed if method == "faig" else {}
+    before = scores(network, pairs, method, **own)
+    refused = set()
+    for name, value in OPTIONS.items():
+        if (method, name) in UNSEEN:
+            continue
+        try:
+            after = scores(network, pairs, method, **{**own, name: value})
+        except ValueError as error:
+            if "has no effect" not in str(error):
+                raise
+            refused.add(name)
+        else:
+            assert after != pytest.approx(before, rel=1e-9), f"{name} has no effect"
+    monkeypatch.setattr("macattr.ranking.rank.refuse_idle", lambda methods, task: None)
+    for name in refused:
+        after = scores(network, pairs, method, **{**own, name: OPTIONS[name]})
+        assert after == pytest.approx(before, rel=1e-9), f"{name} has an effect"
+
+
+@pytest.mark.parametrize("method", ["layer_ig", "faig", "activation", "fisher", "kappa"])
+def test_a_tolerance_and_a_step_error_need_sums_along_a_path(method, network, pairs):
+    weights = {"start_weights": OPTIONS["start_weights"]} if method == "faig" else {}
+    for option in ({"tolerance": 0.01}, {"step_error": True}):
+        with pytest.raises(ValueError, match="has no effect on the ranking by"):
+            rank_layers(network, pairs, method, **option, **weights)
+
+
 def test_a_function_of_ones_own_can_be_ranked_by(network, pairs):
     def brightness(task, sample):
         return [float(sample.image.mean()) * depth for depth, _ in enumerate(task.layers)]
