@@ -17,7 +17,15 @@ RANK: Headings = MappingProxyType(
         "what changes along the path": ("objective", "output"),
         "certainty": ("until_stable", "confidence"),
         "results": ("out", "fraction", "overwrite"),
-        "time and memory": ("dry_run", "device", "bf16", "memory_budget_gib", "internal_batch_size", "flush_denormals"),
+        "time and memory": (
+            "dry_run",
+            "device",
+            "bf16",
+            "memory_budget_gib",
+            "internal_batch_size",
+            "flush_denormals",
+            "with_input_residual",
+        ),
     }
 )
 """Headings of ``macattr rank``."""

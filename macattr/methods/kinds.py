@@ -79,8 +79,9 @@ class PathMethod:
 
     def arguments(self, task: Task) -> set[str]:
         """Options that have an effect on the score."""
-        effective = {"objective"} if self.reads_gradients and not self.hidden_loss else set()
-        effective |= {"loss"} if effective and task.attributes_loss else set()
+        effective = {"with_input_residual"} if self.reads_gradients else set()
+        effective |= {"objective"} if self.reads_gradients and not self.hidden_loss else set()
+        effective |= {"loss"} if "objective" in effective and task.attributes_loss else set()
         effective |= {"reduction"} if self.reduction is None else set()
         effective |= {"n_steps", "tag", "include_end"} if self.reads == "path" else set()
         if self.reads == "end":

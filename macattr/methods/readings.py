@@ -272,6 +272,7 @@ def _read(trial: Trial, sweep: Sweep, advance: Callable[[float], object] | None)
         internal_batch_size=trial.rows,
         memory_budget=task.options.memory_budget,
         advance=advance,
+        with_input=task.options.with_input_residual,
         surveys=task.surveys,
     )
     seed = trial.seed if sweep.route.walk.is_ordered else -1

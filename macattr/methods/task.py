@@ -78,6 +78,7 @@ class Options:
     until: StableTop | None = None
     tolerance: float | None = None
     step_error: bool = False
+    with_input_residual: bool = True
     parts: FilePath | str | None = None
     show_progress: bool = False
     output: OutputChoice = None

@@ -102,6 +102,7 @@ def rank_layers(
     until: StableTop | None = None,
     tolerance: float | None = None,
     step_error: bool = False,
+    with_input_residual: bool = True,
     parts: Path | str | None = None,
     show_progress: bool = False,
     output: OutputChoice = None,
@@ -171,6 +172,9 @@ def rank_layers(
         step_error: Estimate every layer's error by the finite number of steps, from fewer nodes of the same sweep and
             the order at which their sums converge (``step_order`` in the result). Where the steps of a group are not a
             multiple of 4, 6, 10 or 14, no order is known, and the error is a lower bound.
+        with_input_residual: Whether gradients are followed down to the input, which shows how far the sums are from
+            complete. If not, they end at the layers: with ``layers`` close to the output most of the backward pass is
+            saved, and ``input_residual`` is NaN.
         parts: Folder that keeps every finished image and order at once; a run that was stopped continues from it.
         show_progress: Show a progress bar over all evaluations.
         output: Which tensor of the model's output is read: a key, an attribute or an index; ``loss`` is the model's
@@ -224,6 +228,7 @@ def rank_layers(
         until=until,
         tolerance=tolerance,
         step_error=step_error,
+        with_input_residual=with_input_residual,
         parts=parts,
         show_progress=show_progress,
         output=output,

@@ -408,6 +408,24 @@ def test_an_option_is_refused_where_it_has_no_effect_and_there_alone(method, net
         assert after == pytest.approx(before, rel=1e-9), f"{name} has an effect"
 
 
+@pytest.mark.parametrize("method", ["mac", "conductance", "grad_x_activation", "attribution_patching"])
+def test_gradients_can_end_at_the_layers(method, network, pairs):
+    reached = []
+    network.first.register_full_backward_hook(lambda *_: reached.append("first"))
+    whole = rank_layers(network, pairs, method, layers=["last"])
+    every = len(reached)
+    ended = rank_layers(network, pairs, method, layers=["last"], with_input_residual=False)
+    once_an_image = len(reached) - every
+    assert once_an_image <= 1 + len(pairs) <= every
+    assert bool(ended.dataset["input_residual"].isnull().all())
+    np.testing.assert_allclose(ended.scores(), whole.scores(), **ROUNDING)
+
+
+def test_methods_without_gradients_along_a_path_have_no_residual(network, pairs):
+    with pytest.raises(ValueError, match="`with_input_residual` = False has no effect"):
+        rank_layers(network, pairs, "fisher", with_input_residual=False)
+
+
 @pytest.mark.parametrize("method", ["layer_ig", "faig", "activation", "fisher", "kappa"])
 def test_a_tolerance_and_a_step_error_need_sums_along_a_path(method, network, pairs):
     weights = {"start_weights": OPTIONS["start_weights"]} if method == "faig" else {}
