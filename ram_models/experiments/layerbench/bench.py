@@ -170,7 +170,7 @@ class _Block:
         """Learning rate of a choice: that of its class, tuned now if it was not before."""
         sets = self.ledger.table("sets")
         share = sets[(sets["network"] == self.network) & (sets["trained"] == choice.key)]["share"].iloc[0]
-        name = rate_class(choice, float(share))
+        name = rate_class(choice.kind, float(share))
         problem, standard = self.tuning, representative(self.tuning, name)
         key: dict[str, object] = {"network": self.network, "shift": self.shift, "kind": name}
         known = self.ledger.refuse_others("rates", self.made_with, **key)

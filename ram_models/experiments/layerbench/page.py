@@ -26,6 +26,7 @@ from ram_models.experiments.layerbench.rates import CLASSES
 from ram_models.experiments.layerbench.shifts import SHIFTS
 from ram_models.experiments.layerbench.standings import (
     Asked,
+    best_rates,
     cells,
     check_contrasts,
     coincidences,
@@ -247,7 +248,7 @@ class Page:
                 _interval(row["low"], row["high"], "+"),
                 _interval(row["low_networks"], row["high_networks"], "+"),
             ]
-            p = "-" if pd.isna(row["p_holm"]) else f"{row['p_holm']:.3f}"
+            p = "-" if pd.isna(row["p_holm"]) else "< 0.001" if row["p_holm"] < 5e-4 else f"{row['p_holm']:.3f}"
             cells = [f"{100 * row['mean']:+.0f}", *intervals, f"{row['problems']:.0f}", p, f"**{row['verdict']}**"]
             rows.append((row["text"], cells))
         return grid(
@@ -257,9 +258,7 @@ class Page:
 
     def rates(self) -> str:
         """The learning rates that were chosen, by class."""
-        table = Ledger(self.results).table("rates")
-        best = table.loc[table.groupby(["network", "shift", "kind"], sort=False)["validation_db"].idxmax()]
-        wide = best.pivot_table("lr", ["network", "shift"], "kind", sort=False)
+        wide = best_rates(Ledger(self.results)).pivot_table("lr", ["network", "shift"], "kind", sort=False)
         wide = wide[[kind for kind in CLASSES if kind in wide]]
         rows = [
             (str(network), [str(shift), *("-" if pd.isna(lr) else f"{lr:g}" for lr in row)])

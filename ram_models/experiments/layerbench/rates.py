@@ -10,8 +10,8 @@ from ram_models.experiments.layerbench.controls import ADAPTERS, ALL, random_ord
 from ram_models.experiments.layerbench.methods import METHODS, choose
 from ram_models.experiments.layerbench.problems import Problem
 
-LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-"""Peak rates that are tried, about a factor of three apart."""
+LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
+"""Peak rates that are tried, about a factor of three apart, so far up that the best is at no end."""
 
 SHARES = MappingProxyType({"2 %": 0.02, "5 %": 0.05, "10 %": 0.1, "20 %": 0.2})
 """Classes of whole layers, with the largest share of the parameters in each."""
@@ -24,16 +24,16 @@ CLASSES = MappingProxyType(
 DRAWS = 1000
 
 
-def rate_class(choice: Choice, share: float) -> str:
+def rate_class(kind: str, share: float) -> str:
     """Name of the class whose learning rate a choice gets.
 
     Args:
-        choice: What is trained.
+        kind: Of the choice, see :class:`ram_models.experiments.layerbench.choices.Choice`.
         share: Its part of the network's parameters; of whole layers this alone decides, whatever budget they were
             chosen for, so that the same set always has the same rate.
     """
-    if choice.kind != "layers":
-        return choice.kind
+    if kind != "layers":
+        return kind
     return next((name for name, most in SHARES.items() if share <= most), "all")
 
 

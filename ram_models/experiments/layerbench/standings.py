@@ -3,6 +3,7 @@
 __all__ = [
     "CELL",
     "Asked",
+    "best_rates",
     "cells",
     "check_contrasts",
     "coincidences",
@@ -24,6 +25,7 @@ from ram_models.experiments.layerbench.challengers import KERNEL_GREEDY, SMALL_F
 from ram_models.experiments.layerbench.controls import ALL, RANDOM
 from ram_models.experiments.layerbench.ledger import ANY_SEED, BLOCK, Ledger
 from ram_models.experiments.layerbench.methods import METHODS
+from ram_models.experiments.layerbench.rates import rate_class
 from ram_models.experiments.verdicts.statistics import Contrast, contrast, holm, interval, verdict_of
 
 CELL = (*BLOCK, "budget")
@@ -63,7 +65,7 @@ def read_asked() -> Asked:
 def cells(ledger: Ledger, asked: Asked) -> pd.DataFrame:
     """What every method gained, in all complete blocks where all layers gain enough.
 
-    A block is complete if everything that was chosen for it within the budgets was run.
+    A block is complete if everything that was chosen for it within the budgets was run at the rate of its class.
 
     Args:
         ledger: Finished runs.
@@ -88,9 +90,28 @@ def left_out(ledger: Ledger, asked: Asked) -> pd.Series:
     return gains.mean()[gains.max() < asked.least_gain_db]
 
 
+def best_rates(ledger: Ledger) -> pd.DataFrame:
+    """The learning rate of every class on every problem: ``network, shift, kind, lr``.
+
+    Args:
+        ledger: Rates that were compared.
+    """
+    rates = ledger.table("rates")
+    best = rates.groupby([*PROBLEM, "kind"], sort=False)["validation_db"].idxmax()
+    return rates.loc[best, [*PROBLEM, "kind", "lr"]]
+
+
+def _tuned_runs(ledger: Ledger) -> pd.DataFrame:
+    """The runs at the rate of their class; those from before it was found are left out."""
+    sets = ledger.table("sets")
+    sets["kind"] = [rate_class(kind, share) for kind, share in zip(sets["kind"], sets["share"], strict=True)]
+    classes = sets[["network", "trained", "kind"]].merge(best_rates(ledger), on=["network", "kind"])
+    return ledger.table("runs").merge(classes, on=[*PROBLEM, "trained", "lr"])
+
+
 def _complete(ledger: Ledger, asked: Asked) -> pd.DataFrame:
     """:func:`cells` of all complete blocks, with ``gain_db_all``."""
-    runs, sets, choices = (ledger.table(name) for name in ("runs", "sets", "choices"))
+    runs, sets, choices = _tuned_runs(ledger), ledger.table("sets"), ledger.table("choices")
     runs["gain_db"] = runs["after_db"] - runs["before_db"]
     choices = choices[choices["trained"] != ""].rename(columns={"seconds": "choosing"})
     everything = (

@@ -25,6 +25,7 @@ from ram_models.experiments.layerbench.standings import (
 COMMITTED = Path(__file__).parents[4] / "results" / "layerbench"
 ASKED = read_asked()
 EXACT = 1e-9
+LARGEST = {0.02: "2 %", 0.05: "5 %", 0.1: "10 %", 0.2: "20 %", 1.0: "all"}
 
 
 @pytest.fixture(params=["made up", "committed"])
@@ -41,9 +42,17 @@ def second_path(folder):
     """Captured gain by (network, shift, seed, budget, method, draw), by plain loops over the raw files."""
     read = lambda name: pd.read_csv(folder / f"{name}.csv", dtype={"trained": str}, keep_default_na=False)  # noqa: E731
     choices = read("choices").to_dict("records")
-    gains = {}
+    best, kinds, gains = {}, {}, {}
+    for rate in read("rates").to_dict("records"):
+        key = rate["network"], rate["shift"], rate["kind"]
+        best[key] = max(best.get(key, (-np.inf, 0.0)), (rate["validation_db"], rate["lr"]))
+    for row in read("sets").to_dict("records"):
+        size = next(name for most, name in LARGEST.items() if float(row["share"]) <= most)
+        kinds[row["network"], row["trained"]] = size if row["kind"] == "layers" else row["kind"]
     for run in read("runs").to_dict("records"):
         block = run["network"], run["shift"], run["seed"]
+        if best[(*block[:2], kinds[run["network"], run["trained"]])][1] != run["lr"]:
+            continue
         gains.setdefault(block, {})[run["trained"]] = run["after_db"] - run["before_db"]
     captured, trained = {}, {}
     for block, gain in gains.items():
@@ -63,8 +72,10 @@ def test_problems_that_all_layers_hardly_gain_in_are_left_out_and_named():
     ledger = Ledger(COMMITTED)
     runs, choices = ledger.table("runs"), ledger.table("choices")
     full = runs.merge(choices[choices["method"] == "all layers"][["network", "shift", "trained"]].drop_duplicates())
-    gains = {(r["network"], r["shift"]): r["after_db"] - r["before_db"] for _, r in full.iterrows()}
-    small = {problem: gain for problem, gain in gains.items() if gain < ASKED.least_gain_db}
+    gains = {}
+    for _, run in full.iterrows():
+        gains.setdefault((run["network"], run["shift"]), []).append(run["after_db"] - run["before_db"])
+    small = {problem: sum(own) / len(own) for problem, own in gains.items() if max(own) < ASKED.least_gain_db}
     assert small, "the committed tables hold such a problem"
     assert left_out(ledger, ASKED).to_dict() == pytest.approx(small)
     kept = cells(ledger, ASKED)
@@ -154,6 +165,19 @@ def test_a_block_without_one_of_its_runs_does_not_count(made_up, tmp_path):
     cut = cells(made_up(tmp_path / "cut", without=[("srvgg-x2", "a", 11, "every")]), ASKED)
     blocks = lambda table: set(zip(table["network"], table["shift"], table["seed"], strict=True))  # noqa: E731
     assert blocks(whole) - blocks(cut) == {("srvgg-x2", "a", 11)}
+
+
+def test_a_run_at_another_rate_than_that_of_its_class_does_not_count(made_up, tmp_path):
+    ledger = made_up(tmp_path)
+    before = cells(ledger, ASKED)
+    run = ledger.table("runs").iloc[0].to_dict()
+    ledger.add("runs", [{**run, "lr": 3e-3, "after_db": 99.0}])
+    pd.testing.assert_frame_equal(cells(ledger, ASKED), before)
+    rate = ledger.table("rates").iloc[-1].to_dict()
+    ledger.add("rates", [{**rate, "lr": 1e-2, "validation_db": 1.0}])
+    network, shift = rate["network"], rate["shift"]
+    left = before[(before["network"] != network) | (before["shift"] != shift)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(cells(ledger, ASKED), left)  # its runs are to be done again
 
 
 def test_equal_sets_have_equal_gains_and_places(made_up, tmp_path):

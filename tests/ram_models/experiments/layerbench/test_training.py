@@ -78,5 +78,5 @@ def test_tuning_finds_the_peak_and_asks_each_rate_once(best, start):
     ],
 )
 def test_a_set_has_the_class_of_its_own_size(share, kind, name):
-    assert rate_class(Choice(("a",), kind=kind), share) == name
+    assert rate_class(kind, share) == name
     assert name in rates.CLASSES
