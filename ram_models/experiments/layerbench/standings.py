@@ -104,7 +104,8 @@ def best_rates(ledger: Ledger) -> pd.DataFrame:
 def _tuned_runs(ledger: Ledger) -> pd.DataFrame:
     """The runs at the rate of their class; those from before it was found are left out."""
     sets = ledger.table("sets")
-    sets["kind"] = [rate_class(kind, share) for kind, share in zip(sets["kind"], sets["share"], strict=True)]
+    kinds = [rate_class(kind, share) for kind, share in zip(sets["kind"], sets["share"], strict=True)]
+    sets["kind"] = pd.Series(kinds, sets.index, dtype=object)
     classes = sets[["network", "trained", "kind"]].merge(best_rates(ledger), on=["network", "kind"])
     return ledger.table("runs").merge(classes, on=[*PROBLEM, "trained", "lr"])
 
