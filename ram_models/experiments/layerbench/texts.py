@@ -29,11 +29,11 @@ RANKED = 8
 JUDGED, HELD_OUT, PROBED = 320, 160, 1000
 """Texts that networks are judged by, that rates are compared on, and that the last layer is fitted to."""
 
-PARTS = MappingProxyType({"test": range(20), "validation": range(20, 30), "train": range(30, 100)})
-"""Hundredths of the functions and classes that a split speaks of."""
-
 DECAY = 1e-3
 """Weight decay of that fit."""
+
+PARTS = MappingProxyType({"test": range(20), "validation": range(20, 30), "train": range(30, 100)})
+"""Hundredths of the functions and classes that a split speaks of."""
 
 LONGEST = 24
 """Tokens of a text; longer ones are cut."""
