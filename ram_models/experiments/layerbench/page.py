@@ -31,6 +31,7 @@ from ram_models.experiments.layerbench.standings import (
     check_contrasts,
     coincidences,
     left_out,
+    misfits,
     problems,
     read_asked,
     standings,
@@ -265,6 +266,15 @@ class Page:
             for (network, shift), row in zip(wide.index, wide.to_numpy(), strict=True)
         ]
         return grid(["network", "shift", *(str(kind) for kind in wide)], rows)
+
+    def misfits(self) -> str:
+        """How well the rates of classes fit their sets, where that was measured, in words."""
+        lines = []
+        for _, row in misfits(Ledger(self.results)).iterrows():
+            better, problem = _percent(row["better"]), f"`{row['network']}` `{row['shift']}`"
+            gave = f"that of the class gave {row['median']:+.1f} dB in the median, {row['worst']:+.1f} dB at worst"
+            lines.append(f"- {problem}, {row['sets']} sets: {better} were better at the other rate; {gave}.")
+        return "\n".join(lines)
 
     def networks(self) -> str:
         """The networks in words."""

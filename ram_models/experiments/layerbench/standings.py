@@ -8,6 +8,7 @@ __all__ = [
     "check_contrasts",
     "coincidences",
     "left_out",
+    "misfits",
     "problems",
     "read_asked",
     "standings",
@@ -108,6 +109,31 @@ def _tuned_runs(ledger: Ledger) -> pd.DataFrame:
     sets["kind"] = pd.Series(kinds, sets.index, dtype=object)
     classes = sets[["network", "trained", "kind"]].merge(best_rates(ledger), on=["network", "kind"])
     return ledger.table("runs").merge(classes, on=[*PROBLEM, "trained", "lr"])
+
+
+def misfits(ledger: Ledger) -> pd.DataFrame:
+    """What sets gained at the rate of their class, where they were run at another one too.
+
+    Args:
+        ledger: Finished runs.
+
+    Returns:
+        One row a problem: ``network, shift``, number of ``sets`` (each with a seed), share of them that were ``better``
+        at another rate, and the quality at the rate of the class less that at the best other one, in dB: ``median``
+        and ``worst``.
+    """
+    at_own = _tuned_runs(ledger)[[*BLOCK, "trained", "lr", "after_db"]]
+    pairs = ledger.table("runs").merge(at_own, on=[*BLOCK, "trained"], suffixes=("_other", ""))
+    pairs = pairs[pairs["lr_other"] != pairs["lr"]]
+    best = pairs.groupby([*BLOCK, "trained"], sort=False)[["after_db_other", "after_db"]].max()
+    difference = (best["after_db"] - best["after_db_other"]).groupby(level=PROBLEM, sort=False)
+    parts = {
+        "sets": difference.size(),
+        "better": difference.agg(lambda values: (values < 0).mean()),
+        "median": difference.median(),
+        "worst": difference.min(),
+    }
+    return pd.DataFrame(parts).reset_index()
 
 
 def _complete(ledger: Ledger, asked: Asked) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from ram_models.experiments.layerbench.standings import (
     check_contrasts,
     coincidences,
     left_out,
+    misfits,
     problems,
     read_asked,
     standings,
@@ -178,6 +179,17 @@ def test_a_run_at_another_rate_than_that_of_its_class_does_not_count(made_up, tm
     network, shift = rate["network"], rate["shift"]
     left = before[(before["network"] != network) | (before["shift"] != shift)].reset_index(drop=True)
     pd.testing.assert_frame_equal(cells(ledger, ASKED), left)  # its runs are to be done again
+
+
+def test_runs_at_another_rate_tell_how_well_rates_fit(made_up, tmp_path):
+    ledger = made_up(tmp_path)
+    assert misfits(ledger).empty
+    runs = ledger.table("runs").iloc[:3].to_dict("records")
+    ledger.add("runs", [{**runs[0], "lr": 1e-2, "after_db": runs[0]["after_db"] + 3}])
+    ledger.add("runs", [{**run, "lr": 3e-3, "after_db": run["after_db"] - 1} for run in runs])
+    (row,) = misfits(ledger).to_dict("records")
+    assert (row["network"], row["shift"], row["sets"]) == ("vgg7-noise1", "a", 3)
+    assert (row["better"], row["median"], row["worst"]) == pytest.approx((1 / 3, 1.0, -3.0))
 
 
 def test_equal_sets_have_equal_gains_and_places(made_up, tmp_path):
