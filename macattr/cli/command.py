@@ -22,7 +22,9 @@ from macattr.cli.peek import refuse_mistyped
 REFUSED, UNEXPECTED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 """Exit codes: of bad input, of an error in this project, after Ctrl-C, after SIGTERM."""
 
-EXTRAS = MappingProxyType({"accelerate": "train", "tensorboard": "train", "huggingface_hub": "hub", "peft": "peft"})
+EXTRAS = MappingProxyType(
+    {"accelerate": "train", "tensorboard": "train", "huggingface_hub": "hub", "peft": "peft", "transformers": "hf"}
+)
 """Extra of the package that installs a module which the core does without."""
 
 EXPECTED = (ValueError, RuntimeError, ImportError, OSError)

@@ -141,13 +141,14 @@ def test_termination_ends_with_143(recipe, capsys):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.parametrize(("module", "extra"), [("accelerate.utils", "train"), ("transformers", "hf")])
 @pytest.mark.parametrize("where", ["import", "run"])
-def test_a_missing_extra_names_the_command_that_installs_it(recipe, capsys, monkeypatch, where):
-    miss = raising(ModuleNotFoundError("No module named 'accelerate'", name="accelerate.utils"))
+def test_a_missing_extra_names_the_command_that_installs_it(recipe, capsys, monkeypatch, where, module, extra):
+    miss = raising(ModuleNotFoundError(f"No module named {module!r}", name=module))
     if where == "import":
         monkeypatch.setattr(importlib, "import_module", miss)
     recipe.main = miss
-    expected = "ram try: error: needs accelerate.utils, which is not installed: pip install 'macattr[train]'"
+    expected = f"ram try: error: needs {module}, which is not installed: pip install 'macattr[{extra}]'"
     assert refused(capsys, "try", "in", "out") == expected
 
 

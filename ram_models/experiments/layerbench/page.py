@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 
 from macattr.atomic_files import write_atomically
 from ram_models.evaluation.tables import grid
-from ram_models.experiments.layerbench import texts
 from ram_models.experiments.layerbench.controls import ADAPTERS, ALL, DRAWS, RANDOM
 from ram_models.experiments.layerbench.ledger import BLOCK, Ledger
 from ram_models.experiments.layerbench.methods import METHODS
@@ -36,6 +35,7 @@ from ram_models.experiments.layerbench.standings import (
     read_asked,
     standings,
 )
+from ram_models.experiments.layerbench.texts import JUDGED as JUDGED_TEXTS
 from ram_models.experiments.layerbench.texts import TASKS
 from ram_models.experiments.layerbench.training import LENGTH
 from ram_models.experiments.verdicts.statistics import DECISIVE
@@ -88,7 +88,7 @@ class Page:
     results: Path
 
     steps, draws, ranked, judged = LENGTH, DRAWS, RANKED, JUDGED
-    text_batch, text_judged = NETWORKS["minilm"].batch, texts.JUDGED
+    text_batch, text_judged = NETWORKS["minilm"].batch, JUDGED_TEXTS
 
     @cached_property
     def asked(self) -> Asked:
@@ -196,7 +196,7 @@ class Page:
             rows.append((_title(row["method"]), [*cells, f"{row['problems']:.0f}"]))
         return grid([*header, "cost", "problems"], rows)
 
-    def texts(self) -> str:
+    def text_methods(self) -> str:
         """The table of methods on texts."""
         budgets = [_budget(budget) for budget in self.asked.budgets]
         tasks = list(dict.fromkeys(self.text_cells["shift"]))
