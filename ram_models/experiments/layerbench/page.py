@@ -249,7 +249,7 @@ class Page:
                 _interval(row["low"], row["high"], "+"),
                 _interval(row["low_networks"], row["high_networks"], "+"),
             ]
-            p = "-" if pd.isna(row["p_holm"]) else "< 0.001" if row["p_holm"] < 5e-4 else f"{row['p_holm']:.3f}"
+            p = "-" if pd.isna(row["p_holm"]) else "<\u00a00.001" if row["p_holm"] < 5e-4 else f"{row['p_holm']:.3f}"
             cells = [f"{100 * row['mean']:+.0f}", *intervals, f"{row['problems']:.0f}", p, f"**{row['verdict']}**"]
             rows.append((row["text"], cells))
         return grid(
