@@ -43,7 +43,7 @@ class Config:
     """Options of the bench.
 
     Args:
-        data: Folder with train/BSDS500 and test/CBSD68 in it; not needed to write the page alone.
+        data: Folder with train/BSDS500 and test/CBSD68 in it; neither texts nor the page alone need it.
         networks: Names of networks; empty for all.
         seeds: Seeds of the crops.
         budgets: Largest shares of the parameters that are trained.
@@ -67,8 +67,13 @@ class Config:
             raise ValueError(f"`networks` has no {unknown[0]!r}: choose from {', '.join(NETWORKS)}.")
         if bad := [budget for budget in self.budgets if not 0 < budget < 1]:
             raise ValueError(f"`budgets` must be shares in (0, 1), got {bad[0]}: all layers are trained in any case.")
-        if self.run and self.data is None:
+        if self.run and self.data is None and not all(shift in TASKS for _, shift in self.problems):
             raise ValueError("`data` must be a folder with train/BSDS500 and test/CBSD68 in it, got none.")
+
+    @property
+    def problems(self) -> list[tuple[str, str]]:
+        """Pairs of a network and a shift that are asked for."""
+        return [problem for problem in PROBLEMS if not self.networks or problem[0] in self.networks]
 
 
 def main(config: Config) -> None:
@@ -76,13 +81,13 @@ def main(config: Config) -> None:
     for file in config.methods:
         runpy.run_path(str(file))
     ledger = Ledger(config.results)
-    if config.run and config.data is not None:
-        images, texts = Photographs(config.data), Texts()
+    if config.run:
+        sources: dict[bool, Source] = {True: Texts()}
+        if config.data is not None:
+            sources[False] = Photographs(config.data)
         for seed in config.seeds:
-            for network, shift in PROBLEMS:
-                if not config.networks or network in config.networks:
-                    source = texts if shift in TASKS else images
-                    _Block(ledger, source, network=network, shift=shift, seed=seed).run(config.budgets)
+            for network, shift in config.problems:
+                _Block(ledger, sources[shift in TASKS], network=network, shift=shift, seed=seed).run(config.budgets)
     if config.docs is not None:
         for file in write_page(config.results, config.docs):
             print(f"written: {file}")

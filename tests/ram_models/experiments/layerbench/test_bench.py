@@ -159,6 +159,16 @@ def test_bad_options_are_refused(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_texts_need_no_photographs(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(bench._Block, "run", lambda block, budgets: asked.append((block.network, block.shift)))
+    options = ["--networks", "[minilm]", "--seeds", "[10]", "--results", str(tmp_path), "--docs", "null"]
+    assert main(["bench", *options]) == 0
+    assert asked == [("minilm", "package"), ("minilm", "section")]
+    with pytest.raises(ValueError, match="`data` must be a folder"):
+        bench.Config(networks=["minilm", "srvgg-x2"])
+
+
 @pytest.mark.parametrize("shift", SHIFTS.values(), ids=list(SHIFTS))
 def test_every_shift_degrades_and_keeps_its_scale(shift):
     clean = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
