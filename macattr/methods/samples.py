@@ -47,7 +47,7 @@ class Sample:
     Args:
         image: What a path walks: a floating-point tensor (1, ...), most often an image (1, C, H, W); None if the model
             takes none.
-        name: Name in the results.
+        name: Name in the results; images and other samples without one are numbered.
         degradation: Name of its degradation, '' if unknown.
         clean: What the model should return: the clean image (1, C, H, W), labels or anything that the loss takes; None
             if unknown.
@@ -125,7 +125,7 @@ def count_samples(inputs: Inputs) -> int | None:
         return None
     dataset = getattr(inputs, "dataset", inputs)
     if isinstance(dataset, list | tuple) and all(isinstance(item, Tensor) for item in dataset):
-        return sum(len(_batch(item, f"image {number}")) for number, item in enumerate(dataset))
+        return sum(len(_batch(item, f"sample {number}")) for number, item in enumerate(dataset))
     return len(dataset) if isinstance(dataset, Sized) else None
 
 
@@ -163,21 +163,21 @@ def _samples(item: Item, model: nn.Module, number: int) -> Iterator[Sample]:
     fields = _fields(item)
     keywords = {str(key): _as_tensor(value) for key, value in fields.items() if key not in OWN_KEYS}
     if "clean" in fields and "target" in fields:
-        raise ValueError(f"image {number}: `clean` and `target` are two names of the same thing: give one.")
+        raise ValueError(f"sample {number}: `clean` and `target` are two names of the same thing: give one.")
     arguments = fields.get("forward_args", ())
     if not isinstance(arguments, tuple):
-        raise ValueError(f"image {number}: `forward_args` must be a tuple, got {type(arguments).__name__}.")
+        raise ValueError(f"sample {number}: `forward_args` must be a tuple, got {type(arguments).__name__}.")
     _refuse_unknown(keywords, model, number)
     if "edge_index" in keywords:
         raise ValueError(
-            f"image {number}: a graph has no batch, so that its nodes would be taken for samples: give the network a "
+            f"sample {number}: a graph has no batch, so that its nodes would be taken for samples: give the network a "
             "forward method of nodes (1, n, D) with the edges as `forward_args`, or rank it by a method that needs no "
             "input, such as 'magnitude'."
         )
     image: Tensor | None
     if "image" in fields or not keywords:
         given = _as_tensor(fields.get("image"))
-        image, is_single, key = _batch(given, f"image {number}"), _is_single(given), ""
+        image, is_single, key = _batch(given, f"sample {number}"), _is_single(given), ""
         count = len(image)
     else:
         keywords, is_single = _batched(keywords)
@@ -189,12 +189,13 @@ def _samples(item: Item, model: nn.Module, number: int) -> Iterator[Sample]:
             key = ""  # it comes before `forward_args`
     is_picture = not key and image is not None and image.dim() == 4
     target = _target(fields.get("clean", fields.get("target")), count, (is_single, is_picture), number)
+    kind = "image" if image is not None and image.dim() == 4 else "sample"
     for row in range(count):
         own = None if image is None else image[row : row + 1]
         is_walked = own is not None and own.is_floating_point()
         yield Sample(
             image=own if is_walked else None,
-            name=_text(fields.get("name"), row, f"image {number + row}"),
+            name=_text(fields.get("name"), row, f"{kind} {number + row}"),
             degradation=_text(fields.get("degradation"), row, ""),
             clean=_row(target, row, count),
             forward_args=arguments,
@@ -231,7 +232,7 @@ def _refuse_unknown(keywords: Mapping[str, object], model: nn.Module, number: in
     unknown = [name for name in keywords if name not in known]
     if unknown and not takes_all:
         raise ValueError(
-            f"image {number}: the model takes no argument {unknown[0]!r}, but {', '.join(known)}: leave it out, or "
+            f"sample {number}: the model takes no argument {unknown[0]!r}, but {', '.join(known)}: leave it out, or "
             "call it `image`, `clean`, `name`, `degradation` or `forward_args` if it is one of these."
         )
 
@@ -270,7 +271,7 @@ def _target(target: object, count: int, kind: tuple[bool, bool], number: int) ->
     elif is_single or not tensor.dim():
         tensor = tensor[None]
     if len(tensor) != count:
-        raise ValueError(f"image {number}: {count} images need as many clean ones, got {len(tensor)}.")
+        raise ValueError(f"sample {number}: {count} samples need as many targets, got {len(tensor)}.")
     return tensor
 
 

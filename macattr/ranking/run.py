@@ -399,8 +399,8 @@ class _Progress:
                 self.journal.write(unit, record)
         elif (record.name, record.sha256) != (sample.name, digest):
             raise ValueError(
-                f"image {unit[0]} is {sample.name!r}, but {str(self.journal.folder)!r} holds other data of that "
-                f"number, {record.name!r}: give the same images and orders, or another folder."
+                f"sample {unit[0]} is {sample.name!r}, but {str(self.journal.folder)!r} holds other data of that "
+                f"number, {record.name!r}: give the same samples and orders, or another folder."
             )
         return record
 

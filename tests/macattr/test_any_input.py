@@ -289,7 +289,7 @@ def test_a_sample_without_anything_to_walk_names_the_remedy():
             return self.head(self.words(ids).mean(1))
 
     network = made(Bare())
-    with pytest.raises(ValueError, match=r"'image 0' has no floating-point tensor .* at='words'"):
+    with pytest.raises(ValueError, match=r"'sample 0' has no floating-point tensor .* at='words'"):
         macattr.rank_layers(network, IDS, "conductance", objective="norm")
     assert macattr.rank_layers(network, IDS, "conductance", at="words", objective="norm").values.shape == (2, 1, 2)
 
@@ -428,5 +428,5 @@ def test_scores_that_do_not_differ_are_no_ranking():
 
 def test_a_label_that_the_network_has_not_is_refused():
     classifier = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 2)).eval()
-    with pytest.raises(ValueError, match=r"the loss refuses the target of 'image 0': Target 7 is out of bounds"):
+    with pytest.raises(ValueError, match=r"the loss refuses the target of 'sample 0': Target 7 is out of bounds"):
         macattr.rank_layers(classifier, [{"image": torch.rand(5), "target": torch.tensor(7)}], "fisher")

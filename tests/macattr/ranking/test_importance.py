@@ -238,7 +238,7 @@ def test_bad_arguments_are_explained(network, images, arguments, message):
 
 
 def test_integer_images_are_refused(network):
-    with pytest.raises(ValueError, match=r"image 0 must be a float tensor .*got torch.uint8"):
+    with pytest.raises(ValueError, match=r"sample 0 must be a float tensor .*got torch.uint8"):
         rank_layers(network, [torch.zeros(1, 8, 8, dtype=torch.uint8)])
 
 

@@ -70,7 +70,7 @@ def test_a_refused_image_is_named_with_its_size_and_the_remedy(network, shape, m
     ids=["sequence", "channels_last", "grey", "video"],
 )
 def test_other_ranks_that_pass_for_images_are_explained(network, inputs, message):
-    with pytest.raises(ValueError, match=f"the network does not run on 'image 0' .*{message}"):
+    with pytest.raises(ValueError, match=f"the network does not run on '(image|sample) 0' .*{message}"):
         rank_layers(nn.Sequential(network).eval(), inputs, "conductance", objective="norm", n_steps=2)
 
 
@@ -158,7 +158,7 @@ def test_arrays_are_read_as_tensors_are(shape):
 
 def test_graphs_are_refused_before_their_nodes_are_taken_for_samples():
     graph = {"x": torch.rand(6, 4), "edge_index": torch.zeros(2, 5, dtype=torch.long)}
-    with pytest.raises(ValueError, match=r"image 0: a graph has no batch.*forward_args"):
+    with pytest.raises(ValueError, match=r"sample 0: a graph has no batch.*forward_args"):
         rank_layers(Graph().eval(), graph, "conductance", objective="norm")
 
 
