@@ -5,6 +5,7 @@ __all__ = [
     "Column",
     "Table",
     "beside_paper",
+    "between",
     "by_setting",
     "grid",
     "markdown",
@@ -250,6 +251,23 @@ def grid(header: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> st
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *([first, *others] for first, others in rows)]
     escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in escaped) + "\n"
+
+
+def between(low: float, high: float, form: str) -> str:
+    """An interval in a cell of a table, where it stays on one line; a dash if it has no ends.
+
+    Args:
+        low: Lower end.
+        high: Upper end.
+        form: How each is written, such as ``+.2f``.
+
+    Example:
+        >>> between(-0.123, 1.0, "+.1f").split()
+        ['-0.1', '…', '+1.0']
+    """
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "-"
+    return f"{low:{form}}\N{NO-BREAK SPACE}…\N{NO-BREAK SPACE}{high:{form}}"
 
 
 def _cell(rows: pd.DataFrame, column: str, ssim: bool, sign: str = "") -> str:

@@ -12,7 +12,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from macattr.atomic_files import write_atomically
-from ram_models.evaluation.tables import grid
+from ram_models.evaluation.tables import between, grid
 from ram_models.experiments.groups.contrasts import Contrasts
 from ram_models.experiments.groups.scores import METHODS
 
@@ -137,7 +137,7 @@ class Page:
                 row["method"],
                 [
                     f"{row['value']:+.2f}",
-                    f"{row['low']:+.2f} … {row['high']:+.2f}",
+                    between(row["low"], row["high"], "+.2f"),
                     *(f"{wide.loc[row['method'], column]:.0%}" for column in columns),
                 ],
             )
@@ -168,4 +168,4 @@ def _numbers(claim: pd.Series) -> list[str]:
     """Difference, interval and p-value of a claim; dashes if it was not tested."""
     if pd.isna(claim["value"]):
         return ["-", "-", "-"]
-    return [f"{claim['value']:+.2f}", f"{claim['low']:+.2f} … {claim['high']:+.2f}", f"{claim['p_holm']:.3f}"]
+    return [f"{claim['value']:+.2f}", between(claim["low"], claim["high"], "+.2f"), f"{claim['p_holm']:.3f}"]

@@ -15,7 +15,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from macattr.atomic_files import write_atomically
-from ram_models.evaluation.tables import grid
+from ram_models.evaluation.tables import between, grid
 from ram_models.experiments.layerbench.controls import ADAPTERS, ALL, DRAWS, RANDOM
 from ram_models.experiments.layerbench.ledger import BLOCK, Ledger
 from ram_models.experiments.layerbench.methods import METHODS
@@ -186,15 +186,17 @@ class Page:
     def methods(self) -> str:
         """The table of methods."""
         table, budgets = self.standings, [_budget(budget) for budget in self.asked.budgets]
-        header = ["method", "captured", "95 % over problems", "worst", *budgets, "rank", "wins", "regret", "parameters"]
+        header = ["method", "captured", "95 % over problems", "worst", *(f"at {budget}" for budget in budgets)]
+        header += ["rank", "wins", "regret", "parameters, %", "cost"]
         rows = []
         for _, row in table.iterrows():
-            cells = [_percent(row["captured"]), _interval(row["low"], row["high"]), _percent(row["worst"])]
-            cells += [_percent(row.get(budget)) for budget in budgets]
-            cells += [_number(row["rank"]), _percent(row["wins"]), _percent(row["regret"])]
-            cells += [f"{100 * row['share']:.1f} %", _cost(row["seconds"])]
-            rows.append((_title(row["method"]), [*cells, f"{row['problems']:.0f}"]))
-        return grid([*header, "cost", "problems"], rows)
+            cells = [_points(row["captured"]), _interval(row["low"], row["high"]), _points(row["worst"])]
+            cells += [_points(row.get(budget)) for budget in budgets]
+            cells += [_number(row["rank"]), _points(row["wins"]), _points(row["regret"])]
+            cells += [f"{100 * row['share']:.1f}", _cost(row["seconds"])]
+            asked = "" if row["problems"] == table["problems"].max() else f" ({row['problems']} problems)"
+            rows.append((_title(row["method"]) + asked, cells))
+        return grid(header, rows)
 
     def text_methods(self) -> str:
         """The table of methods on texts."""
@@ -204,11 +206,12 @@ class Page:
         by_task = by_task.groupby(level=["method", "shift"]).mean()
         rows = []
         for _, row in self.text_standings.iterrows():
-            cells = [_percent(row["captured"]), *(_percent(by_task.get((row["method"], task))) for task in tasks)]
-            cells += [_percent(row.get(budget)) for budget in budgets]
-            cells += [_number(row["rank"]), f"{100 * row['share']:.1f} %", _cost(row["seconds"])]
+            cells = [_points(row["captured"]), *(_points(by_task.get((row["method"], task))) for task in tasks)]
+            cells += [_points(row.get(budget)) for budget in budgets]
+            cells += [_number(row["rank"]), f"{100 * row['share']:.1f}", _cost(row["seconds"])]
             rows.append((_title(row["method"]), cells))
-        return grid(["method", "captured", *tasks, *budgets, "rank", "parameters", "cost"], rows)
+        header = ["method", "captured", *tasks, *(f"at {budget}" for budget in budgets)]
+        return grid([*header, "rank", "parameters, %", "cost"], rows)
 
     def text_gains(self) -> str:
         """Gains of all layers on texts, in words."""
@@ -221,7 +224,7 @@ class Page:
         """The table of problems and budgets."""
         rows = []
         for _, row in problems(self.cells).iterrows():
-            spread = [_percent(row[name]) for name in ("best", "middle", "worst", "mac", "random")]
+            spread = [_points(row[name]) for name in ("best", "middle", "worst", "mac", "random")]
             cells = [row["shift"], _budget(row["budget"]), f"{row['gain_db']:.2f}", f"{row['sets']:.0f}", *spread]
             rows.append((row["network"], cells))
         header = ["network", "shift", "budget", "gain of all layers, dB", "sets"]
@@ -307,7 +310,7 @@ class Page:
         """How often the worst ranking is as good as the best, by budget, in words."""
         table = problems(self.cells)
         near = (table["best"] - table["worst"] <= self.asked.margin).groupby(table["budget"]).agg(["sum", "count"])
-        parts = [f"{row['sum']} of {row['count']} problems at {_budget(budget)}" for budget, row in near.iterrows()]
+        parts = [f"{row['sum']} of {row['count']} problems at {_percent(budget)}" for budget, row in near.iterrows()]
         points = f"{100 * self.asked.margin:.0f} points"
         return f"The worst ranking is within {points} of the best in {', '.join(parts)} of the parameters."
 
@@ -317,9 +320,8 @@ class Page:
         for budget in self.asked.budgets:
             column = _budget(budget)
             mac, best, random = (_percent(self.row(name)[column]) for name in ("mac", self.best, RANDOM))
-            parts.append(
-                f"{column} of the parameters: {mac} with MAC, {best} with {_title(self.best)}, {random} at random"
-            )
+            with_best = f"{best} with {_title(self.best)}"
+            parts.append(f"{_percent(budget)} of the parameters: {mac} with MAC, {with_best}, {random} at random")
         return "; ".join(parts)
 
 
@@ -329,13 +331,18 @@ def _title(method: str) -> str:
 
 
 def _budget(share: float) -> str:
-    """A budget as a heading."""
+    """A budget in words, as columns of standings are named."""
     return f"{100 * share:.0f} %"
 
 
+def _points(value: float | None) -> str:
+    """A share in hundredths; a dash if there is none."""
+    return "-" if value is None or not np.isfinite(value) else f"{100 * value:.0f}"
+
+
 def _percent(value: float | None) -> str:
-    """A share of the gain; a dash if there is none."""
-    return "-" if value is None or not np.isfinite(value) else f"{100 * value:.0f} %"
+    """A share in words; a dash if there is none."""
+    return f"{number}\u00a0%" if (number := _points(value)) != "-" else number
 
 
 def _number(value: float) -> str:
@@ -345,7 +352,7 @@ def _number(value: float) -> str:
 
 def _interval(low: float, high: float, sign: str = "") -> str:
     """An interval in hundredths; a dash if it has no ends."""
-    return f"{100 * low:{sign}.0f} … {100 * high:{sign}.0f}" if np.isfinite(low) and np.isfinite(high) else "-"
+    return between(100 * low, 100 * high, f"{sign}.0f")
 
 
 def _cost(seconds: float) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from macattr.atomic_files import write_atomically
-from ram_models.evaluation.tables import grid
+from ram_models.evaluation.tables import between, grid
 from ram_models.experiments.page.figures import draw
 from ram_models.experiments.study.arms import label_of
 from ram_models.experiments.study.config import Study
@@ -302,8 +302,7 @@ def _verdict(row: pd.Series) -> str:
 
 def _interval(row: pd.Series, name: str) -> str:
     """An interval of a claim; a dash if it has no ends."""
-    low, high = row[f"low_{name}db"], row[f"high_{name}db"]
-    return f"{low:+.2f} … {high:+.2f}" if np.isfinite(low) else "-"
+    return between(row[f"low_{name}db"], row[f"high_{name}db"], "+.2f")
 
 
 def _stood(before: pd.DataFrame, now: pd.Series) -> str:

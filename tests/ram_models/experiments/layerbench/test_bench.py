@@ -124,7 +124,7 @@ def test_texts_have_a_table_of_their_own_and_no_part_in_the_verdicts(made_up, tm
         assert (tmp_path / "with" / name).read_text() == (tmp_path / "without" / name).read_text()
     (row,) = (line for line in pages["with"].split("## On texts")[1].splitlines() if line.startswith("| `fisher`"))
     texts = pd.read_csv(tmp_path / "with" / "standings-texts.csv").set_index("method")
-    assert f"| {100 * texts.loc['fisher', 'captured']:.0f} % |" in row
+    assert f"| {100 * texts.loc['fisher', 'captured']:.0f} |" in row
 
 
 def test_the_committed_page_follows_from_the_committed_runs(tmp_path):
