@@ -11,10 +11,9 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from macattr.cli.loading import load_ranking, short_names
+from macattr.cli.rankings import load_ranking, ranking_files, short_names
 from macattr.plots import plot_agreement, plot_overlap, plot_rank_flow
 from macattr.ranking.importance import LayerImportance
-from macattr.selection.score_files import SUFFIXES, read_scores
 from macattr.statistics.agreement import common_layers, measure_agreement, overlap_curve
 from macattr.statistics.certainty import ranks, top_count
 
@@ -36,8 +35,9 @@ def compare(
     figures: agreement.png, and for up to six rankings rank_flow.png and overlap.png.
 
     Args:
-        rankings: Two or more of: files that "macattr rank" wrote; folders with the authors' filter_*.txt lists; JSON or
-            CSV files of names and scores; Spectrum's JSON files, whose ratios become places within their types.
+        rankings: Two or more of: files or folders that "macattr rank" wrote; folders with the authors' filter_*.txt
+            lists; JSON or CSV files of names and scores; Spectrum's JSON files, whose ratios become places within their
+            types.
         out: Folder for the results.
         fraction: Top share of the layers that is compared.
         only_common: Compare the common layers alone if the rankings cover different layers.
@@ -45,18 +45,14 @@ def compare(
         seed: Seed of the resamples.
     """
     mpl.use("Agg")
-    if len(rankings) < 2:
-        raise ValueError(f"a comparison needs at least two rankings, got {len(rankings)}.")
-    loaded = {name: _load(source) for name, source in zip(short_names(rankings), rankings, strict=True)}
+    files = ranking_files(rankings)
+    if len(files) < 2:
+        raise ValueError(f"a comparison needs at least two rankings, got {len(files)}.")
+    loaded = {name: load_ranking(file) for name, file in zip(short_names(files), files, strict=True)}
     text = write_comparison(loaded, out, fraction=fraction, only_common=only_common, confidence=confidence, seed=seed)
     print(text)
     if not only_common and all(isinstance(ranking, LayerImportance) for ranking in loaded.values()):
-        print(f"next:\n  {shlex.join(['macattr', 'report', *rankings, '--out', str(out / 'report.html')])}")
-
-
-def _load(source: str) -> LayerImportance | dict[str, float]:
-    """A ranking of ours, of the authors, or of another tool."""
-    return read_scores(source) if Path(source).suffix.lower() in SUFFIXES else load_ranking(source)
+        print(f"next:\n  {shlex.join(['macattr', 'report', *files, '--out', str(out / 'report.html')])}")
 
 
 def write_comparison(

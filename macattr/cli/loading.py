@@ -1,13 +1,11 @@
-"""Networks, images, weights and rankings from the arguments of a command line."""
+"""Networks, images and weights from the arguments of a command line."""
 
 __all__ = [
     "load_images",
     "load_network",
     "load_object",
     "load_optional_network",
-    "load_ranking",
     "load_weights",
-    "short_names",
     "shuffled",
 ]
 
@@ -30,7 +28,6 @@ from torch import Tensor, nn
 from macattr.cli.sources import SOURCES, open_network
 from macattr.image_files import ImageFolder
 from macattr.methods.samples import Item
-from macattr.ranking.importance import LayerImportance
 from macattr.weight_files import copy_weights, read_weights
 
 
@@ -248,29 +245,3 @@ def load_weights(file: Path) -> Mapping[str, Tensor]:
         ValueError: If the file is missing, damaged, or holds anything but weights.
     """
     return read_weights(file)[0]
-
-
-def load_ranking(source: str) -> LayerImportance | dict[str, float]:
-    """A saved ranking, or the scores of an official list's folder.
-
-    Raises:
-        ValueError: If it is neither.
-    """
-    from macattr.selection.official import read_official_ranking
-
-    return read_official_ranking(source) if Path(source).is_dir() else LayerImportance.load(source)
-
-
-def short_names(sources: Sequence[str]) -> list[str]:
-    """Short names that distinguish files of rankings: the last parts of their paths that differ.
-
-    Raises:
-        ValueError: If one is given twice.
-    """
-    paths = [Path(source).with_suffix("") for source in sources]
-    parts = [path.parent.parts if path.name == "importance" and path.parent.name else path.parts for path in paths]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    raise ValueError(f"a ranking is given twice: {', '.join(sources)}.")

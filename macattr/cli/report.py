@@ -4,7 +4,8 @@ __all__ = ["report"]
 
 from pathlib import Path
 
-from macattr.cli.loading import load_optional_network, short_names
+from macattr.cli.loading import load_optional_network
+from macattr.cli.rankings import ranking_files, short_names
 from macattr.cli.sources import explain_network
 from macattr.ranking.importance import LayerImportance
 from macattr.report.page import write_report
@@ -23,11 +24,10 @@ def report(
 
     The page shows which layers to train, with intervals and probabilities, and holds the selection of any number of
     layers as text for other tools. It is one file without references to others: open it, mail it, print it. Several
-    rankings of the same layers stand on one page with what changes from one to the other:
-    macattr report before/importance.nc after/importance.nc.
+    rankings of the same layers stand on one page with what changes from one to the other: macattr report before after.
 
     Args:
-        rankings: Files that "macattr rank" wrote, of the same layers; the page opens with the first.
+        rankings: Files or folders that "macattr rank" wrote, of the same layers; the page opens with the first.
         out: The page's file.
         fraction: Share of the layers that is chosen when the page opens, in (0, 1].
         model: The network. With it, shares are of all its parameters; without it, of those of the ranked layers. It is
@@ -37,10 +37,11 @@ def report(
     """
     if not rankings:
         raise ValueError("`rankings` is empty: give the importance.nc of macattr rank.")
-    loaded = [LayerImportance.load(file) for file in rankings]
+    sources = ranking_files(rankings)
+    loaded = [LayerImportance.load(file) for file in sources]
     methods = [str(importance.dataset.attrs["method"]) for importance in loaded]
-    names = methods if len(set(methods)) == len(methods) else short_names(rankings)
+    names = methods if len(set(methods)) == len(methods) else short_names(sources)
     network = load_optional_network(model, weights)
-    files = dict(zip(names, rankings, strict=True))
+    files = dict(zip(names, sources, strict=True))
     write_report(dict(zip(names, loaded, strict=True)), out, fraction=fraction, model=network, files=files, seed=seed)
     print(f"written: {out}")

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from macattr.atomic_files import write_atomically
-from macattr.ranking.importance import LayerImportance
+from macattr.ranking.importance import FILE, LayerImportance
 from macattr.ranking.journal import SETTINGS, read_settings, remove_parts
 
-EACH = ("importance.nc", "ranking.csv", "heatmap.png")
+EACH = (FILE, "ranking.csv", "heatmap.png")
 """Files of every ranking."""
 
 COMMON = ("report.html", "agreement.csv", "agreement.png", "rank_flow.png", "overlap.png")
@@ -88,7 +88,7 @@ class Results:
 
     def files(self) -> dict[str, Path]:
         """The file of every ranking, by method."""
-        return {name: self.place(name) / "importance.nc" for name in self.methods}
+        return {name: self.place(name) / FILE for name in self.methods}
 
     def write(self, rankings: Mapping[str, LayerImportance], fraction: float) -> None:
         """Write every ranking: of one method in the folder itself, of several in a folder each.
@@ -100,7 +100,7 @@ class Results:
         for name, importance in rankings.items():
             folder = self.place(name)
             folder.mkdir(parents=True, exist_ok=True)
-            importance.save(folder / "importance.nc")
+            importance.save(folder / FILE)
             importance.to_csv(folder / "ranking.csv")
             importance.plot_heatmap(folder / "heatmap.png", fraction)
 

@@ -10,16 +10,15 @@ import pandas as pd
 from torch import nn
 
 from macattr.cli.loading import load_optional_network
+from macattr.cli.rankings import load_ranking, ranking_file
 from macattr.cli.sources import explain_network
 from macattr.layers import LayerTable
 from macattr.ranking.importance import LayerImportance, leading_parts, strip_prefix
 from macattr.selection.exports import Format
 from macattr.selection.exports import export as write_export
 from macattr.selection.lora import Bare
-from macattr.selection.official import read_official_ranking
 from macattr.selection.rules import By, Per, Rounding, Selection, SelectionRule
 from macattr.selection.rules import select as select_layers
-from macattr.selection.score_files import SUFFIXES, read_scores
 from macattr.selection.small_first import small_first as take_small_first
 
 
@@ -51,8 +50,8 @@ def select(
     """Select layers from a ranking; print them with their number of parameters, and export them.
 
     Args:
-        importance: The importance.nc of macattr rank; or, with --model, a folder with an official filter_*.txt triple,
-            or a JSON or CSV file of names and scores.
+        importance: The importance.nc of macattr rank, or its folder; or, with --model, a folder with an official
+            filter_*.txt triple, or a JSON or CSV file of names and scores.
         fraction: Share in (0, 1] that is selected, at least one layer. Give one of fraction, count and threshold.
         count: Number that is selected.
         threshold: Least score that is selected.
@@ -112,7 +111,7 @@ def select(
         rule = take_small_first(rule, network, small_first)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        chosen = _selection(importance, rule, network, whole_modules=whole_modules, prefix=prefix)
+        chosen = _selection(ranking_file(str(importance)), rule, network, whole_modules=whole_modules, prefix=prefix)
         checked = (
             None
             if export is None or out is None
@@ -129,21 +128,19 @@ def _selection(
     source: Path, rule: SelectionRule, network: nn.Module | None, *, whole_modules: bool, prefix: str | None
 ) -> Selection:
     """The layers that a rule takes from a ranking of ours, of the authors or of another tool."""
-    is_file = source.suffix.lower() in SUFFIXES
-    if not (source.is_dir() or is_file):
-        ranking = LayerImportance.load(source)
+    ranking = load_ranking(str(source))
+    if isinstance(ranking, LayerImportance):
         taken_off = _prefix(ranking.dataset["layer"].values.tolist(), network, prefix)
         ranking = ranking.without_prefix(taken_off) if taken_off else ranking
         return ranking.select(rule, network, whole_modules=whole_modules)
     if network is None:
         raise ValueError(f"{str(source)!r} holds names and scores only: give the network as --model.")
-    scores = read_scores(source) if is_file else read_official_ranking(source)
-    names = strip_prefix(list(scores), _prefix(list(scores), network, prefix))
+    names = strip_prefix(list(ranking), _prefix(list(ranking), network, prefix))
     return select_layers(
-        dict(zip(names, scores.values(), strict=True)),
+        dict(zip(names, ranking.values(), strict=True)),
         LayerTable.of(network, whole_modules=whole_modules),
         rule,
-        {"method": "scores from a file" if is_file else "official lists", "source": str(source)},
+        {"method": "official lists" if source.is_dir() else "scores from a file", "source": str(source)},
     )
 
 

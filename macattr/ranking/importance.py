@@ -1,6 +1,6 @@
 """Rankings: how important every layer is over images and pixel orders, with how it was measured."""
 
-__all__ = ["LayerImportance", "assemble", "leading_parts", "strip_prefix"]
+__all__ = ["FILE", "LayerImportance", "assemble", "leading_parts", "strip_prefix"]
 
 import hashlib
 import io
@@ -31,6 +31,9 @@ from macattr.selection.rules import Selection, SelectionRule, select
 from macattr.selection.trainable import TrainableMask
 from macattr.statistics.certainty import IntervalMethod, bootstrap, probability_in_top, top_count, variance_components
 from macattr.statistics.groups import group_ranks
+
+FILE = "importance.nc"
+"""Name of a ranking's file in the folders of ``macattr rank``."""
 
 PER_LAYER = ("score", "signed_sum", "step_error")
 ALWAYS = {
@@ -225,16 +228,17 @@ class LayerImportance:
         """Read a file that :meth:`save` wrote.
 
         Args:
-            path: File.
+            path: File, or the folder of ``macattr rank`` that holds it.
 
         Raises:
             ValueError: If the file cannot be opened, is damaged or does not hold a ranking.
         """
+        file = Path(path) / FILE if (Path(path) / FILE).is_file() else Path(path)
         refused = f"{str(path)!r} cannot be read as a ranking"
         try:
-            content = Path(path).read_bytes()
+            content = file.read_bytes()
         except OSError as error:
-            hint = _rankings_beside(Path(path)) or "Rankings are files such as importance.nc."
+            hint = _rankings_beside(file) or "Rankings are files such as importance.nc."
             raise ValueError(f"{refused}: {error.strerror}. {hint}") from error
         data, seal, digest = content.rpartition(SEAL)
         matches = digest == hashlib.sha256(data).hexdigest().encode() if seal else SEALED.encode() not in content
@@ -243,7 +247,7 @@ class LayerImportance:
         try:
             dataset = xr.load_dataset(io.BytesIO(data or content), engine="h5netcdf")
         except Exception as error:  # files that are no rankings raise anything, with the HDF5 library's own text
-            hint = _rankings_beside(Path(path)) or "Rank again."
+            hint = _rankings_beside(file) or "Rank again."
             raise ValueError(f"{refused}: it is damaged, cut off or not a NetCDF file. {hint}") from error
         dataset.attrs.pop(SEALED, None)
         if "score" not in dataset or "across_images" not in dataset.attrs:
@@ -395,7 +399,7 @@ class LayerImportance:
 def _rankings_beside(path: Path) -> str:
     """A question about the rankings in the same folder, or those one below; '' without any."""
     folder = path if path.is_dir() else path.parent
-    found = [file for place in ("", "*/") for file in sorted(folder.glob(f"{place}importance.nc")) if file != path]
+    found = [file for place in ("", "*/") for file in sorted(folder.glob(f"{place}{FILE}")) if file != path]
     return f"Did you mean {' or '.join(map(str, found))}?" if found else ""
 
 

@@ -47,7 +47,7 @@ class LayerChoice:
     """Choice of the layers to train.
 
     Args:
-        ranking: An importance.nc of macattr rank; or a folder with the authors' filter_*.txt; or a method such as mac,
+        ranking: File or folder of macattr rank; or a folder with the authors' filter_*.txt; or a method such as mac,
             which then ranks the layers on training crops first.
         fraction: Fraction of the layers that is trained, from the top of the ranking, in (0, 1].
         crops: Number of training crops to rank on, if "ranking" is a method.
@@ -121,9 +121,9 @@ def select(network: nn.Module, selection: LayerChoice, crops: Crops, out: Path) 
         ValueError: If there is no such ranking or method, or the fraction is outside (0, 1].
     """
     source = Path(selection.ranking)
-    if source.is_dir():
+    if any(source.glob("filter_*.txt")):
         ranked = list(read_official_ranking(source))
-    elif source.is_file():
+    elif source.exists():
         ranked = _names(LayerImportance.load(source))
     elif selection.ranking in METHODS:
         ranked = _names(_rank(network, selection, crops, out / "importance.nc"))

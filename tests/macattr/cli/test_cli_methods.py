@@ -201,6 +201,23 @@ def test_a_comparison_of_rankings_suggests_their_page(made_up, tmp_path, capsys)
     assert "What changes from one ranking to the other" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_the_folder_of_several_rankings_stands_for_all_of_them(made_up, tmp_path, capsys):
+    for seed, method in enumerate(("drift", "mac")):
+        (tmp_path / "both" / method).mkdir(parents=True)
+        ranking = made_up([f"layer{i}" for i in range(6)], seed=seed)
+        ranking.dataset.attrs["method"] = method
+        ranking.save(tmp_path / "both" / method / "importance.nc")
+    main(["compare", str(tmp_path / "both"), "--out", str(tmp_path / "of folder")])
+    files = [str(tmp_path / "both" / method / "importance.nc") for method in ("drift", "mac")]
+    main(["compare", *files, "--out", str(tmp_path / "of files")])
+    assert (tmp_path / "of folder/agreement.csv").read_text() == (tmp_path / "of files/agreement.csv").read_text()
+    main(["report", str(tmp_path / "both"), "--out", str(tmp_path / "report.html")])
+    assert "What changes from one ranking to the other" in (tmp_path / "report.html").read_text()
+    capsys.readouterr()
+    error = refused(capsys, "select", str(tmp_path / "both"), "--count", "1")
+    assert f"'{tmp_path / 'both'}' holds 2 rankings: give one of {files[0]}, {files[1]}" in error
+
+
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
@@ -208,14 +225,17 @@ def test_a_comparison_of_rankings_suggests_their_page(made_up, tmp_path, capsys)
         (["a/importance.nc", "a/importance.nc"], "a ranking is given twice"),
         (["a/importance.nc", "nowhere.nc"], "'{}/nowhere.nc' cannot be read as a ranking"),
         (["a/importance.nc", "broken.nc"], "'{}/broken.nc' cannot be read as a ranking"),
+        (["a", "a/importance.nc"], "a ranking is given twice"),
+        (["a/importance.nc", "empty"], "'{}/empty' holds no ranking: neither importance.nc nor the authors' lists"),
         (["a/importance.nc", "some"], "the rankings cover different layers, 2 are common"),
     ],
-    ids=["one", "twice", "missing", "broken", "layers"],
+    ids=["one", "twice", "missing", "broken", "folder twice", "empty", "layers"],
 )
 def test_what_cannot_be_compared_is_explained(model, tmp_path, capsys, sources, message):
     rank(model, tmp_path / "a", "--n-steps", "4")
     (tmp_path / "broken.nc").write_bytes((tmp_path / "a" / "importance.nc").read_bytes()[:3000])
     (tmp_path / "some").mkdir()
+    (tmp_path / "empty").mkdir()
     for part, words in {"name": "4 0", "cond": "3.0 2.0", "index": "1 0"}.items():
         (tmp_path / "some" / f"filter_{part}.txt").write_text("\n".join(words.split()))
     paths = [str(tmp_path / source) for source in sources]

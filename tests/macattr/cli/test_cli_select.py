@@ -1,5 +1,7 @@
 """The select command prints what it selects, writes what it prints, and refuses what it cannot do in one line."""
 
+import shutil
+
 import pytest
 import torch
 from torch import nn
@@ -105,6 +107,15 @@ def test_official_lists_are_selected_from_with_the_network(model, tmp_path, caps
     main(["select", str(tmp_path / "lists"), "--count", "2", "--model", model])
     assert "2 of 4 layers, 251 of 851 parameters (29.5%)\n" in capsys.readouterr().out
     assert "give the network as --model" in refused(capsys, str(tmp_path / "lists"), "--count", "2")
+
+
+def test_the_folder_of_a_ranking_stands_for_it(importance, tmp_path, capsys):
+    main(["select", importance, "--count", "2"])
+    of_file = capsys.readouterr().out
+    (tmp_path / "ranking").mkdir()
+    shutil.copy(importance, tmp_path / "ranking" / "importance.nc")
+    main(["select", str(tmp_path / "ranking"), "--count", "2"])
+    assert capsys.readouterr().out == of_file
 
 
 @pytest.mark.parametrize(
