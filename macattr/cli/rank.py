@@ -27,7 +27,7 @@ from macattr.cli.sources import explain_network
 from macattr.cli.summary import print_summary
 from macattr.image_files import ImageFolder, display_name, read_size
 from macattr.methods.catalogue import find_methods, refuse_missing_images
-from macattr.methods.kinds import Method
+from macattr.methods.kinds import Method, PathMethod
 from macattr.methods.readings import estimate_evaluations
 from macattr.methods.samples import Item
 from macattr.methods.task import Options, Task
@@ -302,23 +302,28 @@ def _announce(model: str, task: Task, images: int, methods: Sequence[Method], ev
         print(UNTRAINED)
     if not images:
         print("no image: the methods look at the weights alone")
-    elif len(methods) == 1:
-        repeats = task.order_count
-        nodes = evaluations // max(1, images * repeats)
-        orders = f" x {repeats} pixel orders" if repeats > 1 else ""
-        noun = "image" if images == 1 else "images"
-        print(f"{images} {noun}{orders} x {nodes} points along the path = {evaluations} forward and backward passes")
-    else:
-        print(f"{len(methods)} methods on {images} images: {evaluations} forward and backward passes")
+        return
+    noun, passes = "image" if images == 1 else "images", f"{evaluations} forward and backward passes"
+    (method, *others) = methods
+    if others:
+        print(f"{len(methods)} methods on {images} {noun}: {passes}")
         if saved:
             print(f"sharing passes saves {saved} of them ({saved / (evaluations + saved):.0%})")
+    elif isinstance(method, PathMethod) and method.reads == "path":
+        repeats = task.order_count
+        orders = f" x {repeats} pixel orders" if repeats > 1 else ""
+        nodes = evaluations // (images * repeats)
+        print(f"{images} {noun}{orders} x {nodes} points along the path = {passes}")
+    else:
+        print(f"{method.name} on {images} {noun}: {passes}")
 
 
 def _estimate(task: Task, inputs: ImageFolder | list[Item], methods: Sequence[Method], evaluations: int) -> None:
     """Time and memory, from a short run on the first image."""
     short = replace(task.options, orders=1, until=None, tolerance=None)
-    for steps in (2, 8):
-        short = replace(short, n_steps=steps)
+    has_steps = any("n_steps" in method.arguments(task) for method in methods)
+    for steps in (2, 8):  # the first run warms up
+        short = replace(short, n_steps=steps) if has_steps else short
         started = time.perf_counter()
         rankings = rank_with(task.model, islice(inputs, 1), [m.name for m in methods], list(task.layers), short)
         seconds = time.perf_counter() - started

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from macattr.atomic_files import write_atomically
 from macattr.ranking.importance import FILE, LayerImportance
-from macattr.ranking.journal import SETTINGS, read_settings, remove_parts
+from macattr.ranking.journal import SETTINGS, read_settings, remove_parts, shorten
 
 EACH = (FILE, "ranking.csv", "heatmap.png")
 """Files of every ranking."""
@@ -70,9 +70,8 @@ class Results:
         """The first three settings that differ, in words; '' if there are none."""
         before = stored if isinstance(stored, dict) else {}
         changed = [name for name in sorted(before | self.settings) if before.get(name) != self.settings.get(name)]
-        return "; ".join(
-            f"{name} = {str(before.get(name))[:40]}, now {str(self.settings.get(name))[:40]}" for name in changed[:3]
-        )
+        words = [(name, shorten(before.get(name)), shorten(self.settings.get(name))) for name in changed[:3]]
+        return "; ".join(f"other {name}" if old == new else f"{name} = {old}, now {new}" for name, old, new in words)
 
     def _remove(self, stored: Mapping[str, object]) -> None:
         """Remove the files of a finished run."""

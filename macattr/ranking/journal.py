@@ -1,6 +1,6 @@
 """Parts of a run on disk: one file for every finished image and pixel order."""
 
-__all__ = ["SETTINGS", "Journal", "Record", "Unit", "read_settings", "remove_parts"]
+__all__ = ["SETTINGS", "Journal", "Record", "Unit", "read_settings", "remove_parts", "shorten"]
 
 import json
 import re
@@ -67,9 +67,10 @@ class Journal:
         wanted = json.loads(text)
         if changed := sorted(name for name in stored | wanted if stored.get(name) != wanted.get(name)):
             name = changed[0]
+            before, now = shorten(stored.get(name)), shorten(wanted.get(name))
             raise ValueError(
-                f"{str(folder)!r} holds a run with {name} = {_short(stored.get(name))}, got {_short(wanted.get(name))}"
-                ": choose another folder, or remove this one to start again."
+                f"{str(folder)!r} holds a run with {name} = {before}, got {now}: choose another folder, or remove this "
+                "one to start again."
             )
 
     def read(self, unit: Unit) -> Record | None:
@@ -98,8 +99,8 @@ def refuse_unidentified(settings: Mapping[str, object]) -> None:
     for name, value in settings.items():
         if UNIDENTIFIED in str(value):
             raise ValueError(
-                f"`parts` needs settings that can be compared, but `{name}` is {_short(value)}: pass a function, or an "
-                "instance of a frozen dataclass."
+                f"`parts` needs settings that can be compared, but `{name}` is {shorten(value)}: pass a function, or "
+                "an instance of a frozen dataclass."
             )
 
 
@@ -135,7 +136,15 @@ def _part(folder: Path, unit: Unit) -> Path:
     return folder / f"{unit[0]:06d}-{unit[1]:04d}.json"
 
 
-def _short(value: object) -> str:
-    """A setting that fits into a line."""
-    text = str(value)
+def shorten(value: object) -> str:
+    """A setting that fits into a line; of methods, which are stored as ``name: definition``, the names.
+
+    Args:
+        value: As it stands in the file.
+
+    Example:
+        >>> shorten(["fisher: SampleMethod(name=fisher)", "depth: JointMethod(name=depth)"])
+        'fisher, depth'
+    """
+    text = ", ".join(str(item).partition(": ")[0] for item in value) if isinstance(value, list) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -47,6 +47,19 @@ def refused(capsys, *arguments: str) -> str:
     return error.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("method", "passes"),
+    [
+        ("attribution_patching", "attribution_patching on 3 images: 6 forward and backward passes"),
+        ("mac,drift", "2 methods on 3 images: 15 forward and backward passes"),
+    ],
+)
+def test_the_passes_are_told_beforehand(model, folder, capsys, method, passes):
+    steps = ["--n-steps", "4"] if method == "mac,drift" else []
+    main(["rank", "--model", model, "--images", str(folder), "--method", method, "--dry-run", *steps])
+    assert f"{passes}\n" in capsys.readouterr().out
+
+
 def test_rank_writes_what_it_prints(model, folder, tmp_path, capsys):
     out = tmp_path / "out"
     main(["rank", "--model", model, "--images", str(folder), "--out", str(out), "--n-steps", "4", "--fraction", "0.5"])

@@ -42,6 +42,17 @@ def test_a_finished_run_with_other_settings_is_refused(finished, changed):
     assert not list(finished.folder.iterdir())
 
 
+def test_what_differs_is_told_in_names(finished):
+    methods = {"methods": ["magnitude: JointMethod(name=magnitude, summary=mean |weight|)"]}
+    (finished.folder / "run.json").write_text(json.dumps({"settings": SETTINGS | methods, "files": []}))
+    for now, told in (
+        ("depth: JointMethod()", "methods = magnitude, now depth"),
+        ("magnitude: other", "other methods"),
+    ):
+        with pytest.raises(ValueError, match=f"other settings \\({told}\\)"):
+            Results(finished.folder, ["magnitude"], SETTINGS | {"methods": [now]}).is_complete()
+
+
 @pytest.mark.parametrize("name", ["thesis.txt", "photo.png", "parts/thesis.txt", "magnitude/notes.md"])
 def test_files_of_the_user_are_never_removed(finished, name):
     own = finished.folder / name
