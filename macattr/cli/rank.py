@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import count, islice
@@ -34,7 +34,7 @@ from macattr.methods.task import Options, Task
 from macattr.paths.presets import Preset
 from macattr.ranking.cost import estimate_cost
 from macattr.ranking.importance import LayerImportance
-from macattr.ranking.rank import RankingInterrupted, rank_with, task_of
+from macattr.ranking.rank import RankingInterrupted, effective_options, rank_with, task_of
 from macattr.ranking.settings import describe_run
 from macattr.ranking.untrained import UNTRAINED, looks_untrained
 from macattr.report.page import write_report
@@ -139,7 +139,8 @@ def rank(
             _rank(results, task, inputs, wanted, fraction=fraction, overwrite=overwrite, is_first=is_first)
         if is_first:
             shown = {"--weights": weights, "--crop": crop, "--multiple": multiple, "--limit": limit, "--clean": clean}
-            given = shown | {"--grey": "true" if grey else None} | _given_for_check(chosen, options, fraction, device)
+            checked = _given_for_check(chosen, options, fraction, device, effective_options(methods[:1], task))
+            given = shown | {"--grey": "true" if grey else None} | checked
             print(f"\nnext:\n{_suggest(results, model, images, fraction, given)}")
 
 
@@ -166,11 +167,17 @@ def _rank(
         print(f"written: {results.describe_files()}")
 
 
-def _given_for_check(chosen: Options, names: Iterable[str], fraction: float, device: str) -> dict[str, object | None]:
-    """Options of this run that ``macattr check`` takes too, as they are typed, where they are not the default."""
+def _given_for_check(
+    chosen: Options, names: Iterable[str], fraction: float, device: str, effective: Collection[str]
+) -> dict[str, object | None]:
+    """Options of this run that ``macattr check`` takes too, as they are typed, where they are not the default.
+
+    The check is of one method: ``effective`` are the options that it reads.
+    """
     known = inspect.signature(check).parameters
-    name = chosen.preset.name if isinstance(chosen.preset, Preset) else chosen.preset
-    given = chosen.given() | {"preset": name, "fraction": fraction, "device": device}
+    preset = chosen.preset.name if isinstance(chosen.preset, Preset) else chosen.preset
+    given = {name: value for name, value in chosen.given().items() if name in effective}
+    given |= {"preset": preset, "fraction": fraction, "device": device}
     shared = [name for name in ("preset", "seed", *names, "fraction", "device") if name in known and name in given]
     return {f"--{name.replace('_', '-')}": given[name] for name in shared if given[name] != known[name].default}
 

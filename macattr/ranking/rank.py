@@ -1,6 +1,6 @@
 """The main call: how important every layer of a network is, by one method or by many that share their passes."""
 
-__all__ = ["RankingInterrupted", "rank_layers", "rank_methods", "rank_with", "task_of"]
+__all__ = ["RankingInterrupted", "effective_options", "rank_layers", "rank_methods", "rank_with", "task_of"]
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -341,12 +341,22 @@ def task_of(model: nn.Module, layers: LayerLike | Sequence[LayerLike] | None, op
 
 def refuse_idle(methods: Sequence[Method], task: Task) -> None:
     """Raise ValueError for an option that was given and that none of the methods reads."""
-    effective = set().union(*(method.arguments(task) for method in methods))
-    effective |= {"tolerance", "step_error"} if any(map(_has_step_error, methods)) else set()
+    effective = effective_options(methods, task)
     for name, value in task.options.given().items():
-        if name not in effective | ALWAYS_READ:
+        if name not in effective:
             names = ", ".join(repr(method.name) for method in methods)
             raise ValueError(f"`{name}` = {str(value)[:40]} has no effect on the ranking by {names}: leave it out.")
+
+
+def effective_options(methods: Sequence[Method], task: Task) -> set[str]:
+    """Names of the options that at least one of the methods reads.
+
+    Args:
+        methods: Which.
+        task: Network, layers and options.
+    """
+    effective = ALWAYS_READ.union(*(method.arguments(task) for method in methods))
+    return effective | {"tolerance", "step_error"} if any(map(_has_step_error, methods)) else effective
 
 
 def _has_step_error(method: Method) -> bool:

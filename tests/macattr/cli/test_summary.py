@@ -95,7 +95,9 @@ def test_an_unknown_stability_is_said_once(made_up, model, capsys):
     assert capsys.readouterr().out.count(words) == 1
 
 
-def test_what_is_suggested_runs_and_replaces_nothing(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def _own(tmp_path, monkeypatch):
+    """A module with a network and photographs, in the working folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.py").write_text(
         "import torch\nfrom torch import nn\n\ndef net():\n    torch.manual_seed(0)\n"
@@ -103,6 +105,10 @@ def test_what_is_suggested_runs_and_replaces_nothing(tmp_path, monkeypatch, caps
         "def photos():\n    return list(torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("_own")
+def test_what_is_suggested_runs_and_replaces_nothing(tmp_path, capsys):
     arguments = ["rank", "--model", "own:net", "--images", "photos", "--n-steps", "2", "--fraction", "0.5"]
     main([*arguments, "--limit", "1", "--out", "a ranking"])
     command = suggested(capsys, "select")
@@ -115,6 +121,17 @@ def test_what_is_suggested_runs_and_replaces_nothing(tmp_path, monkeypatch, caps
     printed = capsys.readouterr().out
     assert "a ranking/layers-2.json" in printed
     assert "--images photos --method mac --limit 1 --n-steps 2 --fraction 0.5 --out" in printed
+
+
+@pytest.mark.usefixtures("_own")
+def test_the_suggested_check_has_the_options_of_its_method_alone(capsys):
+    options = ["--n-steps", "2", "--seed", "3", "--r", "0.4", "--objective", "norm"]
+    main(["rank", "--model", "own:net", "--images", "photos", "--method", "magnitude,mac", *options, "--out", "two"])
+    command = suggested(capsys, "check")
+    assert "--method magnitude" in shlex.join(command)
+    assert not {"--n-steps", "--r", "--objective"} & set(command)
+    main(command)
+    assert "all parameters random: Spearman" in capsys.readouterr().out
 
 
 def suggested(capsys, name: str) -> list[str]:
