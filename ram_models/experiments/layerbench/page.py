@@ -24,6 +24,7 @@ from ram_models.experiments.layerbench.photographs import JUDGED, RANKED
 from ram_models.experiments.layerbench.rates import CLASSES
 from ram_models.experiments.layerbench.shifts import SHIFTS
 from ram_models.experiments.layerbench.standings import (
+    WINNER,
     Asked,
     best_rates,
     cells,
@@ -314,15 +315,30 @@ class Page:
         points = f"{100 * self.asked.margin:.0f} points"
         return f"The worst ranking is within {points} of the best in {', '.join(parts)} of the parameters."
 
-    def answer(self) -> str:
-        """Of random layers against the best ranking, by budget."""
+    def in_short(self) -> str:
+        """What the contrasts say to somebody who must choose, in words."""
+        table = self.contrasts.set_index(["a", "b"])
+        adapters, ranking = table.loc[("mac", ADAPTERS)], table.loc[(WINNER, RANDOM)]
+        lines = []
+        if adapters["verdict"] == "falsified":
+            lines.append("At equal parameters, adapters on all layers gain more than the layers that MAC chooses.")
+        told = "is" if ranking["verdict"] == "holds" else "is not"
+        lines.append(f"That a ranking is better than random layers {told} shown")
+        if np.isfinite(ranking["mean"]):
+            ends = _interval(ranking["low"], ranking["high"], "+")
+            lines[-1] += (
+                f": the one that wins on the other networks differs from them by {100 * ranking['mean']:+.0f} points "
+                f"({ends}); fewer than {100 * self.asked.margin:.0f} would not matter"
+            )
+        return f"{' '.join(lines)}."
+
+    def by_budget(self) -> str:
+        """Captured gains of MAC, random layers and the best ranking by budget, in words."""
         parts = []
         for budget in self.asked.budgets:
-            column = _budget(budget)
-            mac, best, random = (_percent(self.row(name)[column]) for name in ("mac", self.best, RANDOM))
-            with_best = f"{best} with {_title(self.best)}"
-            parts.append(f"{_percent(budget)} of the parameters: {mac} with MAC, {with_best}, {random} at random")
-        return "; ".join(parts)
+            mac, random, best = (_points(self.row(name)[_budget(budget)]) for name in ("mac", RANDOM, self.best))
+            parts.append(f"{mac}, {random} and {best} at {_percent(budget)}")
+        return f"{'; '.join(parts)} of the parameters"
 
 
 def _title(method: str) -> str:

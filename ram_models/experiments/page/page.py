@@ -43,6 +43,7 @@ DECIDED = ("holds", "falsified", "equivalent")
 ROUNDS = {
     "1-first-networks": "first networks",
     "2-rates-by-budget": "these networks, rates by budget",
+    "3-stricter-verdicts": "the same runs, stricter verdicts",
 }
 """Folders in results/history with the claims as they stood before, and what differed."""
 
