@@ -100,13 +100,14 @@ def test_commands_end_with_one_line(importance, file, tmp_path, capsys, command,
     assert reason in line
 
 
-def test_a_file_or_folder_beside_a_ranking_is_answered_with_the_ranking(importance, tmp_path):
+def test_the_folder_of_a_ranking_is_read_and_a_file_beside_it_answered_with_it(importance, tmp_path):
     for method in ("drift", "mac"):
         (tmp_path / method).mkdir()
         importance.save(tmp_path / method / "importance.nc")
     importance.to_csv(tmp_path / "mac" / "ranking.csv")
     drift, mac = (tmp_path / method / "importance.nc" for method in ("drift", "mac"))
-    for given in ("mac/ranking.csv", "mac", "mac/importance.nx"):
+    assert LayerImportance.load(tmp_path / "mac").dataset.identical(importance.dataset)
+    for given in ("mac/ranking.csv", "mac/importance.nx"):
         with pytest.raises(ValueError, match=f"^{re.escape(repr(str(tmp_path / given)))} .*Did you mean {mac}\\?$"):
             LayerImportance.load(tmp_path / given)
     with pytest.raises(ValueError, match=rf"Is a directory\. Did you mean {drift} or {mac}\?$"):
