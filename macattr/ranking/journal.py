@@ -68,9 +68,9 @@ class Journal:
         if changed := sorted(name for name in stored | wanted if stored.get(name) != wanted.get(name)):
             name = changed[0]
             before, now = shorten(stored.get(name)), shorten(wanted.get(name))
+            told = f"other {name}" if before == now else f"{name} = {before}, got {now}"
             raise ValueError(
-                f"{str(folder)!r} holds a run with {name} = {before}, got {now}: choose another folder, or remove this "
-                "one to start again."
+                f"{str(folder)!r} holds a run with {told}: choose another folder, or remove this one to start again."
             )
 
     def read(self, unit: Unit) -> Record | None:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import nn
 
 from macattr.ranking.importance import LayerImportance
+from macattr.ranking.journal import Journal
 from macattr.ranking.rank import RankingInterrupted, rank_layers, rank_methods
 from macattr.ranking.run import World
 from macattr.statistics.stopping import StableTop
@@ -232,3 +233,11 @@ def test_parts_need_an_objective_that_can_be_identified(network, images, tmp_pat
 def test_a_tolerance_that_no_run_could_meet_is_refused(network, images):
     with pytest.raises(ValueError, match=r"`tolerance` = 1e-300 would take .* steps an image, more than 100,000"):
         rank_layers(network, images[:1], tolerance=1e-300)
+
+
+def test_a_method_of_the_same_name_that_was_defined_otherwise_is_another(tmp_path):
+    Journal(tmp_path, {"methods": ["own: a"]})
+    with pytest.raises(ValueError, match=r"holds a run with other methods: choose another folder"):
+        Journal(tmp_path, {"methods": ["own: b"]})
+    with pytest.raises(ValueError, match=r"holds a run with methods = own, got mac, own: choose another folder"):
+        Journal(tmp_path, {"methods": ["mac: a", "own: a"]})
