@@ -10,6 +10,7 @@ __all__ = [
     "JPEG",
     "TASKS",
     "UNSEEN",
+    "CorrelatedNoise",
     "Darkening",
     "Degradation",
     "GaussianBlur",
@@ -19,12 +20,15 @@ __all__ = [
     "Pepper",
     "PoissonNoise",
     "Rain",
+    "SaltAndPepper",
     "Speckle",
+    "add_correlated_noise",
     "add_gaussian_noise",
     "add_haze",
     "add_pepper",
     "add_poisson_noise",
     "add_rain",
+    "add_salt_and_pepper",
     "add_speckle",
     "camera_shake",
     "compress_jpeg",
@@ -42,13 +46,21 @@ from ram_models.degradations.blur import camera_shake, gaussian_blur, motion_blu
 from ram_models.degradations.compression import compress_jpeg
 from ram_models.degradations.haze import add_haze, random_depth
 from ram_models.degradations.light import darken
-from ram_models.degradations.noise import add_gaussian_noise, add_pepper, add_poisson_noise, add_speckle
+from ram_models.degradations.noise import (
+    add_correlated_noise,
+    add_gaussian_noise,
+    add_pepper,
+    add_poisson_noise,
+    add_salt_and_pepper,
+    add_speckle,
+)
 from ram_models.degradations.rain import add_rain, rain_streaks
 from ram_models.degradations.tasks import (
     DEGRADATIONS,
     JPEG,
     TASKS,
     UNSEEN,
+    CorrelatedNoise,
     Darkening,
     Degradation,
     GaussianBlur,
@@ -58,6 +70,7 @@ from ram_models.degradations.tasks import (
     Pepper,
     PoissonNoise,
     Rain,
+    SaltAndPepper,
     Speckle,
     degrade,
     draw,

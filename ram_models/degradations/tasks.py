@@ -5,6 +5,7 @@ __all__ = [
     "JPEG",
     "TASKS",
     "UNSEEN",
+    "CorrelatedNoise",
     "Darkening",
     "Degradation",
     "GaussianBlur",
@@ -14,6 +15,7 @@ __all__ = [
     "Pepper",
     "PoissonNoise",
     "Rain",
+    "SaltAndPepper",
     "Speckle",
     "degrade",
     "draw",
@@ -35,7 +37,14 @@ from ram_models.degradations.blur import camera_shake, gaussian_blur, motion_blu
 from ram_models.degradations.compression import compress_jpeg
 from ram_models.degradations.haze import add_haze, random_depth
 from ram_models.degradations.light import darken
-from ram_models.degradations.noise import add_gaussian_noise, add_pepper, add_poisson_noise, add_speckle
+from ram_models.degradations.noise import (
+    add_correlated_noise,
+    add_gaussian_noise,
+    add_pepper,
+    add_poisson_noise,
+    add_salt_and_pepper,
+    add_speckle,
+)
 from ram_models.degradations.rain import add_rain, rain_streaks
 
 
@@ -244,6 +253,39 @@ class Speckle(Degradation):
         return add_speckle(image, self.sigma, generator)
 
 
+@dataclass(frozen=True)
+class CorrelatedNoise(Degradation):
+    """Noise that training does not see, see :func:`.add_correlated_noise`."""
+
+    sigma_255: float = 25.0
+    reach: float = 1.0
+
+    @classmethod
+    def draw(cls, generator: torch.Generator) -> "CorrelatedNoise":
+        """Always the default: a test has one strength."""
+        return cls()
+
+    def __call__(self, image: Float[Tensor, "3 h w"], generator: torch.Generator) -> Float[Tensor, "3 h w"]:
+        """Noisy image."""
+        return add_correlated_noise(image, self.sigma_255, self.reach, generator)
+
+
+@dataclass(frozen=True)
+class SaltAndPepper(Degradation):
+    """Noise that training does not see, see :func:`.add_salt_and_pepper`."""
+
+    share: float = 0.1
+
+    @classmethod
+    def draw(cls, generator: torch.Generator) -> "SaltAndPepper":
+        """Always the default: a test has one strength."""
+        return cls()
+
+    def __call__(self, image: Float[Tensor, "3 h w"], generator: torch.Generator) -> Float[Tensor, "3 h w"]:
+        """Noisy image."""
+        return add_salt_and_pepper(image, self.share, generator)
+
+
 def _uniform(low: float, high: float, generator: torch.Generator) -> float:
     """A number from [low, high)."""
     return low + (high - low) * float(torch.rand((), generator=generator, device=generator.device))
@@ -271,16 +313,21 @@ DEGRADATIONS: Mapping[str, type[Degradation]] = MappingProxyType(
         "poisson": PoissonNoise,
         "pepper": Pepper,
         "speckle": Speckle,
+        "correlated": CorrelatedNoise,
+        "salt_and_pepper": SaltAndPepper,
     }
 )
 """Every degradation by its task's name."""
 
 UNSEEN: Mapping[str, Callable[[Tensor, torch.Generator], Tensor]] = MappingProxyType(
-    {name: partial(_draw_and_apply, DEGRADATIONS[name]) for name in ("poisson", "pepper", "speckle")}
+    {
+        name: partial(_draw_and_apply, DEGRADATIONS[name])
+        for name in ("poisson", "pepper", "speckle", "correlated", "salt_and_pepper")
+    }
 )
-"""The three noises that the paper tests and never trains with, each called as ``task(image, generator)``.
+"""The noises that are tested and never trained with, each called as ``task(image, generator)``.
 
-The paper does not state their strength; these are ours.
+The first three are the paper's, which does not state their strength; these are ours.
 """
 
 TASKS: Mapping[str, Callable[[Tensor, torch.Generator], Tensor]] = MappingProxyType(

@@ -1,6 +1,6 @@
 """Test protocols: the images and degradations of the paper's settings, and of every set that is present."""
 
-__all__ = ["PAPER", "PROTOCOLS", "SIGMAS", "UNSEEN_ON", "Evaluation", "Plan", "Setting", "plan"]
+__all__ = ["NOISES", "PAPER", "PROTOCOLS", "SIGMAS", "UNSEEN_ON", "Evaluation", "Plan", "Setting", "plan"]
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from torch import Tensor
 from macattr.image_files import center_crop
 from ram_models.data.layouts import LAYOUTS
 from ram_models.data.sets import ImageSet, Pair
-from ram_models.degradations import add_gaussian_noise, compress_jpeg, degrade, gaussian_blur
+from ram_models.degradations import UNSEEN, add_gaussian_noise, compress_jpeg, degrade, gaussian_blur
 from ram_models.seeds import seeded
 
 Synthesis: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
@@ -132,6 +132,12 @@ PAPER: tuple[Setting, ...] = (
 )
 """The paper's tests (Qin et al. 2024, Sec. 4.1 and Table 6)."""
 
+NOISES: tuple[Setting, ...] = (
+    *(Setting(f"BSD68 sigma={sigma}", "CBSD68", "noise", _noise(float(sigma))) for sigma in (*SIGMAS, 70)),
+    *(Setting(f"BSD68 {task}", UNSEEN_ON, task, _unseen(task)) for task in UNSEEN),
+)
+"""Noise alone: as strong as in training, stronger, and every kind that is never trained with."""
+
 
 def _pairs(setting: Setting, sets: Sequence[ImageSet]) -> tuple[Pair, ...]:
     """Images of a setting: of the largest set of that name, if it is there more than once."""
@@ -140,9 +146,9 @@ def _pairs(setting: Setting, sets: Sequence[ImageSet]) -> tuple[Pair, ...]:
     return max((s.pairs for s in fitting), key=len, default=())
 
 
-def _paper(sets: Sequence[ImageSet]) -> Plan:
-    """The paper's settings."""
-    evaluations = [Evaluation(setting, _pairs(setting, sets)) for setting in PAPER]
+def _fixed(settings: Sequence[Setting], sets: Sequence[ImageSet]) -> Plan:
+    """These settings, whatever else there is."""
+    evaluations = [Evaluation(setting, _pairs(setting, sets)) for setting in settings]
     return Plan(
         tests=tuple(evaluation for evaluation in evaluations if evaluation.pairs),
         missing=tuple(evaluation.setting for evaluation in evaluations if not evaluation.pairs),
@@ -180,9 +186,14 @@ FIXED: Mapping[str, tuple[str, Synthesis]] = MappingProxyType(
 """One strength of each task that the paper synthesises, for clean sets."""
 
 PROTOCOLS: Mapping[str, Callable[[Sequence[ImageSet]], Plan]] = MappingProxyType(
-    {"paper": _paper, "pairs": partial(_every, synthesise=False), "sets": partial(_every, synthesise=True)}
+    {
+        "paper": partial(_fixed, PAPER),
+        "noises": partial(_fixed, NOISES),
+        "pairs": partial(_every, synthesise=False),
+        "sets": partial(_every, synthesise=True),
+    }
 )
-"""Protocols by name: the paper's settings; every set with real pairs; these, and every clean set degraded."""
+"""Protocols by name: the paper's settings; noise alone; sets with real pairs; these, and every clean set degraded."""
 
 
 def plan(protocol: str, sets: Sequence[ImageSet]) -> Plan:

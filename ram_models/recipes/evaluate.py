@@ -47,8 +47,9 @@ class Config:
         twins: Predict every pixel while it is hidden, in two runs with complementary masks.
         method: Name of the row in the tables; default the network's. With the name of one of the paper's methods, the
             tables show the difference from it.
-        protocol: paper for the paper's test settings, as far as present; pairs for every set of real pairs; sets for
-            these and every clean set with noise of sigma 25, blur of sigma 2 and JPEG of quality 50.
+        protocol: paper for the paper's test settings, as far as present; noises for noise alone, trained and unseen;
+            pairs for every set of real pairs; sets for these and every clean set with noise of sigma 25, blur of sigma
+            2 and JPEG of quality 50.
         paper: Folder of the paper's tables as CSV, to show next to the results.
         layout: Name of the layout of the data; recognised by default.
         tile: Restore images with a longer side in tiles of this size in pixels, a multiple of 16; default whole images.
@@ -66,7 +67,7 @@ class Config:
     weights: str | None = None
     twins: bool = False
     method: str | None = None
-    protocol: Literal["paper", "pairs", "sets"] = "paper"
+    protocol: Literal["paper", "noises", "pairs", "sets"] = "paper"
     paper: Path | None = None
     layout: str | None = None
     tile: int | None = None

@@ -16,11 +16,13 @@ from ram_models.degradations import (
     DEGRADATIONS,
     TASKS,
     UNSEEN,
+    add_correlated_noise,
     add_gaussian_noise,
     add_haze,
     add_pepper,
     add_poisson_noise,
     add_rain,
+    add_salt_and_pepper,
     add_speckle,
     camera_shake,
     compress_jpeg,
@@ -170,6 +172,29 @@ def test_speckle_is_proportional_to_the_value(generator, value):
 
 def test_speckle_leaves_black_alone(generator):
     assert add_speckle(torch.zeros(3, 10, 10), 5.0, generator).abs().max() == 0
+
+
+@pytest.mark.parametrize("reach", [1.0, 1.7, 3.0])
+def test_correlated_noise_has_its_strength_and_reach_up_to_the_border(generator, reach):
+    noise = add_correlated_noise(torch.full((3, 400, 400), 0.5), 10.0, reach, generator) - 0.5
+    # 480 000 values, of which about (3.5 reach)^2 say the same; five standard errors.
+    independent = 480_000 / max(1.0, (3.5 * reach) ** 2)
+    assert float(noise.std()) == pytest.approx(10 / 255, rel=5 / (2 * independent) ** 0.5)
+    edge = torch.cat([noise[:, 0].flatten(), noise[:, -1].flatten(), noise[..., 0].flatten(), noise[..., -1].flatten()])
+    assert float(edge.std()) == pytest.approx(10 / 255, rel=5 / (2 * 4800 / max(1.0, 3.5 * reach)) ** 0.5)
+    neighbours = float((noise[..., 1:] * noise[..., :-1]).mean() / noise.square().mean())
+    expected = math.exp(-1 / (4 * reach**2))
+    assert neighbours == pytest.approx(expected, abs=0.002 + 5 / independent**0.5)
+    channels = float((noise[0] * noise[1]).mean() / noise.square().mean())
+    assert channels == pytest.approx(0, abs=5 / (independent / 3) ** 0.5)
+
+
+def test_salt_and_pepper_are_as_frequent_as_each_other(generator):
+    noisy = add_salt_and_pepper(torch.full((3, 200, 200), 0.5), 0.2, generator)
+    for value in (0.0, 1.0):
+        share = float((noisy == value).double().mean())
+        assert share == pytest.approx(0.1, abs=5 * (0.1 * 0.9 / 120_000) ** 0.5)
+    assert float((noisy == 0.5).double().mean()) == pytest.approx(0.8, abs=5 * (0.2 * 0.8 / 120_000) ** 0.5)
 
 
 def test_haze_at_constant_depth_mixes_with_the_airlight(photograph):
@@ -344,9 +369,9 @@ def test_no_coverage_is_no_rain(generator):
     assert rain_streaks(20, 20, 0.0, 20.0, 0.0, generator).abs().max() < 1e-7  # rounding of the Fourier transform
 
 
-def test_the_paper_has_seven_tasks_and_three_unseen_noises():
+def test_there_are_the_paper_s_seven_tasks_and_three_unseen_noises_and_two_more():
     assert list(TASKS) == ["haze", "rain", "noise", "motion_blur", "lowlight", "blur", "jpeg"]
-    assert list(UNSEEN) == ["poisson", "pepper", "speckle"]
+    assert list(UNSEEN) == ["poisson", "pepper", "speckle", "correlated", "salt_and_pepper"]
     assert set(DEGRADATIONS) == set(TASKS) | set(UNSEEN)
 
 
@@ -446,7 +471,8 @@ def test_parameters_fill_the_stated_ranges(generator, task):
 
 
 def test_the_unseen_noises_have_one_strength(generator):
-    assert [asdict(draw(task, generator)) for task in UNSEEN] == [{"peak": 30.0}, {"share": 0.1}, {"sigma": 0.2}]
+    strengths = [{"peak": 30.0}, {"share": 0.1}, {"sigma": 0.2}, {"sigma_255": 25.0, "reach": 1.0}, {"share": 0.1}]
+    assert [asdict(draw(task, generator)) for task in UNSEEN] == strengths
 
 
 def test_the_draws_of_noise_blur_and_jpeg_are_pinned(photograph):
@@ -484,6 +510,9 @@ SEED = torch.Generator().manual_seed(0)
         ("sigma_255", lambda v: add_gaussian_noise(FLAT, v, SEED)),
         ("peak", lambda v: add_poisson_noise(FLAT, v, SEED)),
         ("share", lambda v: add_pepper(FLAT, v, SEED)),
+        ("share", lambda v: add_salt_and_pepper(FLAT, v, SEED)),
+        ("sigma_255", lambda v: add_correlated_noise(FLAT, v, 1.0, SEED)),
+        ("reach", lambda v: add_correlated_noise(FLAT, 25.0, v, SEED)),
         ("sigma", lambda v: add_speckle(FLAT, v, SEED)),
         ("sigma", lambda v: gaussian_blur(FLAT, v)),
         ("length", lambda v: camera_shake(v, 1.0, SEED)),

@@ -75,7 +75,9 @@ class Judge:
                 "`judged.tasks` is empty: take `--config tiny` or `paper`, or name settings for each task."
             )
         sets = read_sets(study.folder("test"))
-        evaluations = {test.setting.name: test for name in ("sets", "paper") for test in PROTOCOLS[name](sets).tests}
+        evaluations = {
+            test.setting.name: test for name in ("sets", "paper", "noises") for test in PROTOCOLS[name](sets).tests
+        }
         self.tests: list[tuple[str, str, Evaluation]] = []
         for kind, by_task in (("trained", self.judged.tasks), ("unseen", self.judged.unseen)):
             for task, settings in by_task.items():

@@ -9,8 +9,8 @@ from PIL import Image
 
 from ram_models.data.layouts import LAYOUTS
 from ram_models.data.sets import ImageSet, Pair
-from ram_models.degradations import add_gaussian_noise, compress_jpeg, gaussian_blur
-from ram_models.evaluation.protocols import PAPER, Plan, plan
+from ram_models.degradations import UNSEEN, add_gaussian_noise, compress_jpeg, gaussian_blur
+from ram_models.evaluation.protocols import NOISES, PAPER, Plan, plan
 from ram_models.seeds import seeded
 
 
@@ -61,11 +61,17 @@ def test_synthesised_settings_have_the_paper_s_strength(photo, name, expected):
     torch.testing.assert_close(degraded, expected(clean))
 
 
-@pytest.mark.parametrize("task", ["poisson", "pepper", "speckle"])
+def test_the_noises_are_those_of_training_a_stronger_one_and_all_that_it_never_sees():
+    assert [setting.name for setting in NOISES[:4]] == [f"BSD68 sigma={sigma}" for sigma in (15, 25, 50, 70)]
+    assert [setting.task for setting in NOISES[4:]] == list(UNSEEN)
+    assert {setting.name for setting in PAPER if setting.task in UNSEEN} <= {setting.name for setting in NOISES}
+
+
+@pytest.mark.parametrize("task", list(UNSEEN))
 def test_unseen_noises_come_from_the_degradations(photo, task):
     (test,) = (
         test
-        for test in plan("paper", [ImageSet("CBSD68", None, "test", (Pair("a", photo),))]).tests
+        for test in plan("noises", [ImageSet("CBSD68", None, "test", (Pair("a", photo),))]).tests
         if test.setting.task == task
     )
     degraded, clean = test.read(test.pairs[0])
@@ -130,5 +136,5 @@ def test_pairs_takes_real_pairs_and_sets_takes_everything():
 
 
 def test_unknown_protocols_list_the_known_ones():
-    with pytest.raises(ValueError, match="no protocol 'papers'; there are paper, pairs, sets"):
+    with pytest.raises(ValueError, match="no protocol 'papers'; there are paper, noises, pairs, sets"):
         plan("papers", [])
