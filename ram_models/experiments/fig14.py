@@ -2,6 +2,7 @@
 
 __all__ = ["main"]
 
+from collections.abc import Mapping
 from functools import partial
 from itertools import combinations
 
@@ -10,7 +11,7 @@ import pandas as pd
 from macattr.ranking.importance import LayerImportance
 from macattr.statistics.agreement import overlap_at, spearman
 from macattr.statistics.certainty import top_count
-from ram_models.experiments.study.arms import Rankings
+from ram_models.experiments.paper_arms import PAPER
 from ram_models.experiments.study.blocks import prepare
 from ram_models.experiments.study.config import Study
 from ram_models.experiments.study.networks import rank_all
@@ -23,7 +24,7 @@ TOP = 0.1
 def main(study: Study) -> None:
     """Write fig14.csv, a row a layer of every ranking, and fig14-agreement.csv, a row a pair of rankings."""
     prepare(study, study.masked(), study.results)
-    results = dict(in_parallel(partial(rank_all, study), study.masked(), study.processes, "ranking"))
+    results = dict(in_parallel(partial(rank_all, study, PAPER.rankings), study.masked(), study.processes, "ranking"))
     rankings = {
         (network.name, method): ranking
         for network in study.masked()
@@ -36,9 +37,9 @@ def main(study: Study) -> None:
     print(agreement.round(3).to_string(index=False))
 
 
-def _by_method(rankings: Rankings) -> dict[str, LayerImportance]:
+def _by_method(rankings: Mapping[str, LayerImportance]) -> dict[str, LayerImportance]:
     """Rankings of one network by the names that they have in the figure."""
-    return {"MAC": rankings.mac, "IG": rankings.influence, "MAC (authors' script)": rankings.official}
+    return {"MAC": rankings["mac"], "IG": rankings["influence"], "MAC (authors' script)": rankings["official"]}
 
 
 def described(importance: LayerImportance) -> pd.DataFrame:

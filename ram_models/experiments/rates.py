@@ -5,11 +5,14 @@ __all__ = ["BLOCKS", "EXTENSIONS", "SEED", "compare", "main"]
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 
 from macattr.atomic_files import write_atomically
-from ram_models.experiments.study.arms import ARMS, Arm
+from ram_models.experiments.denoising.arms import DENOISING
+from ram_models.experiments.paper_arms import PAPER
+from ram_models.experiments.study.arms import Arm, Arms
 from ram_models.experiments.study.blocks import Plan, plan_arms
 from ram_models.experiments.study.config import SEED_STEP, Block, Study
 from ram_models.experiments.study.networks import pretrain
@@ -25,6 +28,9 @@ SEED = 97
 EXTENSIONS = 2
 """Steps that the ladder of rates is extended by on either side, as long as its edge is the best."""
 
+ARMS: Mapping[str, Arms] = MappingProxyType({"paper": PAPER, "denoising": DENOISING})
+"""The arms of every experiment, by the name that ``arms`` has in a configuration."""
+
 Means = Mapping[float, Sequence[float]]
 """PSNR in dB on held-out crops, by learning rate, one value a block."""
 
@@ -37,11 +43,13 @@ def main(study: Study) -> None:
     blocks = [Block(network, SEED + SEED_STEP * network.seed) for network in study.masked()[:BLOCKS]]
     for _ in in_parallel(partial(pretrain, study), [block.pretrained for block in blocks], study.processes, "network"):
         pass
-    plan = plan_arms(study, blocks)
-    arms = [arm for name, arm in ARMS.items() if not arm.masked and (not study.compared or name in study.compared)]
+    every = ARMS[study.arms]
+    plan = plan_arms(study, every, blocks)
+    arms = [arm for arm in every.arms if not arm.masked and (not study.compared or arm.name in study.compared)]
     shown = [arm for arm in arms if all(arm.name in layers for layers in plan.layers.values())]
     for arm in shown:
-        table = _replace_arm(study.results / "rates.csv", _rows(arm, plan, compare(study, plan, arm)))
+        rows = _rows(arm, plan, compare(study, plan, arm))
+        table = _replace_arm(study.results / "rates.csv", rows, list(every.by_name))
         print(table.loc[table["arm"] == arm.name].to_string(index=False))
     if edges := table.loc[table["best"] & table["edge"], "arm"].tolist():
         print(f"the best rate of {', '.join(edges)} is still at an edge: move `ladder` there and compare again")
@@ -65,13 +73,13 @@ def compare(study: Study, plan: Plan, arm: Arm) -> Means:
     return dict(sorted(results.items()))
 
 
-def _replace_arm(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
+def _replace_arm(path: Path, rows: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
     """Put the rows of one arm into the file, in the order of the arms; rows of other blocks go, being incomparable."""
     path.parent.mkdir(parents=True, exist_ok=True)
     stored = pd.read_csv(path) if path.is_file() else rows
     comparable = list(stored.columns) == list(rows.columns)
     others = stored[stored["arm"] != rows["arm"].iloc[0]] if comparable else rows.iloc[:0]
-    table = pd.concat([others, rows]).sort_values("arm", key=lambda arm: arm.map(list(ARMS).index), kind="stable")
+    table = pd.concat([others, rows]).sort_values("arm", key=lambda arm: arm.map(order.index), kind="stable")
     write_atomically(path, lambda file: table.to_csv(file, index=False, float_format="%.6g"))
     return table
 

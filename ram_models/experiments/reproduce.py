@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from ram_models.experiments import card, fig3, fig4, fig14, rates, table3, table4, table5, table6
+from ram_models.experiments.denoising import denoising
 from ram_models.experiments.groups import groups
 from ram_models.experiments.page import page
 from ram_models.experiments.study.config import Study as Config
@@ -17,6 +18,7 @@ from ram_models.experiments.study.config import Study as Config
 EXPERIMENTS: Mapping[str, Callable[[Config], None]] = MappingProxyType(
     {
         "card": card.main,
+        "denoising": denoising.main,
         "fig3": fig3.main,
         "fig4": fig4.main,
         "fig14": fig14.main,

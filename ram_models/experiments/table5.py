@@ -4,7 +4,7 @@ __all__ = ["CLAIMS", "ROWS", "RUN", "main", "write"]
 
 import pandas as pd
 
-from ram_models.experiments.study.arms import (
+from ram_models.experiments.paper_arms import (
     ALL,
     CONVOLUTIONS,
     ENDS,
@@ -13,6 +13,7 @@ from ram_models.experiments.study.arms import (
     IG_PARAMETERS,
     MAC,
     OFFICIAL,
+    PAPER,
     RANDOM,
     RANDOM_PARAMETERS,
     SHUFFLED,
@@ -68,7 +69,7 @@ CLAIMS = (
 def main(study: Study) -> None:
     """Run what is missing and write table5.csv, table5-claims.csv and table5-blocks.csv."""
     store = prepare(study, study.masked(), study.results)
-    plan = plan_arms(study, study.all_blocks())
+    plan = plan_arms(study, PAPER, study.all_blocks())
     run_blocks(study, store, plan.jobs(study, RUN, study.tuned))
     write(study, store, plan)
 

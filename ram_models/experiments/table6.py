@@ -4,7 +4,7 @@ __all__ = ["CLAIMS", "ROWS", "RUN", "main", "write"]
 
 import pandas as pd
 
-from ram_models.experiments.study.arms import ALL, ENDS, LONGER, LONGER_MAC, MAC, MAC_20, MAC_50, MASKED, RANDOM
+from ram_models.experiments.paper_arms import ALL, ENDS, LONGER, LONGER_MAC, MAC, MAC_20, MAC_50, MASKED, PAPER, RANDOM
 from ram_models.experiments.study.blocks import Plan, plan_arms, prepare, run_blocks
 from ram_models.experiments.study.config import Pretraining, Study
 from ram_models.experiments.study.store import Store
@@ -113,7 +113,7 @@ UNSEEN_COLUMNS = ("poisson", "pepper", "speckle", NOISE, UNSEEN, TRAINED_NOISE, 
 def main(study: Study) -> None:
     """Run what is missing and write table6.csv, table6-claims.csv and table6-blocks.csv."""
     store = prepare(study, [*study.masked(), Pretraining(study.seeds[0], ratio=None)], study.results)
-    plan = plan_arms(study, study.all_blocks())
+    plan = plan_arms(study, PAPER, study.all_blocks())
     run_blocks(study, store, plan.jobs(study, RUN, study.tuned))
     write(study, store, plan)
 

@@ -10,7 +10,8 @@ import pandas as pd
 import yaml
 
 from macattr.layers import LayerTable
-from ram_models.experiments.study.arms import FRACTION, MAC, top
+from ram_models.experiments.paper_arms import MAC
+from ram_models.experiments.study.arms import FRACTION, top
 from ram_models.experiments.study.blocks import Plan, prepare, run_blocks
 from ram_models.experiments.study.config import SEED_STEP, Block, Pretraining, Study
 from ram_models.experiments.study.networks import load, rank, weights_file
@@ -68,7 +69,7 @@ def plan_variants(study: Study, networks: Sequence[Pretraining]) -> list[Job]:
     network = load(study, networks[0])
     parameters = sum(parameter.numel() for parameter in network.parameters())
     layers = {block: {ARM.name: tops[block.pretrained]} for block in blocks}
-    return Plan(layers, {}, LayerTable.of(network), parameters).jobs(study, [ARM], {})
+    return Plan(layers, {}, LayerTable.of(network), parameters, {ARM.name: ARM}).jobs(study, [ARM], {})
 
 
 def write(study: Study, scores: pd.DataFrame, labels: Sequence[str], claims: Sequence[Claim]) -> None:

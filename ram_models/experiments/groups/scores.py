@@ -15,7 +15,7 @@ from macattr.methods.task import Options
 from macattr.ranking.rank import rank_layers, task_of
 from ram_models.experiments.groups.partition import Group
 from ram_models.experiments.study.config import Pretraining, Study
-from ram_models.experiments.study.networks import Ranking, load, rank, ranking_crops, weights_hash
+from ram_models.experiments.study.networks import load, rank, ranking_crops, weights_hash
 
 METHODS = (
     "mac",
@@ -37,7 +37,7 @@ METHODS = (
 )
 """Methods that are asked."""
 
-STORED: Mapping[str, Ranking] = {"mac": "mac", "internal_influence": "influence"}
+STORED: Mapping[str, str] = {"mac": "mac", "internal_influence": "influence"}
 """Those whose rankings other experiments keep, with the names that they have there."""
 
 SIZE = "parameters"

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from macattr.plots import plot_heatmap
-from ram_models.experiments.study.arms import ALL, ENDS, LONGER, LONGER_MAC, MAC, MAC_20, MAC_50, RANDOM, label_of
+from ram_models.experiments.paper_arms import ALL, ENDS, LONGER, LONGER_MAC, MAC, MAC_20, MAC_50, RANDOM, label_of
 from ram_models.experiments.study.store import UNTUNED_SEED, Store
 from ram_models.experiments.variants import STORE
 from ram_models.experiments.verdicts.means import ID, NOISE, TRAINED_NOISE, by_network

@@ -15,7 +15,7 @@ import pandas as pd
 from macattr.atomic_files import write_atomically
 from ram_models.evaluation.tables import between, grid
 from ram_models.experiments.page.figures import draw
-from ram_models.experiments.study.arms import label_of
+from ram_models.experiments.paper_arms import label_of
 from ram_models.experiments.study.config import Study
 from ram_models.experiments.study.store import UNTUNED_SEED, Store
 from ram_models.experiments.variants import BEFORE

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from macattr.layers import LayerTable
-from ram_models.experiments.study.arms import ARMS, ENDS, Arm, Choice, Layers, layers_of_arms, merge, overlap
+from ram_models.experiments.study.arms import Arm, Arms, Choice, Layers, layers_of_arms, merge, overlap
 from ram_models.experiments.study.config import Block, Pretraining, Study
 from ram_models.experiments.study.judge import Judge
 from ram_models.experiments.study.networks import load, pretrain, rank_all, score_untuned, weights_hash
@@ -29,12 +29,14 @@ class Plan:
         stands: For every arm the one that is run for it, see :func:`ram_models.experiments.study.arms.merge`.
         table: Layers of the network.
         parameters: Number of the network's parameters, those outside of all layers too.
+        arms: Every arm by its name.
     """
 
     layers: Mapping[Block, Mapping[str, Layers]]
     stands: Mapping[str, str]
     table: LayerTable
     parameters: int
+    arms: Mapping[str, Arm]
 
     @property
     def keys(self) -> list[BlockKey]:
@@ -65,7 +67,7 @@ class Plan:
         stand = dict.fromkeys(self.stands.get(arm.name, arm.name) for arm in wanted)
         jobs = []
         for block, layers_of in self.layers.items():
-            run = [ARMS[name] for name in stand if name in layers_of]
+            run = [self.arms[name] for name in stand if name in layers_of]
             generator = seeded(f"order of {block.pretrained.name} {block.seed}")
             for arm in (run[place] for place in torch.randperm(len(run), generator=generator)):
                 share = self.table.count(layers_of[arm.name]) / self.parameters
@@ -102,19 +104,25 @@ def prepare(study: Study, networks: Sequence[Pretraining], folder: Path) -> Stor
     return store
 
 
-def plan_arms(study: Study, blocks: Sequence[Block]) -> Plan:
-    """The layers of every arm of every block, from rankings that are made where they are missing."""
+def plan_arms(study: Study, arms: Arms, blocks: Sequence[Block]) -> Plan:
+    """The layers of every arm of every block, from rankings that are made where they are missing.
+
+    Args:
+        study: How.
+        arms: Which.
+        blocks: Where.
+    """
     networks = list(dict.fromkeys(block.pretrained for block in blocks))
-    rankings = dict(in_parallel(partial(rank_all, study), networks, study.processes, "ranking"))
+    rankings = dict(in_parallel(partial(rank_all, study, arms.rankings), networks, study.processes, "ranking"))
     layers = {}
     for block in blocks:
         network = load(study, block.pretrained)
         choice = Choice(rankings[block.pretrained], network, f"{block.pretrained.name}-{block.seed}")
-        layers[block] = layers_of_arms(choice)
+        layers[block] = layers_of_arms(arms, choice)
     table = LayerTable.of(network)
-    own = [name for name, arm in ARMS.items() if arm.every or arm.length != 1 or arm == ENDS]
+    own = [arm.name for arm in arms.arms if arm.own]
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    return Plan(layers, merge(layers.values(), table, keep=own), table, parameters)
+    return Plan(layers, merge(layers.values(), table, keep=own), table, parameters, arms.by_name)
 
 
 def run_blocks(study: Study, store: Store, jobs: Sequence[Job]) -> None:

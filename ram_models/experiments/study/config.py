@@ -21,7 +21,9 @@ import torch
 
 from ram_models.training.config import Compute, Data, Optim
 
-What = Literal["card", "fig3", "fig4", "fig14", "groups", "page", "rates", "table3", "table4", "table5", "table6"]
+What = Literal[
+    "card", "denoising", "fig3", "fig4", "fig14", "groups", "page", "rates", "table3", "table4", "table5", "table6"
+]
 
 
 SEED_STEP = 100
@@ -150,14 +152,17 @@ class Study:
 
     Args:
         what: Which one; rates compares learning rates of every arm on blocks of their own, at full length; groups
-            trains groups of layers alone and asks which score foresees their gains; page draws the figures and writes
-            reproduction.md from the results that are there; card draws that of the bundled networks' card.
+            trains groups of layers alone and asks which score foresees their gains; denoising asks what a choice of
+            layers is worth where noise alone is trained with (``--config denoising``); page draws the figures and
+            writes reproduction.md from the results that are there; card draws that of the bundled networks' card.
         data: Folder with the data sets, in train/ and test/.
         out: Folder for runs; what is in it is continued.
         results: Folder for tables; runs that stand there are never measured twice.
         docs: Folder of the page and, in images/, of its figures.
         network: Name of the network, see :func:`ram_models.networks.checkpoints.build`.
         bundled: Take the pre-trained weights that come with the package where there are some.
+        pretrained: Folder of further pre-trained weights, one file a network; those that are trained are kept there.
+            Null keeps them in the folders of their runs.
         seeds: Seeds of the pre-trainings.
         finetune_seeds: Seeds of the fine-tunings; every pair of both is a block, with crops of its own: 100 times the
             seed of the pre-training is added.
@@ -170,6 +175,7 @@ class Study:
         short_pretrain: Optimiser of the pre-trainings of table3, table4 and fig3.
         finetune: Optimiser of the fine-tuning, but for its learning rate.
         tuned: Learning rate of every arm that has one of its own, by the arm's name: the best of ``rates``.
+        arms: Whose arms ``rates`` compares: those of the paper's tables, or of ``denoising``.
         compared: Names of the arms whose rates ``rates`` compares; empty for all.
         ladder: Learning rates that ``rates`` compares, ascending, by about the same factor.
         rates: Learning rates by budget for arms without one of their own and for table3, table4 and fig3, the smallest
@@ -191,6 +197,7 @@ class Study:
     docs: Path = Path("docs")
     network: str = "ram-swinir-tiny"
     bundled: bool = True
+    pretrained: Path | None = None
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     finetune_seeds: list[int] = field(default_factory=lambda: [10, 11])
     blocks: int | None = None
@@ -201,6 +208,7 @@ class Study:
     short_pretrain: Optim = field(default_factory=Optim)
     finetune: Optim = field(default_factory=Optim)
     tuned: dict[str, float] = field(default_factory=dict)
+    arms: Literal["paper", "denoising"] = "paper"
     compared: list[str] = field(default_factory=list)
     ladder: list[float] = field(default_factory=lambda: [8e-5, 2e-4, 5e-4, 1.25e-3])
     rates: list[Rate] = field(default_factory=lambda: [Rate(1.0, 2e-4)])

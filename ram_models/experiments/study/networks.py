@@ -1,7 +1,6 @@
 """The pre-trained networks of a study: their weights, their rankings, and their scores before any fine-tuning."""
 
 __all__ = [
-    "Ranking",
     "load",
     "pretrain",
     "rank",
@@ -12,18 +11,19 @@ __all__ = [
     "weights_hash",
 ]
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from types import MappingProxyType
 
 import pandas as pd
 from torch import Tensor, nn
 
+from macattr.atomic_files import write_atomically
 from macattr.methods.provenance import hash_parameters
 from macattr.paths.presets import OFFICIAL
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.rank import rank_layers
-from ram_models.experiments.study.arms import Rankings
 from ram_models.experiments.study.config import Pretraining, Study
 from ram_models.experiments.study.judge import Judge, fit_affine
 from ram_models.experiments.study.store import UNTUNED_SEED, RunKey, keyed
@@ -32,11 +32,14 @@ from ram_models.recipes import pretrain as recipe
 from ram_models.training.config import Log
 from ram_models.training.crops import training_crops
 
-Ranking = Literal["mac", "official", "influence"]
-"""Names of the rankings of a network, see :func:`rank`."""
+RENAMED = MappingProxyType({"influence": "internal_influence"})
+"""Method of a ranking that has another name here than in the library."""
 
 DEFAULT = Pretraining(0).name
 """The pre-trained network that a bundled file without suffix holds."""
+
+WEIGHTS = "weights.safetensors"
+"""Name of the weights in the folder of a run."""
 
 SUPERVISED = 0.5
 """Share of the pixels that RAM's masked loss is on; the pair-wise one is on all, so it gets this share of the steps."""
@@ -48,7 +51,14 @@ def weights_file(study: Study, pretrained: Pretraining) -> Path:
     bundled = BUNDLED / f"{study.network}{suffix}.safetensors"
     if study.bundled and bundled.is_file():
         return bundled
-    return study.out / "pretrain" / pretrained.name / "weights.safetensors"
+    if study.pretrained is not None:
+        return study.pretrained / f"{pretrained.name}.safetensors"
+    return _run_folder(study, pretrained) / WEIGHTS
+
+
+def _run_folder(study: Study, pretrained: Pretraining) -> Path:
+    """Folder of the run that trains a network."""
+    return study.out / "pretrain" / pretrained.name
 
 
 def load(study: Study, pretrained: Pretraining) -> nn.Module:
@@ -67,7 +77,7 @@ def weights_hash(study: Study, pretrained: Pretraining) -> str:
 
 def pretrain(study: Study, pretrained: Pretraining) -> None:
     """Train the network, or continue; nothing if its weights are there."""
-    if weights_file(study, pretrained).is_file():
+    if (kept := weights_file(study, pretrained)).is_file():
         return
     optim = study.short_pretrain if pretrained.short else study.pretrain
     if pretrained.ratio is None:
@@ -75,7 +85,7 @@ def pretrain(study: Study, pretrained: Pretraining) -> None:
     data = study.training_data(pretrained.target)
     config = recipe.Config(
         data=replace(data, crop=study.pretrain_crop or data.crop),
-        out=study.out / "pretrain" / pretrained.name,
+        out=_run_folder(study, pretrained),
         network=recipe.Network(study.network),
         masks=recipe.Masks(pretrained.ratio, pretrained.patch_size),
         optim=optim,
@@ -84,6 +94,9 @@ def pretrain(study: Study, pretrained: Pretraining) -> None:
         seed=pretrained.seed,
     )
     recipe.main(config)
+    if kept.parent != config.out:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, lambda opened: opened.write((config.out / WEIGHTS).read_bytes()))
 
 
 def ranking_crops(study: Study, count: int) -> list[dict[str, Tensor | str]]:
@@ -98,13 +111,14 @@ def ranking_crops(study: Study, count: int) -> list[dict[str, Tensor | str]]:
     ]
 
 
-def rank(study: Study, pretrained: Pretraining, name: Ranking) -> LayerImportance:
+def rank(study: Study, pretrained: Pretraining, name: str) -> LayerImportance:
     """A ranking of a network, read if it stands in the results.
 
     Args:
         study: How.
         pretrained: What is ranked.
-        name: ``mac``; ``official``, MAC as the authors' scripts have it; or ``influence``, the "IG" of Table 5.
+        name: A method of the library; ``official``, MAC as the authors' scripts have it; or ``influence``, internal
+            influence, the "IG" of Table 5.
 
     Raises:
         ValueError: If the stored ranking is of other weights.
@@ -115,8 +129,7 @@ def rank(study: Study, pretrained: Pretraining, name: Ranking) -> LayerImportanc
         if name == "official":
             ranking = rank_layers(network, ranking_crops(study, study.ranked.official_crops), preset=OFFICIAL)
         else:
-            method = "mac" if name == "mac" else "internal_influence"
-            ranking = rank_layers(network, ranking_crops(study, study.ranked.crops), method)
+            ranking = rank_layers(network, ranking_crops(study, study.ranked.crops), RENAMED.get(name, name))
         file.parent.mkdir(parents=True, exist_ok=True)
         ranking.save(file)
     stored = LayerImportance.load(file)
@@ -125,9 +138,15 @@ def rank(study: Study, pretrained: Pretraining, name: Ranking) -> LayerImportanc
     return stored
 
 
-def rank_all(study: Study, pretrained: Pretraining) -> Rankings:
-    """All rankings of a network."""
-    return Rankings(*(rank(study, pretrained, name) for name in get_args(Ranking)))
+def rank_all(study: Study, names: Sequence[str], pretrained: Pretraining) -> dict[str, LayerImportance]:
+    """Rankings of a network, by name.
+
+    Args:
+        study: How.
+        names: As :func:`rank` takes them.
+        pretrained: What is ranked.
+    """
+    return {name: rank(study, pretrained, name) for name in names}
 
 
 def score_untuned(study: Study, pretrained: Pretraining) -> pd.DataFrame:

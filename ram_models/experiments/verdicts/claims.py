@@ -13,7 +13,7 @@ from ram_models.experiments.study.blocks import Plan
 from ram_models.experiments.study.runs import Job
 from ram_models.experiments.study.store import BlockKey, Store
 from ram_models.experiments.verdicts.frontier import above_frontier
-from ram_models.experiments.verdicts.means import ID, UNLIT, blocks_of, by_network
+from ram_models.experiments.verdicts.means import ID, PAPER_NOISES, UNLIT, blocks_of, by_network
 from ram_models.experiments.verdicts.statistics import Contrast, contrast, holm, verdict_of
 
 
@@ -105,7 +105,13 @@ CLAIM_COLUMNS = (
 """Columns of the tables of claims, see :func:`check_claims`."""
 
 
-def gather(store: Store, plan: Plan, jobs: Sequence[Job], tuned: Collection[str]) -> Evidence:
+def gather(
+    store: Store,
+    plan: Plan,
+    jobs: Sequence[Job],
+    tuned: Collection[str],
+    noises: Mapping[str, Sequence[str]] = PAPER_NOISES,
+) -> Evidence:
     """What the finished runs of a plan say.
 
     Args:
@@ -113,8 +119,10 @@ def gather(store: Store, plan: Plan, jobs: Sequence[Job], tuned: Collection[str]
         plan: Blocks and arms.
         jobs: The runs that count, one for every block and arm.
         tuned: Names of the arms that have a learning rate of their own.
+        noises: Unseen noises that are held against trained noise, see
+            :func:`ram_models.experiments.verdicts.means.by_network`.
     """
-    networks = by_network(store.scores_of([job.key for job in jobs]))
+    networks = by_network(store.scores_of([job.key for job in jobs]), noises)
     untuned = {job.arm.name for job in jobs} - set(tuned)
     return Evidence(networks, plan.keys, plan.stands, plan.overlaps, untuned)
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from ram_models.experiments.study.arms import ALL, LONGER
+from ram_models.experiments.paper_arms import ALL, LONGER
 from ram_models.experiments.study.store import UNTUNED_SEED, BlockKey
 from ram_models.experiments.verdicts.means import blocks_of
 

@@ -4,11 +4,13 @@ __all__ = [
     "BASELINE",
     "ID",
     "NOISE",
+    "PAPER_NOISES",
     "PEPPER_EXTRA",
     "TRAINED_NOISE",
     "UNLIT",
     "UNSEEN",
     "UNSEEN_EXTRA",
+    "above_trained",
     "blocks_of",
     "by_arm",
     "by_network",
@@ -17,6 +19,7 @@ __all__ = [
 
 import warnings
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -39,17 +42,31 @@ TRAINED_NOISE = "noise"
 UNSEEN = "unseen"
 """Column of the mean over all unseen noises, the paper's "OOD average"."""
 
-UNSEEN_EXTRA = "poisson and speckle, above trained noise"
-"""Unseen less trained noise: what an arm gains there beyond denoising better."""
 
-PEPPER_EXTRA = "pepper, above trained noise"
-"""The same for pepper noise."""
+def above_trained(noise: str) -> str:
+    """Column of a noise less trained noise: what an arm gains there beyond denoising better.
+
+    Example:
+        >>> above_trained("pepper")
+        'pepper, above trained noise'
+    """
+    return f"{noise}, above trained noise"
+
+
+UNSEEN_EXTRA = above_trained(NOISE)
+"""Column of the primary unseen noise less trained noise."""
+
+PEPPER_EXTRA = above_trained("pepper")
+"""Column of pepper noise less trained noise."""
+
+PAPER_NOISES: Mapping[str, Sequence[str]] = MappingProxyType({NOISE: ("poisson", "speckle"), "pepper": ("pepper",)})
+"""The unseen noises that are held against trained noise in Table 6: means of these, by name."""
 
 BASELINE = "pairwise"
 """The network that was trained from scratch without masks; that of a seed belongs to the blocks of that seed."""
 
 
-def by_network(scores: pd.DataFrame) -> pd.DataFrame:
+def by_network(scores: pd.DataFrame, noises: Mapping[str, Sequence[str]] = PAPER_NOISES) -> pd.DataFrame:
     """PSNR in dB of every scored network: by task and noise, their means and differences; SSIM in distribution.
 
     The mean over tasks is one of means over images, so that a task counts the same however many images test it.
@@ -58,10 +75,12 @@ def by_network(scores: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         scores: Of :meth:`ram_models.experiments.study.store.Store.scores_of`.
+        noises: Unseen noises that are held against trained noise, means over several, by name.
 
     Returns:
         Index: pre-training, seed, arm and progress. Columns: every task, every noise, the columns that are named above,
-        ``ssim``, ``kept`` (see :data:`ram_models.experiments.study.judge.SCORES`).
+        the ``noises`` and what they are above trained noise, ``ssim``, ``kept`` (see
+        :data:`ram_models.experiments.study.judge.SCORES`).
     """
     key = ["pretrained", "seed", "arm", "progress"]
     _warn_of_identical(scores)
@@ -74,9 +93,13 @@ def by_network(scores: pd.DataFrame) -> pd.DataFrame:
     table[UNLIT] = wide["trained"].drop(columns="lowlight", errors="ignore").agg(_mean_over_tasks, axis=1)
     if "unseen" in wide:
         table[UNSEEN] = wide["unseen"].agg(_mean_over_tasks, axis=1)
-        table[NOISE] = wide["unseen"].reindex(columns=["poisson", "speckle"]).mean(axis=1, skipna=False)
-        for column, noise in ((UNSEEN_EXTRA, NOISE), (PEPPER_EXTRA, "pepper")):
-            table[column] = table[noise] - table[TRAINED_NOISE] if {noise, TRAINED_NOISE} <= set(table) else np.nan
+        trained_noise = table.get(TRAINED_NOISE, np.nan)
+        means_of = {
+            name: wide["unseen"].reindex(columns=list(kinds)).mean(axis=1, skipna=False)
+            for name, kinds in noises.items()
+        }
+        table = table.assign(**{name: mean for name, mean in means_of.items() if name not in table})
+        table = table.assign(**{above_trained(name): mean - trained_noise for name, mean in means_of.items()})
     trained = means.xs("trained", level="kind").groupby(level=key, sort=False)
     return table.assign(ssim=trained["ssim"].mean(), kept=trained["kept_db"].agg(_mean_over_tasks))
 

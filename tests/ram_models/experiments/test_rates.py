@@ -8,13 +8,14 @@ from torch import nn
 
 from macattr.layers import LayerTable
 from ram_models.experiments import rates
-from ram_models.experiments.study.arms import ALL, ENDS, MAC
+from ram_models.experiments.paper_arms import ALL, ENDS, MAC, PAPER
 from ram_models.experiments.study.blocks import Plan
 from ram_models.experiments.study.config import Block, Pretraining, Study
 
+ORDER = list(PAPER.by_name)
 LADDER = [8e-4, 2e-3, 5e-3, 1.25e-2]
 LAYERS = {Block(Pretraining(number), 97 + 100 * number): {MAC.name: ("0",)} for number in (0, 1)}
-PLAN = Plan(LAYERS, {}, LayerTable.of(nn.Sequential(nn.Linear(1, 1))), 2)
+PLAN = Plan(LAYERS, {}, LayerTable.of(nn.Sequential(nn.Linear(1, 1))), 2, PAPER.by_name)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +51,8 @@ def test_arms_that_are_not_compared_keep_their_rows(monkeypatch, tmp_path):
     for arm, peak in ((ALL, 2e-3), (MAC, 5e-3), (ENDS, 2e-3), (MAC, 2e-3)):
         monkeypatch.setattr(rates, "validate", lambda _, job, peak=peak: 20.0 - math.log(job.lr / peak) ** 2)
         layers = {block: {arm.name: ("0",)} for block in LAYERS}
-        plan = Plan(layers, {}, LayerTable.of(nn.Sequential(nn.Linear(1, 1))), 2)
-        table = rates._replace_arm(path, rates._rows(arm, plan, rates.compare(ladder, plan, arm)))
+        plan = Plan(layers, {}, LayerTable.of(nn.Sequential(nn.Linear(1, 1))), 2, PAPER.by_name)
+        table = rates._replace_arm(path, rates._rows(arm, plan, rates.compare(ladder, plan, arm)), ORDER)
     assert pd.read_csv(path)["arm"].tolist() == table["arm"].tolist()
     assert table.loc[table["best"], ["arm", "lr"]].to_numpy().tolist() == [["MAC", 2e-3], ["ends", 2e-3], ["all", 2e-3]]
 
@@ -59,5 +60,5 @@ def test_arms_that_are_not_compared_keep_their_rows(monkeypatch, tmp_path):
 def test_rows_from_other_blocks_go(tmp_path):
     path = tmp_path / "rates.csv"
     pd.DataFrame({"arm": ["ends"], "lr": [2e-3], "masked-0/5": [20.0]}).to_csv(path, index=False)
-    table = rates._replace_arm(path, rates._rows(MAC, PLAN, dict.fromkeys(LADDER, (19.0, 20.0))))
+    table = rates._replace_arm(path, rates._rows(MAC, PLAN, dict.fromkeys(LADDER, (19.0, 20.0))), ORDER)
     assert table["arm"].unique().tolist() == ["MAC"]

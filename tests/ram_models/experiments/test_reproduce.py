@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -14,10 +13,12 @@ from PIL import Image
 from macattr.ranking.rank import rank_layers
 from ram_models.cli import main
 from ram_models.experiments import rates
+from ram_models.experiments.denoising.arms import DENOISING, EQUAL
+from ram_models.experiments.denoising.arms import SMALL as SMALL_BUDGET
 from ram_models.experiments.page.page import write_page
+from ram_models.experiments.paper_arms import ALL, LONGER, LONGER_MAC
 from ram_models.experiments.reproduce import EXPERIMENTS
 from ram_models.experiments.study import blocks, networks
-from ram_models.experiments.study.arms import ALL, LONGER, LONGER_MAC
 from ram_models.experiments.study.config import What
 from ram_models.experiments.variants import BEFORE
 from ram_models.networks import checkpoints
@@ -66,6 +67,11 @@ def save(path, seed, factor=1.0):
     Image.fromarray(pixels.astype(np.uint8)).save(path)
 
 
+def rank_in_few_steps(network, images, method="mac", **options):
+    walks = method in ("mac", "internal_influence")
+    return rank_layers(network, images, method, **options, **({"n_steps": 4} if walks else {}))
+
+
 def reproduce(what, folder, *options):
     places = [f"--{name}={folder / name}" for name in ("data", "out", "results", "docs")]
     return main(["reproduce", what, "--config", str(folder / "small.yaml"), *places, *options])
@@ -77,8 +83,35 @@ def narrow():
     arguments = {"img_size": 16, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 2]}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints, "NETWORKS", {"ram-swinir-tiny": (RGBSwinIR, arguments)})
-        patch.setattr(networks, "rank_layers", partial(rank_layers, n_steps=4))
+        patch.setattr(networks, "rank_layers", rank_in_few_steps)
         yield
+
+
+NOISE = """
+arms: denoising
+crops: {crop: 16, tasks: [noise], held_out: 1}
+judged:
+  tasks: {noise: [BSD68 sigma=25]}
+  unseen:
+    poisson: [BSD68 poisson]
+    speckle: [BSD68 speckle]
+    correlated: [BSD68 correlated]
+    strong: [BSD68 sigma=70]
+    pepper: [BSD68 pepper]
+    salt_and_pepper: [BSD68 salt_and_pepper]
+  crop: 16
+  images: 1
+"""
+
+
+@pytest.fixture(scope="module")
+def denoised(folder, tmp_path_factory):
+    """The experiment on denoising."""
+    place = tmp_path_factory.mktemp("denoising")
+    shutil.copytree(folder / "data", place / "data")
+    (place / "small.yaml").write_text(re.sub(r"^(crops|judged):.*\n(?:  .*\n)*", "", SMALL, flags=re.MULTILINE) + NOISE)
+    assert reproduce("denoising", place, f"--pretrained={place / 'kept'}") == 0
+    return place
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +261,50 @@ def test_the_tables_say_which_rates_their_arms_had(measured):
     assert lr["all"] == 2e-4
     claims = pd.read_csv(measured / "results/table5-claims.csv")
     assert not claims["tuned"][claims["mean_db"].notna()].any()  # one arm of each has the rate of its parameters
+
+
+def test_every_arm_of_denoising_keeps_to_its_budget(denoised):
+    table = pd.read_csv(denoised / "results/arms.csv").set_index("arm")
+    shuffled = "MAC shuffled over stages"  # three layers, none of them in a block
+    sizes = table.loc[[name for name in DENOISING.by_name if name != shuffled], "parameters"]
+    assert sizes.notna().all()
+    small = sizes[[name for name in sizes.index if name.endswith(SMALL_BUDGET)]]
+    assert (small <= 0.05 * sizes["all"] / table.loc["all", "share"]).all()
+    equal = sizes[[name for name in sizes.index if name.endswith(EQUAL)]]
+    assert (equal <= sizes["MAC"]).all()
+
+
+def test_denoising_holds_unseen_noise_against_trained_noise(denoised):
+    blocks = pd.read_csv(denoised / "results/blocks.csv")
+    unlike = blocks[["poisson", "speckle", "correlated", "strong"]].mean(axis=1)
+    pd.testing.assert_series_equal(blocks["unlike masks"], unlike, check_names=False, rtol=1e-5)
+    extra = blocks["like masks, above trained noise"]
+    expected = blocks[["pepper", "salt_and_pepper"]].mean(axis=1) - blocks["noise"]
+    pd.testing.assert_series_equal(extra, expected, check_names=False, atol=1e-4)
+
+
+def test_the_page_on_denoising_shows_every_claim_and_what_is_missing(denoised):
+    page = (denoised / "docs/denoising.md").read_text()
+    claims = pd.read_csv(denoised / "results/claims.csv")
+    assert all(claim in page for claim in claims["claim"])
+    assert set(claims["verdict"]) <= {"undecided", "the same layers", "not tested"}
+    assert "1 of 6 blocks are finished" in page
+    assert (denoised / "docs/images/denoising.png").is_file()
+
+
+def test_pre_trainings_that_are_kept_are_not_trained_again(denoised, monkeypatch, tmp_path):
+    def forbidden(*_):
+        raise AssertionError("trained twice")
+
+    assert [file.name for file in (denoised / "kept").iterdir()] == ["masked-0.safetensors"]
+    monkeypatch.setattr(networks.recipe, "main", forbidden)
+    assert reproduce("denoising", denoised, f"--pretrained={denoised / 'kept'}", f"--out={tmp_path}") == 0
+
+
+def test_rates_of_denoising_are_those_of_its_own_arms(denoised):
+    options = ["--ladder=[0.001,0.002,0.004]", "--compared=[norms]", f"--pretrained={denoised / 'kept'}"]
+    assert reproduce("rates", denoised, *options) == 0
+    assert pd.read_csv(denoised / "results/rates.csv")["arm"].unique().tolist() == ["norms"]
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,16 @@ from pathlib import Path
 import pytest
 from jsonargparse import ArgumentParser, auto_cli
 
+from ram_models.experiments.denoising.arms import DENOISING
+from ram_models.experiments.denoising.contrasts import Contrasts
 from ram_models.experiments.study.config import Study
+from ram_models.experiments.verdicts.means import TRAINED_NOISE, above_trained
 from ram_models.recipes import finetune, pretrain
 from ram_models.training.loop import _learning_rate
 
 CONFIGS = Path(pretrain.__file__).parents[1] / "configs"
 OVERLAYS = {"ground-truth", "pairwise"}
-STUDIES = {"tiny", "paper"}
+STUDIES = {"denoising", "paper", "tiny"}
 NAMES = sorted(file.stem for file in CONFIGS.glob("*.yaml") if file.stem not in OVERLAYS | STUDIES)
 TASKS = {"haze", "rain", "lowlight", "motion_blur", "noise", "blur", "jpeg"}
 
@@ -88,7 +91,25 @@ def test_the_small_study_pre_trains_as_its_recipe_does():
     assert replace(small.crops, crop=small.pretrain_crop, folders=[]) == replace(recipe.data, folders=[])
 
 
-@pytest.mark.parametrize("name", sorted(STUDIES))
+def test_denoising_differs_from_the_small_study_in_its_task_alone():
+    small, noise = study("tiny"), study("denoising")
+    for name in ("network", "pretrain", "pretrain_crop", "finetune", "ladder", "rates", "ranked", "processes"):
+        assert getattr(noise, name) == getattr(small, name)
+    assert (noise.crops.tasks, noise.crops.crop, noise.crops.held_out) == (["noise"], small.crops.crop, 24)
+    assert len(noise.all_blocks()) == 6
+
+
+def test_the_claims_on_denoising_are_about_arms_and_noises_that_there_are():
+    contrasts, judged = Contrasts.read(), study("denoising").judged
+    assert set(judged.tasks) == {TRAINED_NOISE}
+    assert {noise for kinds in contrasts.noises.values() for noise in kinds} == set(judged.unseen)
+    columns = {TRAINED_NOISE, *map(above_trained, contrasts.noises)}
+    for claim in contrasts.claims:
+        assert {claim.a, claim.b} <= set(DENOISING.by_name)
+        assert claim.column in columns
+
+
+@pytest.mark.parametrize("name", ["paper", "tiny"])
 def test_a_study_tests_every_task_and_every_unseen_noise(name):
     tested = study(name).judged
     assert set(tested.tasks) == TASKS

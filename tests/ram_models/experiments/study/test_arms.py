@@ -4,7 +4,9 @@ import pytest
 from torch import nn
 
 from macattr.layers import LayerTable
-from ram_models.experiments.study.arms import ARMS, MERGED, first_convolutions, label_of, merge, overlap
+from ram_models.experiments.denoising.arms import DENOISING
+from ram_models.experiments.paper_arms import PAPER, first_convolutions, label_of
+from ram_models.experiments.study.arms import MERGED, merge, overlap
 
 TABLE = LayerTable.of(nn.Sequential(nn.Linear(9, 10), nn.Linear(9, 1), nn.Linear(9, 10)))  # 100, 10, 100 parameters
 
@@ -34,8 +36,9 @@ def test_an_arm_can_be_kept_whatever_it_trains():
 
 
 def test_every_arm_is_known_by_its_own_name_and_title():
-    assert all(ARMS[name].name == name for name in ARMS)
-    assert len({label_of(name) for name in ARMS}) == len(ARMS)
+    for arms in (PAPER, DENOISING):
+        assert all(arms.by_name[arm.name] is arm for arm in arms.arms)
+    assert len({label_of(arm.name) for arm in PAPER.arms}) == len(PAPER.arms)
 
 
 class Stages(nn.Module):

@@ -7,21 +7,21 @@ import pytest
 from torch import nn
 
 from macattr.layers import LayerTable
+from ram_models.experiments.paper_arms import ALL, CONVOLUTIONS, IG, LONGER, MAC, MASKED, PAPER
 from ram_models.experiments.study import blocks
-from ram_models.experiments.study.arms import ALL, ARMS, CONVOLUTIONS, IG, LONGER, MAC, MASKED
 from ram_models.experiments.study.blocks import Plan, run_blocks
 from ram_models.experiments.study.config import Block, Pretraining, Rate, Study
 from ram_models.experiments.study.store import RUN_COLUMNS, BlockKey, Store, keyed
 
 LAYERS = {MAC.name: ("a", "b"), CONVOLUTIONS.name: ("b", "a"), IG.name: ("a", "c")}
 LAYERS |= dict.fromkeys((ALL.name, LONGER.name, MASKED.name), ("a", "b", "c"))
-WANTED = [ARMS[name] for name in LAYERS]
+WANTED = [PAPER.by_name[name] for name in LAYERS]
 NETWORK = nn.Sequential(OrderedDict(a=nn.Linear(9, 10), b=nn.Linear(9, 1), c=nn.Linear(9, 10)))  # 100, 10, 100
 STUDY = Study("table5", rates=[Rate(0.5, 1e-3), Rate(1.0, 4e-3)])
 
 
 def plan(seeds=(10,)):
-    return Plan({Block(Pretraining(0), seed): LAYERS for seed in seeds}, {}, LayerTable.of(NETWORK), 210)
+    return Plan({Block(Pretraining(0), seed): LAYERS for seed in seeds}, {}, LayerTable.of(NETWORK), 210, PAPER.by_name)
 
 
 @pytest.fixture

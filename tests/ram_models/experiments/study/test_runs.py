@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ram_models.experiments.study.arms import IG, MAC
+from ram_models.experiments.paper_arms import IG, MAC
 from ram_models.experiments.study.config import Block, Pretraining, Study
 from ram_models.experiments.study.runs import Job, made_with
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ram_models.experiments.study.arms import ALL, LONGER
+from ram_models.experiments.paper_arms import ALL, LONGER
 from ram_models.experiments.study.store import UNTUNED_SEED, BlockKey
 from ram_models.experiments.verdicts.claims import Claim, Evidence, check_claims
 from ram_models.experiments.verdicts.frontier import above_frontier

@@ -1,0 +1,140 @@
+"""The page ``docs/denoising.md`` and its figure, from the tables in results/denoising."""
+
+__all__ = ["draw", "write_page"]
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from macattr.atomic_files import write_atomically
+from ram_models.evaluation.tables import between, grid
+from ram_models.experiments.denoising.arms import DENOISING
+from ram_models.experiments.denoising.contrasts import Contrasts
+from ram_models.experiments.paper_arms import ALL, label_of
+from ram_models.experiments.study.store import UNTUNED_SEED
+from ram_models.experiments.verdicts.means import TRAINED_NOISE, above_trained
+from ram_models.experiments.verdicts.statistics import DECISIVE
+
+
+def write_page(folder: Path, docs: Path) -> list[Path]:
+    """Write the page and its figure.
+
+    Args:
+        folder: Of the tables.
+        docs: Folder of the page and, in images/, of its figure.
+
+    Returns:
+        Files that were written.
+    """
+    page, image = docs / "denoising.md", docs / "images" / "denoising.png"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    tables = Page(folder)
+    draw(tables.ends, list(tables.contrasts.noises)).savefig(image, dpi=110)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined, autoescape=False
+    )
+    text = environment.get_template("denoising.md.j2").render(page=tables).rstrip() + "\n"
+    write_atomically(page, lambda opened: opened.write(text.encode()))
+    return [page, image]
+
+
+def draw(ends: pd.DataFrame, noises: list[str]) -> Figure:
+    """Every arm on trained noise, and beyond it on unseen noise, block by block.
+
+    Args:
+        ends: Of :attr:`Page.ends`.
+        noises: Names of the means over unseen noises.
+    """
+    columns = {TRAINED_NOISE: "trained noise"} | {above_trained(noise): f"noise {noise}, beyond it" for noise in noises}
+    means = ends.groupby("arm")[TRAINED_NOISE].mean()
+    order = [arm.name for arm in sorted(DENOISING.arms, key=lambda arm: means.get(arm.name, -np.inf))]
+    order = [name for name in order if name in means]
+    figure = Figure(figsize=(13, 0.8 + 0.33 * len(order)), layout="constrained")
+    for axes, (column, title) in zip(figure.subplots(1, len(columns), sharey=True), columns.items(), strict=True):
+        wide = ends.pivot(index="block", columns="arm", values=column)
+        over_all = wide[order].sub(wide[ALL.name], axis=0)
+        for place, name in enumerate(order):
+            values = over_all[name].dropna()
+            axes.plot(values, np.full(len(values), place), "o", color=sns.color_palette("colorblind")[0], alpha=0.5)
+            axes.plot([values.mean()], [place], "|", color="black", markersize=16, markeredgewidth=2)
+        axes.axvline(0, color="grey", linewidth=0.8)
+        axes.set(title=title, xlabel="dB above all layers")
+        axes.set_yticks(range(len(order)), [label_of(name) for name in order])
+        sns.despine(ax=axes)
+    return figure
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the template asks for.
+
+    Args:
+        folder: Of the tables.
+    """
+
+    folder: Path
+
+    @cached_property
+    def contrasts(self) -> Contrasts:
+        """What was claimed."""
+        return Contrasts.read()
+
+    @cached_property
+    def ends(self) -> pd.DataFrame:
+        """Every fine-tuned network at its end, with the name of its ``block``."""
+        blocks = self._read("blocks")
+        ends = blocks[(blocks["progress"] == 1.0) & (blocks["seed"] != UNTUNED_SEED)]
+        return ends.assign(block=ends["pretrained"] + "/" + ends["seed"].astype(str))
+
+    def unfinished(self) -> str:
+        """What is missing; empty if nothing is."""
+        blocks = self.ends.groupby("arm")["block"].nunique().min()
+        return "" if blocks >= DECISIVE else f"{blocks} of {DECISIVE} blocks are finished"
+
+    def claims(self) -> str:
+        """Every claim with its verdict."""
+        rows = []
+        for _, row in self._read("claims").iterrows():
+            measured = pd.notna(row["mean_db"])
+            cells = (
+                [f"{row['mean_db']:+.2f}", between(row["low_db"], row["high_db"], "+.2f")] if measured else ["-", "-"]
+            )
+            p_value = f"{row['p_holm']:.3f}" if pd.notna(row["p_holm"]) else "-"
+            rows.append((row["claim"], [*cells, p_value, f"**{row['verdict']}**"]))
+        return grid(["claim", "difference, dB", "95 % over blocks", "p, Holm", "verdict"], rows)
+
+    def arms(self) -> str:
+        """The means of all arms."""
+        noises = list(self.contrasts.noises)
+        columns = [TRAINED_NOISE, *noises, *map(above_trained, noises)]
+        rows = []
+        for _, row in self._read("arms").iterrows():
+            trained = pd.notna(row["parameters"])
+            sizes = [f"{row['parameters']:,.0f}", f"{row['lr']:.2g}"] if trained else ["-", "-"]
+            rows.append((label_of(row["arm"]), [*sizes, *(_decibels(row[column]) for column in columns)]))
+        return grid(["trained", "parameters", "learning rate", *columns], rows)
+
+    def gain(self, arm: str, over: str) -> str:
+        """Difference in dB between the means of two arms on trained noise.
+
+        Args:
+            arm: Name of one arm.
+            over: Name of the one that is subtracted.
+        """
+        means = self._read("arms").set_index("arm")[TRAINED_NOISE]
+        return f"{means[arm] - means[over]:+.1f}"
+
+    def _read(self, name: str) -> pd.DataFrame:
+        """A table."""
+        return pd.read_csv(self.folder / f"{name}.csv")
+
+
+def _decibels(value: float) -> str:
+    """A mean; a dash if there is none."""
+    return f"{value:.2f}" if pd.notna(value) else "-"
