@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import jinja2
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -18,6 +17,7 @@ from ram_models.experiments.denoising.arms import DENOISING
 from ram_models.experiments.denoising.contrasts import Contrasts
 from ram_models.experiments.paper_arms import ALL, label_of
 from ram_models.experiments.study.store import UNTUNED_SEED
+from ram_models.experiments.templates import render
 from ram_models.experiments.verdicts.means import TRAINED_NOISE, above_trained
 from ram_models.experiments.verdicts.statistics import DECISIVE
 
@@ -36,10 +36,7 @@ def write_page(folder: Path, docs: Path) -> list[Path]:
     image.parent.mkdir(parents=True, exist_ok=True)
     tables = Page(folder)
     draw(tables.ends, list(tables.contrasts.noises)).savefig(image, dpi=110)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined, autoescape=False
-    )
-    text = environment.get_template("denoising.md.j2").render(page=tables).rstrip() + "\n"
+    text = render(Path(__file__).with_name("denoising.md.j2"), tables)
     write_atomically(page, lambda opened: opened.write(text.encode()))
     return [page, image]
 

@@ -5,7 +5,6 @@ __all__ = ["draw", "write_page"]
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -15,6 +14,7 @@ from macattr.atomic_files import write_atomically
 from ram_models.evaluation.tables import between, grid
 from ram_models.experiments.groups.contrasts import Contrasts
 from ram_models.experiments.groups.scores import METHODS
+from ram_models.experiments.templates import render
 
 
 def write_page(folder: Path, docs: Path) -> list[Path]:
@@ -30,10 +30,7 @@ def write_page(folder: Path, docs: Path) -> list[Path]:
     page, image = docs / "groups.md", docs / "images" / "groups.png"
     image.parent.mkdir(parents=True, exist_ok=True)
     draw(folder).savefig(image, dpi=110)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined, autoescape=False
-    )
-    text = environment.get_template("groups.md.j2").render(page=Page(folder)).rstrip() + "\n"
+    text = render(Path(__file__).with_name("groups.md.j2"), Page(folder))
     write_atomically(page, lambda opened: opened.write(text.encode()))
     return [page, image]
 

@@ -2,12 +2,10 @@
 
 __all__ = ["Page", "draw", "write_page"]
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import jinja2
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -39,6 +37,7 @@ from ram_models.experiments.layerbench.standings import (
 from ram_models.experiments.layerbench.texts import JUDGED as JUDGED_TEXTS
 from ram_models.experiments.layerbench.texts import TASKS
 from ram_models.experiments.layerbench.training import LENGTH
+from ram_models.experiments.templates import render
 from ram_models.experiments.verdicts.statistics import DECISIVE
 
 FILE, FIGURE = "layerbench.md", "layerbench.png"
@@ -66,13 +65,7 @@ def write_page(results: Path, docs: Path) -> list[Path]:
         if len(table):
             table.to_csv(results / f"{name}.csv", index=False, float_format="%.12g", lineterminator="\n")
             written.append(results / f"{name}.csv")
-    folder = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=folder, undefined=jinja2.StrictUndefined, autoescape=False)
-    text = environment.get_template("layerbench.md.j2").render(page=page)
-    parts = re.split(r"(```.*?```)", text, flags=re.DOTALL)  # code keeps its empty lines
-    text = (
-        "".join(part if part.startswith("```") else re.sub(r"\n{3,}", "\n\n", part) for part in parts).rstrip() + "\n"
-    )
+    text = render(Path(__file__).with_name("layerbench.md.j2"), page)
     docs.mkdir(parents=True, exist_ok=True)
     write_atomically(docs / FILE, lambda opened: opened.write(text.encode()))
     return written

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from ram_models.experiments.page.figures import draw
 from ram_models.experiments.paper_arms import label_of
 from ram_models.experiments.study.config import Study
 from ram_models.experiments.study.store import UNTUNED_SEED, Store
+from ram_models.experiments.templates import render
 from ram_models.experiments.variants import BEFORE
 from ram_models.experiments.verdicts.means import ID, UNLIT, by_network
 
@@ -72,11 +72,7 @@ def write_page(results: Path, figures: Sequence[str]) -> str:
         results: Folder of the tables.
         figures: Files that were drawn.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined, autoescape=False
-    )
-    text = environment.get_template("reproduction.md.j2").render(page=Page(results, figures))
-    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+    return render(Path(__file__).with_name("reproduction.md.j2"), Page(results, figures))
 
 
 @dataclass(frozen=True)
