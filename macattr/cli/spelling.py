@@ -394,12 +394,27 @@ def _refusal(message: str, parser: ArgumentParser) -> str:
         value = message.partition(NO_PATH)[2].splitlines()[0]
         return f"`{_option(action)}` must be a path, got {value}: names that look like numbers need quotation marks"
     if key and given and action is not None and _type(action) is not None:
-        return f"`{_option(action)}` must be {_expected(_type(action))}, got {' '.join(given[1].split())}"
+        value = " ".join(given[1].split())
+        remedy = _remedy(value) if float in _members(_type(action)) else ""
+        return f"`{_option(action)}` must be {_expected(_type(action))}, got {value}{remedy}"
     if surplus := re.match(r"unrecognized arguments: (.*)", message):
         return f"nothing takes {surplus[1]!r}: an option before it may be missing, or quotation marks around a blank"
     if missing := re.search(r"argument (--[\w.]+): expected one argument", message):
         return f"`{missing[1].replace('_', '-')}` needs a value"
     return " ".join(message.split())
+
+
+def _remedy(value: str) -> str:
+    """A remedy for a percentage or a decimal comma: the number as Python writes it; empty for anything else.
+
+    Example:
+        >>> _remedy("12,5 %"), _remedy("0,1"), _remedy("ten")
+        (': write 0.125', ': write 0.1', '')
+    """
+    found = re.fullmatch(r"(-?\d+(?:[.,]\d+)?) *(%?)", value.strip("'\""))
+    if not found:
+        return ""
+    return f": write {float(found[1].replace(',', '.')) / (100 if found[2] else 1):g}"
 
 
 def _expected(hint: object) -> str:

@@ -32,6 +32,7 @@ def trial(
     pace: Literal["slow", "fast"] = "slow",
     side: Literal["left", "right"] | None = None,
     seed: int = 0,
+    fraction: float | None = None,
 ) -> None:
     """Try a command of :mod:`macattr`.
 
@@ -47,6 +48,7 @@ def trial(
         pace: Speed, slow or fast.
         side: Where to begin.
         seed: Number.
+        fraction: Share.
     """
 
 
@@ -99,6 +101,10 @@ def test_options_are_spelled_as_they_are_typed(calls, arguments, expected):
         (["try", "a", "--dryrun"], "no option '--dryrun'; did you mean '--dry-run'?"),
         (["try", "a", "--qqq"], "no option '--qqq'."),
         (["try", "a", "--n-steps", "2.5"], "`--n-steps` must be a whole number or null, got 2.5"),
+        (["try", "a", "--n-steps", "2,5"], "`--n-steps` must be a whole number or null, got 2,5 (see"),
+        (["try", "a", "--fraction", "10%"], "`--fraction` must be a number or null, got 10%: write 0.1 (see"),
+        (["try", "a", "--fraction", "0,125"], "`--fraction` must be a number or null, got 0,125: write 0.125 (see"),
+        (["try", "a", "--fraction", "ten"], "`--fraction` must be a number or null, got ten (see"),
         (["try", "a", "--dry-run", "x"], "nothing takes 'x'"),
         (["try", "a", "--n-steps"], "`--n-steps` needs a value"),
         (["try", "a", "--out", ""], "`--out` is empty: name a path, '.' for the current folder"),
