@@ -71,7 +71,7 @@ def _small_first(budget: Budget, choice: Choice) -> Layers:
 def _random(choice: Choice) -> Layers:
     """Random layers with as many parameters as MAC's at the small budget, drawn anew in every block."""
     matched = fill(choice, "mac", _small(choice))
-    return random_parameters(matched, seeded(f"{SMALL} of {choice.block}"), fill=0.9).layers
+    return random_parameters(matched, seeded(f"{SMALL} of {choice.block}")).layers
 
 
 def _norms(choice: Choice) -> Layers:

@@ -7,6 +7,10 @@ claimed before.
 
 __all__ = ["main", "write_tables"]
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pandas as pd
 
 from ram_models.experiments.denoising.arms import DENOISING
@@ -14,6 +18,7 @@ from ram_models.experiments.denoising.contrasts import Contrasts
 from ram_models.experiments.denoising.page import write_page
 from ram_models.experiments.study.blocks import Plan, plan_arms, prepare, run_blocks
 from ram_models.experiments.study.config import Study
+from ram_models.experiments.study.runs import Job
 from ram_models.experiments.study.store import Store
 from ram_models.experiments.verdicts.claims import check_claims, gather
 from ram_models.experiments.verdicts.means import by_arm, with_runs
@@ -23,26 +28,38 @@ UNTUNED = ("input", "whole", "twins")
 
 
 def main(study: Study) -> None:
-    """Run what is missing, then write the tables in ``results`` and docs/denoising.md."""
-    store = prepare(study, study.masked(), study.results)
-    plan = plan_arms(study, DENOISING, study.all_blocks())
-    run_blocks(study, store, plan.jobs(study, DENOISING.arms, study.tuned))
-    write_tables(study, store, plan)
-    for file in write_page(study.results, study.docs):
-        print(f"written: {file}")
+    """Run what is missing; after every block write the tables in ``results`` and docs/denoising.md.
+
+    Raises:
+        ValueError: If an arm has no learning rate of its own.
+    """
+    if missing := [name for name in DENOISING.by_name if name not in study.tuned]:
+        raise ValueError(
+            f"`tuned` has no learning rate for {missing[0]!r} ({len(missing)} arms have none): compare rates first, by "
+            "`ram reproduce rates --config denoising`, and write the best into the configuration."
+        )
+    blocks = study.all_blocks()
+    store = prepare(study, list(dict.fromkeys(block.pretrained for block in blocks)), study.results)
+    plan = plan_arms(study, DENOISING, blocks)
+    jobs = plan.jobs(study, DENOISING.arms, study.tuned)
+    for block in blocks:
+        run_blocks(study, store, [job for job in jobs if job.block == block])
+        write_tables(study, store, plan, jobs)
+        written = write_page(study.results, study.docs)
+    print(f"written: {', '.join(map(str, written))}")
 
 
-def write_tables(study: Study, store: Store, plan: Plan) -> None:
+def write_tables(study: Study, store: Store, plan: Plan, jobs: Sequence[Job]) -> None:
     """Write arms.csv, claims.csv and blocks.csv of what is finished.
 
     Args:
         study: Where.
         store: Finished runs.
         plan: Blocks and arms.
+        jobs: The runs that count.
     """
     contrasts = Contrasts.read()
-    jobs = plan.jobs(study, DENOISING.arms, study.tuned)
-    evidence = gather(store, plan, jobs, study.tuned, contrasts.noises)
+    evidence = replace(gather(store, plan, jobs, study.tuned, contrasts.noises), merged=math.inf)
     made = store.runs_of([job.key for job in jobs])
     networks = with_runs(evidence.networks, made)
     networks.to_csv(study.results / "blocks.csv", index=False, float_format="%.6g")

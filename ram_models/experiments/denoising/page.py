@@ -91,8 +91,10 @@ class Page:
 
     def unfinished(self) -> str:
         """What is missing; empty if nothing is."""
-        blocks = self.ends.groupby("arm")["block"].nunique().min()
-        return "" if blocks >= DECISIVE else f"{blocks} of {DECISIVE} blocks are finished"
+        blocks = self._read("arms").set_index("arm")["blocks"].reindex(list(DENOISING.by_name))
+        missing = [label_of(name) for name, count in blocks.items() if not count > 0]
+        said = [] if blocks.max() >= DECISIVE else [f"{blocks.max():.0f} of {DECISIVE} blocks are finished"]
+        return "; ".join([*said, *(["never run: " + ", ".join(missing)] if missing else [])])
 
     def claims(self) -> str:
         """Every claim with its verdict."""

@@ -111,7 +111,12 @@ def plan_arms(study: Study, arms: Arms, blocks: Sequence[Block]) -> Plan:
         study: How.
         arms: Which.
         blocks: Where.
+
+    Raises:
+        ValueError: If the study names an arm that there is not.
     """
+    if unknown := [name for name in (*study.tuned, *study.compared) if name not in arms.by_name]:
+        raise ValueError(f"there is no arm {unknown[0]!r} in `tuned` or `compared`; {', '.join(arms.by_name)} are.")
     networks = list(dict.fromkeys(block.pretrained for block in blocks))
     rankings = dict(in_parallel(partial(rank_all, study, arms.rankings), networks, study.processes, "ranking"))
     layers = {}

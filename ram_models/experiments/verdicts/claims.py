@@ -49,6 +49,7 @@ class Evidence:
         stands: By arm, the one that was run for it, where that is another.
         overlaps: For two arms, by block, the overlap of the parameters that they train.
         untuned: Names of arms that have no learning rate of their own.
+        merged: Overlap from which on a block is left out, because both arms train nearly the same there.
     """
 
     networks: pd.DataFrame
@@ -56,6 +57,7 @@ class Evidence:
     stands: Mapping[str, str] = field(default_factory=dict)
     overlaps: Callable[[str, str], Mapping[BlockKey, float]] = lambda a, b: {}
     untuned: Collection[str] = ()
+    merged: float = MERGED
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def measure(evidence: Evidence, claim: Claim, margin: float) -> Measurement:
     """
     run = replace(claim, a=evidence.stands.get(claim.a, claim.a), b=evidence.stands.get(claim.b, claim.b))
     overlaps = {} if claim.matched else evidence.overlaps(run.a, run.b)
-    same = [key for key in evidence.blocks if run.a == run.b or overlaps.get(key, 0.0) >= MERGED]
+    same = [key for key in evidence.blocks if run.a == run.b or overlaps.get(key, 0.0) >= evidence.merged]
     seen = [key for key in evidence.blocks if key not in same]
     unlit = replace(run, column=UNLIT) if claim.column == ID else None
     return Measurement(

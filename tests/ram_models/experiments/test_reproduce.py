@@ -87,7 +87,9 @@ def narrow():
         yield
 
 
-NOISE = """
+NOISE = (
+    f"tuned: {dict.fromkeys(DENOISING.by_name, 3.0e-4)}"
+    + """
 arms: denoising
 crops: {crop: 16, tasks: [noise], held_out: 1}
 judged:
@@ -102,6 +104,7 @@ judged:
   crop: 16
   images: 1
 """
+)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +112,9 @@ def denoised(folder, tmp_path_factory):
     """The experiment on denoising."""
     place = tmp_path_factory.mktemp("denoising")
     shutil.copytree(folder / "data", place / "data")
-    (place / "small.yaml").write_text(re.sub(r"^(crops|judged):.*\n(?:  .*\n)*", "", SMALL, flags=re.MULTILINE) + NOISE)
+    (place / "small.yaml").write_text(
+        re.sub(r"^(crops|judged|tuned):.*\n(?:  .*\n)*", "", SMALL, flags=re.MULTILINE) + NOISE
+    )
     assert reproduce("denoising", place, f"--pretrained={place / 'kept'}") == 0
     return place
 
@@ -288,8 +293,17 @@ def test_the_page_on_denoising_shows_every_claim_and_what_is_missing(denoised):
     claims = pd.read_csv(denoised / "results/claims.csv")
     assert all(claim in page for claim in claims["claim"])
     assert set(claims["verdict"]) <= {"undecided", "the same layers", "not tested"}
-    assert "1 of 6 blocks are finished" in page
+    assert "**Not finished:** 1 of 6 blocks are finished; never run: MAC shuffled within role, over all stages." in page
     assert (denoised / "docs/images/denoising.png").is_file()
+
+
+def test_denoising_is_refused_without_a_rate_for_every_arm(denoised, capsys, tmp_path):
+    config = (denoised / "small.yaml").read_text()
+    (tmp_path / "small.yaml").write_text(config.replace("'norms': 0.0003, ", ""))
+    (tmp_path / "data").symlink_to(denoised / "data")
+    assert reproduce("denoising", tmp_path) == 2
+    assert "`tuned` has no learning rate for 'norms' (1 arms have none)" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_pre_trainings_that_are_kept_are_not_trained_again(denoised, monkeypatch, tmp_path):
@@ -314,8 +328,9 @@ def test_rates_of_denoising_are_those_of_its_own_arms(denoised):
         (["--rates=[{share: 0.5, lr: 0.1}, {share: 0.1, lr: 0.1}]"], "`rates` must have ascending shares"),
         (["--ladder=[0.1,0.2]"], "`ladder` must be three or more ascending rates"),
         (["--processes=0"], "`processes` must be at least 1, got 0"),
+        (["--tuned={MAK: 0.1}"], "there is no arm 'MAK' in `tuned` or `compared`; MAC, "),
     ],
-    ids=["seeds", "rates", "ladder", "processes"],
+    ids=["seeds", "rates", "ladder", "processes", "tuned"],
 )
 def test_a_study_that_cannot_be_meant_is_refused(folder, capsys, options, message):
     assert reproduce("table5", folder, *options) == 2

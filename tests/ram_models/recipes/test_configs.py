@@ -103,10 +103,11 @@ def test_the_claims_on_denoising_are_about_arms_and_noises_that_there_are():
     contrasts, judged = Contrasts.read(), study("denoising").judged
     assert set(judged.tasks) == {TRAINED_NOISE}
     assert {noise for kinds in contrasts.noises.values() for noise in kinds} == set(judged.unseen)
-    columns = {TRAINED_NOISE, *map(above_trained, contrasts.noises)}
+    columns = {TRAINED_NOISE, *contrasts.noises, *map(above_trained, contrasts.noises)}
     for claim in contrasts.claims:
         assert {claim.a, claim.b} <= set(DENOISING.by_name)
         assert claim.column in columns
+        assert claim.matched in (None, TRAINED_NOISE)
 
 
 @pytest.mark.parametrize("name", ["paper", "tiny"])

@@ -1,5 +1,7 @@
 """From scores to verdicts: on scores that were made up, so that every answer is known."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -114,6 +116,11 @@ def test_blocks_in_which_both_arms_train_the_same_are_left_out_and_five_decide_n
     found = check(BETTER, overlaps=lambda a, b: overlaps).iloc[0]
     assert (found["blocks"], found["same_blocks"], found["verdict"]) == (5, 1, "undecided")
     assert (found["least_overlap"], found["most_overlap"]) == (0.5, 0.8)
+
+
+def test_a_study_can_keep_blocks_in_which_two_arms_train_nearly_the_same():
+    found = check(BETTER, overlaps=lambda a, b: dict.fromkeys(BLOCKS, 0.95), merged=math.inf).iloc[0]
+    assert (found["blocks"], found["same_blocks"], found["least_overlap"]) == (6, 0, 0.95)
 
 
 def test_pre_trainings_that_disagree_leave_a_claim_undecided():
