@@ -31,15 +31,15 @@ def main(study: Study) -> None:
     """Run what is missing; after every block write the tables in ``results`` and docs/denoising.md.
 
     Raises:
-        ValueError: If an arm has no learning rate of its own.
+        ValueError: If an arm has no learning rate of its own; the networks are pre-trained by then, and kept.
     """
+    blocks = study.all_blocks()
+    store = prepare(study, list(dict.fromkeys(block.pretrained for block in blocks)), study.results)
     if missing := [name for name in DENOISING.by_name if name not in study.tuned]:
         raise ValueError(
             f"`tuned` has no learning rate for {missing[0]!r} ({len(missing)} arms have none): compare rates first, by "
             "`ram reproduce rates --config denoising`, and write the best into the configuration."
         )
-    blocks = study.all_blocks()
-    store = prepare(study, list(dict.fromkeys(block.pretrained for block in blocks)), study.results)
     plan = plan_arms(study, DENOISING, blocks)
     jobs = plan.jobs(study, DENOISING.arms, study.tuned)
     for block in blocks:

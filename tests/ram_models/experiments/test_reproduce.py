@@ -301,9 +301,9 @@ def test_denoising_is_refused_without_a_rate_for_every_arm(denoised, capsys, tmp
     config = (denoised / "small.yaml").read_text()
     (tmp_path / "small.yaml").write_text(config.replace("'norms': 0.0003, ", ""))
     (tmp_path / "data").symlink_to(denoised / "data")
-    assert reproduce("denoising", tmp_path) == 2
+    assert reproduce("denoising", tmp_path, f"--pretrained={tmp_path / 'kept'}") == 2
     assert "`tuned` has no learning rate for 'norms' (1 arms have none)" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert [file.name for file in (tmp_path / "kept").iterdir()] == ["masked-0.safetensors"]
 
 
 def test_pre_trainings_that_are_kept_are_not_trained_again(denoised, monkeypatch, tmp_path):

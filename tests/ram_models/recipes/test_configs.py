@@ -91,9 +91,10 @@ def test_the_small_study_pre_trains_as_its_recipe_does():
     assert replace(small.crops, crop=small.pretrain_crop, folders=[]) == replace(recipe.data, folders=[])
 
 
-def test_denoising_differs_from_the_small_study_in_its_task_alone():
+def test_denoising_differs_from_the_small_study_in_its_task_and_a_shorter_pre_training():
     small, noise = study("tiny"), study("denoising")
-    for name in ("network", "pretrain", "pretrain_crop", "finetune", "ladder", "rates", "ranked", "processes"):
+    assert noise.pretrain == replace(small.pretrain, steps=300)
+    for name in ("network", "pretrain_crop", "finetune", "ladder", "rates", "ranked", "processes"):
         assert getattr(noise, name) == getattr(small, name)
     assert (noise.crops.tasks, noise.crops.crop, noise.crops.held_out) == (["noise"], small.crops.crop, 24)
     assert len(noise.all_blocks()) == 6
