@@ -20,6 +20,7 @@ FRACTION = 0.1
 """Share of the layers that the paper fine-tunes."""
 
 Layers = tuple[str, ...]
+"""Names of layers."""
 
 
 @dataclass(frozen=True)
