@@ -407,14 +407,16 @@ def _refusal(message: str, parser: ArgumentParser) -> str:
 def _remedy(value: str) -> str:
     """A remedy for a percentage or a decimal comma: the number as Python writes it; empty for anything else.
 
+    A comma before three digits may part thousands as well: nothing is said of it, unless a 0 stands before it.
+
     Example:
-        >>> _remedy("12,5 %"), _remedy("0,1"), _remedy("ten")
+        >>> _remedy("12,5 %"), _remedy("0,1"), _remedy("1,000")
         (': write 0.125', ': write 0.1', '')
     """
     found = re.fullmatch(r"(-?\d+(?:[.,]\d+)?) *(%?)", value.strip("'\""))
-    if not found:
+    if not found or re.fullmatch(r"-?[1-9]\d*,\d{3}", found[1]):
         return ""
-    return f": write {float(found[1].replace(',', '.')) / (100 if found[2] else 1):g}"
+    return f": write {float(found[1].replace(',', '.')) / (100 if found[2] else 1):.10g}"
 
 
 def _expected(hint: object) -> str:

@@ -30,7 +30,7 @@ SMALL, EQUAL = "5 %", "equal parameters"
 """Names of the budgets: of the small one, and of as many parameters as MAC's top 10 % of the layers hold."""
 
 FILLER = "adam_gain_warm"
-"""Ranking that fills a budget behind the small layers."""
+"""Ranking that fills a budget behind the small layers: the first bet of the experiment on groups."""
 
 Budget = Callable[[Choice], int]
 """Gives a number of parameters."""

@@ -89,6 +89,11 @@ class Page:
         ends = blocks[(blocks["progress"] == 1.0) & (blocks["seed"] != UNTUNED_SEED)]
         return ends.assign(block=ends["pretrained"] + "/" + ends["seed"].astype(str))
 
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of every fine-tuning."""
+        return int(self._read("arms")["steps"].max())
+
     def unfinished(self) -> str:
         """What is missing; empty if nothing is."""
         blocks = self._read("arms").set_index("arm")["blocks"].reindex(list(DENOISING.by_name))

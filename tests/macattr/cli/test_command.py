@@ -104,6 +104,7 @@ def test_options_are_spelled_as_they_are_typed(calls, arguments, expected):
         (["try", "a", "--n-steps", "2,5"], "`--n-steps` must be a whole number or null, got 2,5 (see"),
         (["try", "a", "--fraction", "10%"], "`--fraction` must be a number or null, got 10%: write 0.1 (see"),
         (["try", "a", "--fraction", "0,125"], "`--fraction` must be a number or null, got 0,125: write 0.125 (see"),
+        (["try", "a", "--fraction", "1,000"], "`--fraction` must be a number or null, got 1,000 (see"),
         (["try", "a", "--fraction", "ten"], "`--fraction` must be a number or null, got ten (see"),
         (["try", "a", "--dry-run", "x"], "nothing takes 'x'"),
         (["try", "a", "--n-steps"], "`--n-steps` needs a value"),
