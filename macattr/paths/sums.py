@@ -3,8 +3,8 @@
 __all__ = ["ActivationGradientSum", "ActivationSum", "EveryNth", "GradientSum", "LayerSum", "StieltjesSum", "sum_bytes"]
 
 import math
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from macattr.paths.partitions import Tag, check_tag
 
-BLOCK = 1 << 16
+BLOCK = 1 << 17
 """Elements that are folded at a time on a CPU, so that temporaries stay in its cache."""
 
 
@@ -104,28 +104,28 @@ def _outliving(row: Tensor) -> Tensor:
 
 @dataclass
 class _Carry:
-    """A layer's sum so far, and what the border to the next chunk needs.
+    """A layer's sum so far, and what the next chunk of nodes needs.
 
     Args:
         layout: How the layer's tensors lie in memory.
         total: The sum.
-        last: Output and gradient of the last node; empty once the outputs of the next node are there, and after
-            the last chunk.
-        step: Change of the outputs to the first node of a chunk whose gradients are not there yet.
+        outputs: Outputs at the last nodes that a gradient still needs, in their order.
+        gradient: Gradient at the last node, as long as it waits for the outputs of the next one.
     """
 
     layout: _DenseLayout
     total: Tensor
-    last: list[Tensor]
-    step: Tensor | None = None
+    outputs: list[Tensor] = field(default_factory=list)
+    gradient: Tensor | None = None
 
 
 class StieltjesSum:
     r"""Conductance :math:`C = \sum_j g(\tau_j) \odot (y_{j+1} - y_j)` of every layer, in one sweep over the nodes.
 
-    Only the sum and the last node are kept, whatever the number of nodes. Sums are float32 (float64 for float64
-    layers) in direct form: summation by parts would need one temporary less but cancels. From one chunk to the next,
-    the last gradient is used up as soon as the next outputs arrive, before their own gradients take memory.
+    It is summed by gradients: each weighs the change of the outputs around its node, with the trapezoid half of
+    :math:`y_{j+1} - y_{j-1}`. So every gradient is used once, as soon as the next outputs arrive and before their own
+    gradients take memory. Changes of outputs are subtracted directly; those of gradients would cancel. Sums are
+    float32, and float64 for float64 layers. What is kept does not grow with the number of nodes.
 
     Args:
         tag: Where the gradient is taken; see :class:`Partition`.
@@ -141,52 +141,36 @@ class StieltjesSum:
         self._workspace: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def arrive(self, key: Hashable, outputs: Tensor, first: int, count: int) -> None:
-        """Step over the border from the chunk before with its gradient. See :class:`LayerSum`."""
+        """Use the gradient that has waited for these outputs. See :class:`LayerSum`."""
         state = self._state.get(key)
-        if state is None or not state.last:
+        if state is None or state.gradient is None:
             return
-        row = state.layout.rows(outputs, count)[0]
-        before, total = state.last[0], state.total
-        state.step = torch.empty_like(total)
-        block = self._block(total)
-        for start in range(0, total.numel(), max(1, block)):
-            part = slice(start, start + block)
-            _combine(torch.sub, row[part], before[part], state.step[part])
-            if self.tag != "right":
-                total[part].addcmul_(state.last[1][part].to(total.dtype), state.step[part], value=self._weight)
-        state.last = []
-        if self.tag == "left":
-            state.step = None
+        following = state.layout.rows(outputs, count)[0]
+        self._add(state.total, state.gradient, state.outputs[0], following)
+        state.gradient = None
+        state.outputs = [] if self.tag == "left" else state.outputs[-1:]
 
     def update(self, key: Hashable, outputs: Tensor, gradients: Tensor, first: int, count: int) -> None:
         """Take in a chunk of nodes; chunks come in order. See :class:`LayerSum`."""
         self.arrive(key, outputs, first, count)
         state = self._state.get(key)
-        layout = _DenseLayout(outputs, count) if state is None else state.layout
-        y, g = list(layout.rows(outputs, count)), list(layout.rows(gradients, count))
         if state is None:
-            total = torch.zeros(y[0].shape, dtype=_wide(outputs.dtype), device=outputs.device)
-            state = self._state[key] = _Carry(layout, total, [])
-        if state.step is not None:
-            state.total.addcmul_(g[0].to(state.total.dtype), state.step, value=self._weight)
-            state.step = None
-        self._fold(state.total, y, g)
-        state.last = [_outliving(row) for row in ((y[-1],) if self.tag == "right" else (y[-1], g[-1]))]
+            layout = _DenseLayout(outputs, count)
+            length = math.prod(layout.shape)
+            total = torch.zeros(length, dtype=_wide(outputs.dtype), device=outputs.device)
+            state = self._state[key] = _Carry(layout, total)
+        y, g = [*state.outputs, *state.layout.rows(outputs, count)], state.layout.rows(gradients, count)
+        before, after = (0 if self.tag == "left" else 1), (0 if self.tag == "right" else 1)
+        for place, gradient in enumerate(g, len(y) - count):
+            low, high = max(0, place - before), place + after
+            if low < high < len(y):
+                self._add(state.total, gradient, y[low], y[high])
+        state.outputs = [_outliving(row) for row in (y[-2:] if self.tag == "trapezoid" else y[-1:])]
+        state.gradient = None if self.tag == "right" else _outliving(g[-1])
 
-    @property
-    def _weight(self) -> float:
-        """Weight of the gradient at one end of a step."""
-        return 0.5 if self.tag == "trapezoid" else 1.0
-
-    def _block(self, total: Tensor) -> int:
-        """Elements that are folded at a time."""
-        return min(BLOCK if total.device.type == "cpu" else total.numel(), total.numel())
-
-    def _fold(self, total: Tensor, y: list[Tensor], g: list[Tensor]) -> None:
-        """Add the increments between successive nodes, block by block so that temporaries stay in the cache."""
-        if len(y) == 1:
-            return
-        block = self._block(total)
+    def _add(self, total: Tensor, gradient: Tensor, low: Tensor, high: Tensor) -> None:
+        """Add what a gradient weighs, block by block so that temporaries stay in the cache."""
+        block = min(BLOCK if total.device.type == "cpu" else total.numel(), total.numel())
         workspace = self._workspace.get((total.device, total.dtype))
         if workspace is None or workspace.shape[1] < block:
             workspace = torch.empty(2, block, dtype=total.dtype, device=total.device)
@@ -194,28 +178,35 @@ class StieltjesSum:
         for start in range(0, total.numel(), max(1, block)):
             part = slice(start, start + block)
             target = total[part]
-            step, slope = workspace[:, : target.numel()]
-            for low in range(len(y) - 1):
-                _combine(torch.sub, y[low + 1][part], y[low][part], step)
-                if self.tag == "trapezoid":
-                    _combine(torch.add, g[low + 1][part], g[low][part], slope)
-                    target.addcmul_(slope, step, value=0.5)
-                else:
-                    gradient = g[low] if self.tag == "left" else g[low + 1]
-                    target.addcmul_(gradient[part].to(total.dtype), step)
+            change, slope = workspace[:, : target.numel()]
+            if high.dtype == total.dtype:
+                torch.sub(high[part], low[part], out=change)
+            else:
+                change.copy_(high[part]).sub_(low[part])
+            wide = gradient[part] if gradient.dtype == total.dtype else slope.copy_(gradient[part])
+            target.addcmul_(wide, change, value=0.5 if self.tag == "trapezoid" else 1.0)
+
+    def _close(self, state: _Carry, total: Tensor) -> None:
+        """Add to a total what the last gradient weighs if no outputs follow."""
+        if self.tag == "trapezoid" and state.gradient is not None and len(state.outputs) > 1:
+            self._add(total, state.gradient, *state.outputs)
 
     def value(self, key: Hashable) -> Tensor:
         """Conductance of the layer so far, in the shape of its output."""
         state = self._state[key]
-        return state.layout.restore(state.total)
+        total = state.total if state.gradient is None else state.total.clone()
+        self._close(state, total)
+        return state.layout.restore(total)
 
     def release(self, key: Hashable) -> None:
         """Keep the sum alone."""
-        self._state[key].last = []
+        state = self._state[key]
+        self._close(state, state.total)
+        state.outputs, state.gradient = [], None
 
     def state_bytes(self, nbytes: int, dtype: torch.dtype) -> int:
-        """Sum, last output and, unless gradients are those after each step, last gradient."""
-        return sum_bytes(nbytes, dtype) + (1 if self.tag == "right" else 2) * nbytes
+        """Sum, the last gradient and outputs around it; with the tag ``right``, sum and last output."""
+        return sum_bytes(nbytes, dtype) + {"left": 2, "right": 1, "trapezoid": 3}[self.tag] * nbytes
 
 
 class GradientSum:
@@ -338,11 +329,3 @@ class EveryNth:
     def state_bytes(self, nbytes: int, dtype: torch.dtype) -> int:
         """Memory of the other sum."""
         return self.layer_sum.state_bytes(nbytes, dtype)
-
-
-def _combine(operation: Callable[..., Tensor], a: Tensor, b: Tensor, out: Tensor) -> None:
-    """``operation(a, b)`` in the precision of ``out``."""
-    if a.dtype == b.dtype == out.dtype:
-        operation(a, b, out=out)
-    else:
-        operation(out.copy_(a), b, out=out)

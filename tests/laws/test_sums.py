@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from macattr.paths.sums import ActivationGradientSum, ActivationSum, EveryNth, GradientSum, StieltjesSum
+from macattr.paths.sums import BLOCK, ActivationGradientSum, ActivationSum, EveryNth, GradientSum, StieltjesSum
 
 TAGS = ["left", "right", "trapezoid"]
 
@@ -19,10 +19,15 @@ def feed(layer_sum, y, g, chunks, layout=None, gradient_layout=None):
     """Hand over (nodes, m, ...) tensors a chunk at a time, stored in the given orders of dimensions."""
     first = 0
     for count in chunks:
-        part, gradient = y[first : first + count].flatten(0, 1), g[first : first + count].flatten(0, 1)
-        layer_sum.update("layer", stored(part, layout), stored(gradient, gradient_layout), first, count)
+        feed_from(layer_sum, y, g, first, count, layout, gradient_layout)
         first += count
     return layer_sum.value("layer")
+
+
+def feed_from(layer_sum, y, g, first, count, layout=None, gradient_layout=None):
+    """Hand over one chunk."""
+    part, gradient = y[first : first + count].flatten(0, 1), g[first : first + count].flatten(0, 1)
+    layer_sum.update("layer", stored(part, layout), stored(gradient, gradient_layout), first, count)
 
 
 def stored(tensor, layout):
@@ -56,7 +61,7 @@ def test_stieltjes_sum_equals_the_formula_in_any_layout_and_chunks(tag, sweep):
 @pytest.mark.parametrize("layout", [None, (0, 2, 3, 1), (3, 0, 2, 1)], ids=["contiguous", "channels_last", "permuted"])
 @pytest.mark.parametrize("chunks", [[7], [1] * 7, [3, 4], [4, 1, 2]], ids=str)
 def test_stieltjes_sum_is_right_for_outputs_larger_than_a_cache_block(tag, layout, chunks):
-    y, g = torch.randn(2, 7, 2, 3, 130, 100, dtype=torch.float64)
+    y, g = torch.randn(2, 7, 2, 3, 2 * BLOCK // 1000, 190, dtype=torch.float64)  # 2.3 blocks for each node
     got = feed(StieltjesSum(tag), y, g, chunks, layout)
     torch.testing.assert_close(got, stieltjes(y, g, tag), rtol=1e-12, atol=1e-12)
 
@@ -86,6 +91,31 @@ def test_stieltjes_sum_survives_that_its_inputs_are_overwritten_later():
         buffer_y.copy_(y[first : first + 2]), buffer_g.copy_(g[first : first + 2])
         layer_sum.update("layer", buffer_y.flatten(0, 1), buffer_g.flatten(0, 1), first, 2)
     torch.testing.assert_close(layer_sum.value("layer"), want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("tag", TAGS)
+@given(sweep=sweeps())
+def test_a_sum_read_between_chunks_is_that_of_the_nodes_so_far_and_goes_on(tag, sweep):
+    y, g, chunks, *_ = sweep
+    layer_sum, first = StieltjesSum(tag), 0
+    for count in chunks:
+        feed_from(layer_sum, y, g, first, count)
+        first += count
+        want = stieltjes(y[:first], g[:first], tag)
+        torch.testing.assert_close(layer_sum.value("layer"), want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("tag", TAGS)
+@given(sweep=sweeps())
+def test_a_released_sum_goes_on_from_the_last_node_again(tag, sweep):
+    y, g, chunks, *_ = sweep
+    layer_sum, first = StieltjesSum(tag), 0
+    for count in chunks:
+        begin = max(0, first - 1)
+        feed_from(layer_sum, y, g, begin, first + count - begin)
+        layer_sum.release("layer")
+        first += count
+    torch.testing.assert_close(layer_sum.value("layer"), stieltjes(y, g, tag), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("tag", TAGS)

@@ -48,10 +48,10 @@ def test_a_sweep_that_fits_is_plain(budget):
     assert (len(found.groups), found.blocks, found.overlaps, found.nodes_per_batch) == (1, {}, False, 4)
 
 
-# The sums of all layers take 4000, what they keep between chunks 8000; a plain node 8000, one with blocks 500.
+# The sums of all layers take 4000, what they keep between chunks 12000; a plain node 8000, one with blocks 500.
 @pytest.mark.parametrize(
     ("budget", "overlaps", "count", "cost"),
-    [(20_000.0, False, 1, 1.0), (12_500.0, False, 1, 1.5), (12_499.0, True, 9, 1.5 * 9 / 8), (5_500.0, True, 3, 2.25)],
+    [(24_000.0, False, 1, 1.0), (16_500.0, False, 1, 1.5), (16_499.0, True, 9, 1.5 * 9 / 8), (5_500.0, True, 3, 2.25)],
     ids=["plain", "blocks", "overlap", "three_nodes"],
 )
 def test_the_cheapest_plan_that_fits_is_taken(budget, overlaps, count, cost):
@@ -69,14 +69,14 @@ def test_chunks_that_overlap_end_where_every_sum_has_a_node(stride, counts):
 
 def test_a_plan_without_blocks_splits_the_layers_and_says_why():
     with pytest.warns(UserWarning, match=r"splits the layers over 5 sweeps, which take 5.0 times .* 'x': its output"):
-        found = plan(10_400.0, NONE)  # 2400 beyond the sums and a node: two layers of 1200
+        found = plan(11_200.0, NONE)  # 3200 beyond the sums and a node: two layers of 1600
     assert [len(group) for group in found.groups] == [2] * 5
     assert not found.blocks
 
 
 def test_one_node_a_pass_leaves_blocks_and_parts():
     with pytest.warns(UserWarning, match="fewer than 3 nodes share a forward pass"):
-        found = plan(8_500.0, rows=1)  # 4000 beyond the sums and a node: five layers of 800
+        found = plan(10_500.0, rows=1)  # 6000 beyond the sums and a node: five layers of 1200
     assert (len(found.groups), bool(found.blocks), found.nodes_per_batch) == (2, True, 1)
 
 
