@@ -21,6 +21,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from macattr.arguments import checked_seed, positive_number, whole_number
 from macattr.layers import LayerLike, is_glob, resolve_layers
 from macattr.paths.inputs import Gate, LinearPath, Path, Reference, random_order, resolve_reference
 from macattr.paths.objectives import PLAIN_OBJECTIVES, Objective, PlainObjectiveName, Target, TargetType
@@ -29,7 +30,6 @@ from macattr.paths.presets import DEFAULT, MacTag, Preset
 from macattr.paths.sums import ActivationGradientSum, GradientSum, LayerSum, StieltjesSum
 from macattr.paths.tokens import Token, TokenMaskPath
 from macattr.sweep.activations import sweep_activations
-from macattr.sweep.arguments import checked_seed, positive_number, whole_number
 from macattr.sweep.calls import CallsName, join_calls
 from macattr.sweep.entry import walked_keyword
 from macattr.sweep.nodes import objective_at

@@ -8,10 +8,12 @@ __all__ = [
     "constants",
     "copy_network",
     "describe_layers",
+    "entries_of",
     "full_name",
     "inner_network",
     "is_glob",
     "layer_of",
+    "left_out",
     "mark_frozen",
     "own_parameters",
     "own_values",
@@ -272,7 +274,7 @@ def is_glob(layer: object) -> bool:
 
 def resolve_layers(
     model: nn.Module,
-    layers: LayerLike | type[nn.Module] | Sequence[LayerLike | type[nn.Module]] | None = None,
+    layers: LayerLike | type[nn.Module] | Iterable[LayerLike | type[nn.Module]] | None = None,
     prefix: str = "",
 ) -> dict[str, nn.Module]:
     """Layers by their names in the model, in module order for None and globs, else in the order given.
@@ -301,7 +303,7 @@ def resolve_layers(
         if not owners:
             raise ValueError(
                 f"no module inside {type(model).__name__} owns a parameter that can be trained: name the `layers` to "
-                "rank."
+                "rank, or put the network into one, as `torch.nn.Sequential(network)`, if it is a single layer."
             )
         return owners
     inside = _parametrisations(model)
@@ -311,13 +313,56 @@ def resolve_layers(
     whole = _whole_prefix(model, prefix)
     bare = {full: bare_name(full, whole) for full, _ in model.named_modules(remove_duplicate=False)}
     chosen: dict[str, nn.Module] = {}
-    for given in layers if isinstance(layers, Sequence) and not isinstance(layers, str) else [layers]:
+    for given in entries_of(layers):
         layer = bare.get(given, given) if isinstance(given, str) else given
         _refuse_parametrisation(layer, every_name, inside)
         chosen |= {name: every_name[name] for name in _names(layer, own_names, every_name)}
     if not chosen:
         raise ValueError("`layers` is empty: pass None for every module that owns a parameter.")
     return chosen
+
+
+def entries_of(
+    layers: LayerLike | type[nn.Module] | Iterable[LayerLike | type[nn.Module]],
+) -> list[LayerLike | type[nn.Module]]:
+    """What was given as ``layers``, one entry after the other.
+
+    Args:
+        layers: A module, a name, a glob or a class, or any iterable of these.
+
+    Raises:
+        ValueError: If it is, or holds, anything else.
+    """
+    if isinstance(layers, nn.Module | str | type):
+        return [layers]
+    entries = list(layers) if isinstance(layers, Iterable) else [layers]
+    if wrong := [each for each in entries if not isinstance(each, nn.Module | str | type)]:
+        raise ValueError(
+            f"`layers` must be names, globs, modules or classes of modules, got {wrong[0]!r} of type "
+            f"{type(wrong[0]).__name__}."
+        )
+    return entries
+
+
+def left_out(model: nn.Module) -> tuple[list[str], int]:
+    """Layers inside that are not ranked unless they are named because nothing of them is trained, and their parameters.
+
+    Args:
+        model: Network.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+        >>> _ = net[0].requires_grad_(False)
+        >>> left_out(net)
+        (['0'], 9)
+    """
+    ranked, inside = set(parameter_owners(model)), _parametrisations(model)
+    out = {
+        name: sum(map(number_of_values, own.values()))
+        for name, module in _modules(model, "", duplicates=False).items()
+        if name and name not in ranked and id(module) not in inside and (own := own_parameters(module))
+    }
+    return list(out), sum(out.values())
 
 
 def _refuse_parametrisation(
@@ -467,7 +512,7 @@ class LayerTable:
     def of(
         cls,
         model: nn.Module,
-        layers: LayerLike | Sequence[LayerLike] | None = None,
+        layers: LayerLike | Iterable[LayerLike] | None = None,
         *,
         alias_of: Mapping[str, str] | None = None,
         whole_modules: bool = False,

@@ -54,7 +54,8 @@ def copy_weights(network: nn.Module, file: Path) -> None:
 
     Args:
         network: Network that takes the weights, on any device.
-        file: See :func:`read_weights`. ``module.`` and ``_orig_mod.`` are taken off names that all have it.
+        file: See :func:`read_weights`. ``module.`` and ``_orig_mod.`` are taken off names that all have it, and any
+            other beginning, such as Lightning's ``model.``, if the names without it are just those of the network.
 
     Raises:
         ValueError: If the file cannot be read, or a parameter is missing, unknown or of another shape.
@@ -63,6 +64,11 @@ def copy_weights(network: nn.Module, file: Path) -> None:
     while wrapper := next((w for w in WRAPPERS if all(name.startswith(w) for name in state)), None):
         state = {name.removeprefix(wrapper): value for name, value in state.items()}
     own = network.state_dict()
+    for prefix in sorted({f"{name.partition('.')[0]}." for name in state}):
+        inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        if inside.keys() == own.keys() != state.keys():
+            state = inside
+            break
     differences = {
         "missing": [name for name, _ in network.named_parameters() if name not in state],
         "unknown": [name for name in state if name not in own],

@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
+from macattr.arguments import whole_number
 from macattr.cli.loading import load_images, load_network
 from macattr.cli.options import QUESTION, PresetName, with_options
 from macattr.cli.sources import explain_network
@@ -69,6 +70,9 @@ def check(
     mpl.use("Agg")
     if not 0 < fraction <= 1:
         raise ValueError(f"`fraction` must lie in (0, 1], got {fraction}.")
+    whole_number("steps", steps)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"`--out` {str(out)!r} is a file: name a folder.")
     network = load_network(model, device, weights)
     inputs = load_images(images, model, crop, limit, clean, multiple=multiple, grey=grey, out=out)
     options |= {"preset": preset, "seed": seed or None, "show_progress": True}

@@ -2,6 +2,7 @@
 
 __all__ = ["rank"]
 
+import hashlib
 import inspect
 import os
 import shlex
@@ -27,7 +28,8 @@ from macattr.cli.sources import explain_network
 from macattr.cli.summary import print_summary
 from macattr.image_files import ImageFolder, display_name, read_size
 from macattr.methods.catalogue import find_methods, refuse_missing_images
-from macattr.methods.kinds import Method, PathMethod
+from macattr.methods.kinds import Method, PathMethod, needs_loss
+from macattr.methods.provenance import hash_tensors
 from macattr.methods.readings import estimate_evaluations
 from macattr.methods.samples import Item
 from macattr.methods.task import Options, Task
@@ -60,7 +62,7 @@ def rank(
     grey: bool = False,
     limit: int | None = None,
     until_stable: bool = False,
-    confidence: float = 0.95,
+    confidence: float | None = None,
     fraction: float = 0.1,
     device: str = "cpu",
     bf16: bool = False,
@@ -93,7 +95,7 @@ def rank(
         grey: Read files as grey, for networks of one channel.
         limit: Use the first images only.
         until_stable: Stop adding images when the top fraction (of the first method) is stable; they are shuffled.
-        confidence: Confidence level for --until-stable, in (0, 1).
+        confidence: Confidence level for --until-stable, in (0, 1); default 0.95.
         fraction: Share of the layers that is selected, in (0, 1]; at least one layer.
         device: Device to compute on, such as cpu or cuda.
         bf16: Compute in bfloat16 (autocast); sums stay float32.
@@ -105,13 +107,15 @@ def rank(
     mpl.use("Agg")
     if not 0 < fraction <= 1:
         raise ValueError(f"`fraction` must lie in (0, 1], got {fraction}.")
+    if confidence is not None and not until_stable:
+        raise ValueError(f"`confidence` = {confidence} has no effect without --until-stable.")
     is_first, device = _join(device)
     chosen = Options(
         preset=preset,
         seed=seed or None,
         start_weights=None if start_weights is None else load_weights(start_weights),
         memory_budget=None if memory_budget_gib is None else memory_budget_gib * 2**30,
-        until=StableTop(fraction, confidence) if until_stable else None,
+        until=StableTop(fraction, 0.95 if confidence is None else confidence) if until_stable else None,
         **options,  # type: ignore[arg-type]
     )
     methods = find_methods([name.strip() for name in method.split(",")])
@@ -141,7 +145,8 @@ def rank(
             shown = {"--weights": weights, "--crop": crop, "--multiple": multiple, "--limit": limit, "--clean": clean}
             checked = _given_for_check(chosen, options, fraction, device, effective_options(methods[:1], task))
             given = shown | {"--grey": "true" if grey else None} | checked
-            print(f"\nnext:\n{_suggest(results, model, images, fraction, given)}")
+            is_checked = layers is None and start_weights is None
+            print(f"\nnext:\n{_suggest(results, model, images if is_checked else None, fraction, given)}")
 
 
 def _rank(
@@ -187,19 +192,31 @@ def _suggest(
 ) -> str:
     """What is not done yet, as commands with the options of this run; none of them replaces a file.
 
-    ``given`` holds options as they are typed, and their values; None where one was not given.
+    The check ranks all layers on images: without ``images`` it is not suggested. ``given`` holds options as they are
+    typed, and their values; None where one was not given.
     """
     first, file = next(iter(results.files().items()))
     page, weights = results.folder / "report.html", given["--weights"]
     of_network = ["--model", model, *([] if weights is None else ["--weights", str(weights)])]
     select = ["select", str(file), *of_network, "--fraction", f"{fraction:g}", "--export", "json", "--out"]
-    lines = [f"open {page}"] if page.is_file() else []
-    lines.append(shlex.join(["macattr", *select, str(_unused(results.folder / "layers.json"))]))
+    lines = [shlex.join(["open", str(page)])] if page.is_file() else []
+    lines.append(_command(*select, str(_unused(results.folder / "layers.json"))))
     if images is not None:
         options = [word for name, value in given.items() if value is not None for word in (name, str(value))]
         test = ["check", "--model", model, "--images", images, "--method", first, *options]
-        lines.append(shlex.join(["macattr", *test, "--out", str(_unused(results.folder / "check"))]))
+        lines.append(_command(*test, "--out", str(_unused(results.folder / "check"))))
     return "\n".join(f"  {line}" for line in lines)
+
+
+def _command(*words: str) -> str:
+    """A command of ours as it is pasted; a value that begins with a dash is joined to its option."""
+    joined: list[str] = []
+    for word in words:
+        if word.startswith("-") and not word.startswith("--") and joined and joined[-1].startswith("--"):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return shlex.join(["macattr", *joined])
 
 
 def _unused(path: Path) -> Path:
@@ -225,7 +242,14 @@ def _load_images(
 ) -> ImageFolder | list[Item] | None:
     """The images, or None where no method needs any and none are given."""
     if images is not None:
-        return load_images(images, model, crop, limit, clean, multiple=multiple, grey=grey, out=out)
+        inputs = load_images(images, model, crop, limit, clean, multiple=multiple, grey=grey, out=out)
+        needing = [method.name for method in methods if needs_loss(method)]
+        if needing and isinstance(inputs, ImageFolder) and inputs.clean is None:
+            raise ValueError(
+                f"{', '.join(needing)} of `method` {'needs' if len(needing) == 1 else 'need'} the clean images: give "
+                "--clean FOLDER, where each has the name of its image, or leave out what needs them."
+            )
+        return inputs
     refuse_missing_images(methods, "`images` is missing: give --images FOLDER")
     given = {"crop": crop, "limit": limit, "clean": clean, "multiple": multiple, "grey": grey or None}
     for name, value in given.items():
@@ -284,10 +308,26 @@ def _join(device: str) -> tuple[bool, str]:
 def _describe_inputs(inputs: ImageFolder | list[Item] | None, clean: str | None) -> dict[str, object]:
     """The images of a run, for the settings of its results."""
     if not isinstance(inputs, ImageFolder):
-        return {"images": len(inputs or ())}
+        return {"images": len(inputs or ()), "content": hash_tensors(*(inputs or ()))}
     names = [display_name(file) for file in inputs.files]
     multiple, grey = inputs.multiple, inputs.grey or None
-    return {"images": names, "clean": clean, "crop": inputs.crop, "multiple": multiple, "grey": grey}
+    content = _hash_files([*inputs.files, *(inputs.clean or ())])
+    return {
+        "images": names,
+        "content": content,
+        "clean": clean,
+        "crop": inputs.crop,
+        "multiple": multiple,
+        "grey": grey,
+    }
+
+
+def _hash_files(files: Iterable[Path]) -> str:
+    """SHA-256 of the bytes of some files, first 16 digits."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _describe_cuts(inputs: ImageFolder | list[Item] | None) -> str:

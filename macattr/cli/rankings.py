@@ -1,13 +1,18 @@
 """Rankings from the arguments of a command line."""
 
-__all__ = ["load_ranking", "ranking_file", "ranking_files", "short_names"]
+__all__ = ["load_ranking", "ranking_file", "ranking_files", "refuse_other_kind", "short_names"]
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from macattr.ranking.importance import FILE, LayerImportance
+from macattr.ranking.journal import SETTINGS
 from macattr.selection.official import read_official_ranking
 from macattr.selection.score_files import SUFFIXES, read_scores
+
+OTHER_KINDS = (".nc", ".py", ".ipynb", ".pt", ".pth", ".ckpt", ".safetensors", ".png", ".jpg", ".jpeg", ".tif")
+"""Ends of the names of rankings, code, weights and pictures."""
 
 
 def ranking_files(sources: Sequence[str]) -> list[str]:
@@ -19,7 +24,11 @@ def ranking_files(sources: Sequence[str]) -> list[str]:
     Raises:
         ValueError: If a folder holds neither rankings nor the authors' lists.
     """
-    return [file for source in sources for file in _rankings_in(Path(source)) or [source]]
+    files = [file for source in sources for file in _rankings_in(Path(source)) or [source]]
+    for file in map(Path, files):
+        if file.name == FILE and any((place / "parts" / SETTINGS).is_file() for place in file.parents[:2]):
+            print(f"{str(file)!r} is of a run that is not finished: it holds the images so far", file=sys.stderr)
+    return files
 
 
 def ranking_file(source: str) -> Path:
@@ -35,6 +44,19 @@ def ranking_file(source: str) -> Path:
     if len(found) > 1:
         raise ValueError(f"{source!r} holds {len(found)} rankings: give one of {', '.join(found)}.")
     return Path(found[0])
+
+
+def refuse_other_kind(out: Path) -> None:
+    """Raise if a file of a kind that none of our commands writes there would be replaced.
+
+    Args:
+        out: Where a selection or page is to go.
+
+    Raises:
+        ValueError: If it holds a ranking, code, weights or a picture, by its name.
+    """
+    if out.suffix.lower() in OTHER_KINDS and out.is_file():
+        raise ValueError(f"`--out` {str(out)!r} is there already and of another kind: name a new file.")
 
 
 def load_ranking(source: str) -> LayerImportance | dict[str, float]:
@@ -59,10 +81,12 @@ def short_names(sources: Sequence[str]) -> list[str]:
     """
     paths = [Path(source).with_suffix("") for source in sources]
     parts = [path.parent.parts if path.name == "importance" and path.parent.name else path.parts for path in paths]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
+    whole = [Path(source).parts for source in sources]  # with the ends of the names, where these alone differ
+    for some in (parts, whole):
+        for depth in range(1, max(map(len, some)) + 1):
+            names = ["/".join(part[-depth:]) for part in some]
+            if len(set(names)) == len(names):
+                return names
     raise ValueError(f"a ranking is given twice: {', '.join(sources)}.")
 
 

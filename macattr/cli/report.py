@@ -5,7 +5,7 @@ __all__ = ["report"]
 from pathlib import Path
 
 from macattr.cli.loading import load_optional_network
-from macattr.cli.rankings import ranking_files, short_names
+from macattr.cli.rankings import ranking_files, refuse_other_kind, short_names
 from macattr.cli.sources import explain_network
 from macattr.ranking.importance import LayerImportance
 from macattr.report.page import write_report
@@ -37,6 +37,7 @@ def report(
     """
     if not rankings:
         raise ValueError("`rankings` is empty: give the importance.nc of macattr rank.")
+    refuse_other_kind(out)
     sources = ranking_files(rankings)
     loaded = [LayerImportance.load(file) for file in sources]
     methods = [str(importance.dataset.attrs["method"]) for importance in loaded]

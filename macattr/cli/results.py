@@ -48,6 +48,8 @@ class Results:
             ValueError: If it holds another finished run, or a ranking of unknown origin, and ``overwrite`` is false.
         """
         mark = self.folder / RUN
+        if overwrite:
+            self._remove_other_parts()
         if not mark.is_file():
             if not overwrite and not (self.folder / "parts" / SETTINGS).is_file() and (files := self.written()):
                 raise ValueError(
@@ -72,6 +74,14 @@ class Results:
         changed = [name for name in sorted(before | self.settings) if before.get(name) != self.settings.get(name)]
         words = [(name, shorten(before.get(name)), shorten(self.settings.get(name))) for name in changed[:3]]
         return "; ".join(f"other {name}" if old == new else f"{name} = {old}, now {new}" for name, old, new in words)
+
+    def _remove_other_parts(self) -> None:
+        """Remove what an unfinished run with other settings has kept."""
+        parts = self.folder / "parts"
+        if (parts / SETTINGS).is_file():
+            stored = read_settings(parts / SETTINGS)
+            if any(stored.get(name) != self.settings.get(name) for name in stored):
+                remove_parts(parts)
 
     def _remove(self, stored: Mapping[str, object]) -> None:
         """Remove the files of a finished run."""

@@ -10,7 +10,7 @@ import pandas as pd
 from torch import nn
 
 from macattr.cli.loading import load_optional_network
-from macattr.cli.rankings import load_ranking, ranking_file
+from macattr.cli.rankings import load_ranking, ranking_file, refuse_other_kind
 from macattr.cli.sources import explain_network
 from macattr.layers import LayerTable
 from macattr.ranking.importance import LayerImportance, leading_parts, strip_prefix
@@ -86,6 +86,8 @@ def select(
     """
     if (export is None) != (out is None):
         raise ValueError("`export` and `out` belong together: the format, and where it goes.")
+    if out is not None:
+        refuse_other_kind(out)
     for name, value in {"lora_rank": lora_rank, "bare": bare}.items():
         if value is not None and export is None:
             raise ValueError(f"`{name}` = {value} has no effect without --export peft or another format of adapters.")
@@ -106,6 +108,8 @@ def select(
     )
     network = load_optional_network(model, weights)
     if small_first is not None:
+        if not 0 < small_first <= 1:
+            raise ValueError(f"`small_first` must lie in (0, 1], got {small_first}: it is a part of the budget.")
         if network is None:
             raise ValueError("`small_first` needs the network, which knows the small layers: give it as --model.")
         rule = take_small_first(rule, network, small_first)

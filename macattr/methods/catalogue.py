@@ -3,11 +3,12 @@
 __all__ = ["METHODS", "find_methods", "refuse_missing_images", "register_method"]
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from macattr.arguments import as_names
 from macattr.methods import parameter_scores as parameters
 from macattr.methods import similarity, warm_up
 from macattr.methods import weight_scores as weights
@@ -25,10 +26,13 @@ def _conductance(sums: Sums) -> Tensor:
 
 
 def _drift(sums: Sums) -> Tensor:
-    """Change of the output between the ends of the path, relative to its size at the start."""
-    start: Tensor = sums["start_output"]
-    change: Tensor = sums["end_output"] - start
-    return change / start.square().sum().sqrt()
+    """Change of the output between the ends of the path, relative to its size at the start.
+
+    Where it is 0 there, it is relative to its size at the end; an output of 0 at both ends has not changed.
+    """
+    start, end = sums["start_output"], sums["end_output"]
+    sizes = [size for size in (start.norm(), end.norm()) if size > 0]
+    return (end - start) / sizes[0] if sizes else torch.zeros_like(start)
 
 
 def _patching(sums: Sums) -> Tensor:
@@ -47,8 +51,8 @@ def _depth(task: Task, samples: Sequence[Sample]) -> list[float]:
 
 
 def _magnitude(task: Task, samples: Sequence[Sample]) -> list[float]:
-    """Mean absolute weight of every layer's own parameters."""
-    return [float(own.abs().mean()) if own.numel() else 0.0 for own in parameters.own_parameters(task)]
+    """Mean absolute weight of every layer's own parameters, as the forward pass uses them."""
+    return [weights.mean_magnitude(name, module) for name, module in task.layers.items()]
 
 
 def _line_nodes(task: Task) -> int:
@@ -321,7 +325,7 @@ def register_method(method: Method) -> Method:
     return method
 
 
-def find_methods(names: Sequence[str]) -> list[Method]:
+def find_methods(names: str | Iterable[str]) -> list[Method]:
     """Methods by name; ``all`` stands for all that score any layer and need nothing but images.
 
     Raises:
@@ -333,7 +337,8 @@ def find_methods(names: Sequence[str]) -> list[Method]:
         for name, method in METHODS.items()
         if isinstance(method, PathMethod) or (method.is_general and "start_weights" not in method.options)
     ]
-    wanted = every if list(names) == ["all"] else list(dict.fromkeys(names))
+    given = as_names("method", names)
+    wanted = every if given == ("all",) else list(dict.fromkeys(given))
     if not wanted:
         raise ValueError(f"`method` is empty; there are {', '.join(METHODS)}.")
     for name in wanted:

@@ -142,9 +142,11 @@ def weight_line(task: Task, sample: Sample) -> list[float]:
     if task.options.start_weights is None:
         raise ValueError("the method 'faig' needs `start_weights`: the parameters from which the path comes.")
     refuse_gradients(task.model, "the method 'faig'")
-    own = dict(task.model.named_parameters())
+    own, buffers = dict(task.model.named_parameters()), dict(task.model.named_buffers())
     start = {
-        name: tensor.to(own[name]) if name in own else tensor for name, tensor in task.options.start_weights.items()
+        name: tensor.to(own[name]) if name in own else tensor
+        for name, tensor in task.options.start_weights.items()
+        if name not in buffers  # a whole state holds them too
     }
     states = straight_weights(start, own, task.preset.n_steps)
     with undisturbed(task.model):

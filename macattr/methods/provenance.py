@@ -7,6 +7,7 @@ import types
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from functools import partial
 from itertools import chain
 
@@ -23,13 +24,28 @@ LISTED = 16
 UNIDENTIFIED = "not identified"
 """Part of the description of a value that two processes could not compare."""
 
-PLAIN = (bool, int, float, complex, str, bytes, tuple, list, Tensor, torch.dtype, types.FunctionType, partial)
-"""Types of the attributes of a module that count as its settings."""
+PLAIN = (bool, int, float, complex, str, bytes, tuple, list, set, frozenset, np.ndarray, np.generic, Enum, Tensor)
+"""Types of values that count as settings."""
+
+CODE = (torch.dtype, torch.device, type, types.FunctionType, types.BuiltinFunctionType, partial)
+"""Types of values that a setting may name."""
+
+DEPTH = 4
+"""Levels of mappings and objects in each other that count as settings."""
 
 REGISTRIES = ("_parameters", "_buffers", "_modules", "_forward", "_backward", "_state", "_load", "_fsdp")
 """Beginnings of the attributes in which torch keeps what makes a module."""
 
-MARKS = ("_is_fsdp_managed_module", "_distribute_module_applied", "_hf_hook", "_old_forward", "to", "cuda", "xpu")
+MARKS = (
+    "_is_fsdp_managed_module",
+    "_distribute_module_applied",
+    "_hf_hook",
+    "_old_forward",
+    "hf_device_map",
+    "to",
+    "cuda",
+    "xpu",
+)
 """Attributes by which torch and accelerate mark modules whose weights they place: where they lie changes no result."""
 
 _BEING_HASHED: ContextVar[frozenset[int]] = ContextVar("_BEING_HASHED", default=frozenset())
@@ -43,12 +59,15 @@ def describe(value: object) -> str:
     """A setting in words that are the same in every process and differ where results could.
 
     Functions of a user's own are described by their name and a hash of their code, defaults and captured values;
-    tensors by their values; networks by :func:`hash_network`. Other objects have :data:`UNIDENTIFIED` in their words.
+    tensors by their values; networks by :func:`hash_network`; objects that hold nothing but such values by these. Other
+    objects have :data:`UNIDENTIFIED` in their words.
 
     Example:
         >>> describe(torch.ones(2)), describe(0.5), describe(describe)
         ('[1.0, 1.0]', '0.5', 'macattr.methods.provenance.describe')
     """
+    if isinstance(value, Enum):
+        return f"{type(value).__qualname__}.{value.name}"
     if isinstance(value, str):
         return value
     if isinstance(value, Tensor):
@@ -70,6 +89,8 @@ def describe(value: object) -> str:
         return describe(torch.as_tensor(value))
     if value is None or isinstance(value, int | float | complex | bytes | np.generic | torch.dtype | torch.device):
         return repr(value)
+    if _is_data(value):
+        return f"{type(value).__module__}.{type(value).__qualname__}({describe(vars(value))})"
     return f"{type(value).__module__}.{type(value).__qualname__} ({UNIDENTIFIED})"
 
 
@@ -196,9 +217,21 @@ def _is_setting(key: str, value: object) -> bool:
     return (
         not key.startswith(REGISTRIES)
         and key not in MARKS
-        and isinstance(value, PLAIN)
+        and value is not None
+        and _is_data(value)
         and UNIDENTIFIED not in describe(value)
     )
+
+
+def _is_data(value: object, depth: int = DEPTH) -> bool:
+    """Whether a value is a setting, or a mapping or object that holds settings alone, such as a configuration."""
+    if value is None or isinstance(value, (*PLAIN, *CODE)):
+        return True
+    if not depth or isinstance(value, nn.Module | types.ModuleType) or callable(value):
+        return False
+    if isinstance(value, Mapping):
+        return all(_is_data(item, depth - 1) for item in value.values())
+    return hasattr(value, "__dict__") and all(_is_data(item, depth - 1) for item in vars(value).values())
 
 
 def _code_of_class(cls: type) -> str:

@@ -2,6 +2,7 @@
 
 __all__ = ["Inputs", "Item", "Sample", "count_samples", "iterate_samples", "open_inputs", "refuse_iterator"]
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch.utils.data import Dataset
 
 from macattr.image_files import ImageFolder
 from macattr.sweep.entry import forward_parameters, walked_keyword
-from macattr.weights.values import device_of
+from macattr.weights.values import device_of, number_of_values
 
 Item = Tensor | np.ndarray | Sequence[object] | Mapping[str, object]
 """One or several samples; see :func:`iterate_samples`."""
@@ -149,13 +150,21 @@ def iterate_samples(inputs: Inputs, model: nn.Module) -> Iterator[Sample]:
     Raises:
         ValueError: If an item holds no sample, a keyword that the model does not take, or fewer targets than samples.
     """
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
-    like = torch.empty(0, dtype=dtype, device=device_of(model))
+    like = torch.empty(0, dtype=_most_common_dtype(model), device=device_of(model))
     number = 0
     for item in _items(inputs):
         for sample in _samples(item, model, number):
             yield _moved(sample, like)
             number += 1
+
+
+def _most_common_dtype(model: nn.Module) -> torch.dtype:
+    """The dtype of most of a network's parameters; torch's own without any."""
+    sizes: Counter[torch.dtype] = Counter()
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            sizes[parameter.dtype] += number_of_values(parameter)
+    return max(sizes, key=lambda dtype: sizes[dtype], default=torch.get_default_dtype())
 
 
 def _samples(item: Item, model: nn.Module, number: int) -> Iterator[Sample]:
@@ -303,6 +312,7 @@ def _items(inputs: Inputs) -> Iterable[Item]:
     if not isinstance(inputs, Sized):
         raise ValueError(
             f"`inputs` {type(inputs).__name__} has neither a length nor an iterator: pass a list of images."
+            f"{_remedy(inputs)}"
         )
     return (inputs[number] for number in range(len(inputs)))
 
@@ -339,11 +349,15 @@ def _batch(image: object, name: str) -> Tensor:
             f"{name} must be a float tensor (C, H, W) or (B, C, H, W), or any batch (B, ...), got {found}."
             f"{_remedy(image)}"
         )
+    if not all(image.shape[1:]):
+        raise ValueError(f"{name} has a side of length 0, got {tuple(image.shape)}: leave it out.")
     return image[None] if _is_single(image) else image
 
 
 def _remedy(image: object) -> str:
     """How a picture becomes such a tensor; '' for what is none."""
+    if type(image).__module__.partition(".")[0] == "PIL":
+        return " A PIL image becomes one by `torch.from_numpy(numpy.array(image)).movedim(-1, 0) / 255`."
     if not isinstance(image, Tensor) or image.dtype not in BYTES or image.dim() not in (3, 4):
         return ""
     is_last = image.shape[-1] in CHANNELS and image.shape[-3] not in CHANNELS
@@ -352,7 +366,11 @@ def _remedy(image: object) -> str:
 
 
 def _text(value: object, row: int, default: str) -> str:
-    """A text that belongs to all rows of an item or to each."""
-    if isinstance(value, str):
-        return value
-    return str(value[row]) if isinstance(value, Sequence) else default
+    """A text that belongs to all rows of an item or to each; numbers and paths as texts."""
+    if isinstance(value, Tensor | np.ndarray):
+        value = value.tolist()
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return default if value is None else str(value)
+    if row >= len(value):
+        raise ValueError(f"`name` and `degradation` must hold a text for each of several samples, got {value!r} alone.")
+    return str(value[row])

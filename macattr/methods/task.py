@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from macattr.arguments import checked_budget, checked_seed, whole_number
 from macattr.layers import is_glob, resolve_layers
 from macattr.methods.provenance import hash_tensors
 from macattr.methods.reductions import REDUCTIONS
@@ -26,7 +27,7 @@ from macattr.paths.presets import RANKING, MacTag, Preset
 from macattr.paths.tokens import Token, TokenMaskPath, TokenPath
 from macattr.statistics.stopping import StableTop
 from macattr.sweep.calls import CallsName
-from macattr.sweep.entry import LOSS
+from macattr.sweep.entry import LOSS, forward_parameters
 from macattr.sweep.outputs import OutputChoice, own_loss, read_output
 from macattr.sweep.places import Place, find_place, refuse_nowhere, takes_mask, token_path, token_value
 from macattr.sweep.survey import Surveys
@@ -45,9 +46,6 @@ Loss = Callable[..., Tensor]
 
 Orders = int | Tensor | Callable[[Tensor], Tensor]
 """Number of random pixel orders, the orders (orders, H*W), or a function from an image (1, C, H, W) to one order."""
-
-LARGEST_SEED = 2**63 - 1
-"""The largest seed: files hold 64-bit integers."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +85,15 @@ class Options:
     prefix: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("r", "delta", "tolerance", "memory_budget"):
+        for name in ("r", "delta", "tolerance"):
             self._set(name, _as_number(name, getattr(self, name)))
         for name in ("n_steps", "groups", "patch_size", "internal_batch_size"):
-            self._set(name, _as_count(name, getattr(self, name)))
-        if self.seed is not None and (_as_whole("seed", self.seed) < 0 or self.seed > LARGEST_SEED):
-            raise ValueError(f"`seed` must be a whole number from 0 to 2**63 - 1, got {self.seed}.")
+            if (value := getattr(self, name)) is not None:
+                self._set(name, whole_number(name, value))
+        self._set("memory_budget", checked_budget(self.memory_budget))
+        self._set("seed", None if self.seed is None else checked_seed(self.seed))
+        if self.until is not None and not isinstance(self.until, StableTop):
+            raise ValueError(f"`until` must be a StableTop, got {self.until!r}.")
         if self.reduction not in REDUCTIONS:
             raise ValueError(f"`reduction` must be one of {', '.join(REDUCTIONS)}, got {self.reduction!r}.")
         if self.tolerance is not None and self.n_steps is not None:
@@ -135,6 +136,8 @@ class Options:
 def _check_objective(objective: object) -> None:
     """Raise for the name of no objective."""
     names = get_args(ObjectiveName)
+    if objective is not None and not isinstance(objective, str) and not callable(objective):
+        raise ValueError(f"`objective` must be a function or one of {', '.join(names)}, got {objective!r}.")
     if isinstance(objective, str) and objective not in names:
         near = difflib.get_close_matches(objective, names, 1)
         hint = f"did you mean {near[0]!r}? There are" if near else "it must be a function or one of"
@@ -157,22 +160,6 @@ def _as_number(name: str, value: object) -> float | None:
     if isinstance(value, bool) or not math.isfinite(number):
         raise ValueError(f"`{name}` must be a finite number, got {value!r}.")
     return value if isinstance(value, int | float) else number
-
-
-def _as_whole(name: str, value: object) -> int:
-    """A whole number."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer) or value != int(value):
-        raise ValueError(f"`{name}` must be a whole number, got {value!r}.")
-    return int(value)
-
-
-def _as_count(name: str, value: object) -> int | None:
-    """A whole number of at least 1."""
-    if value is None:
-        return None
-    if (count := _as_whole(name, value)) < 1:
-        raise ValueError(f"`{name}` must be at least 1, got {value}.")
-    return count
 
 
 def _as_orders(orders: object) -> Orders:
@@ -273,9 +260,18 @@ class Task:
         """All arguments of the model for a sample, by position and by keyword."""
         if sample.image is None:
             return self.arguments(sample), dict(sample.keywords)
-        if sample.key:
-            return self.arguments(sample), {sample.key: sample.image, **sample.keywords}
+        if key := self.key_of(sample):
+            return self.arguments(sample), {key: sample.image, **sample.keywords}
         return (sample.image, *self.arguments(sample)), dict(sample.keywords)
+
+    def key_of(self, sample: Sample) -> str:
+        """Keyword of what a path walks; '' where it stands first, before further positional arguments.
+
+        Args:
+            sample: The sample.
+        """
+        is_first = bool(self.arguments(sample)) and sample.key == next(iter(forward_parameters(self.model)[0]), "")
+        return "" if is_first else sample.key
 
     @cached_property
     def layer_of_path(self) -> tuple[str, nn.Module] | None:
@@ -360,14 +356,20 @@ class Task:
             raise ValueError(f"the loss refuses the target of {sample.name!r}: {error}") from error
 
 
+TARGETS = ("target", "targets", "label", "labels")
+"""Names of the second argument of a loss that takes the target although it has a default."""
+
+
 def _takes_target(loss: Loss) -> bool:
-    """Whether a loss has a second argument without a default: the target."""
-    try:
-        parameters = inspect.signature(loss).parameters.values()
+    """Whether a loss takes the target: as a second argument without a default, or as one that is called so."""
+    try:  # that of a module takes anything
+        parameters = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters.values()
     except (TypeError, ValueError):
         return False
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return sum(p.default is p.empty for p in positional) > 1
+    if not positional:
+        return any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    return any(p.default is p.empty or p.name in TARGETS for p in positional[1:2])
 
 
 @dataclass(frozen=True)
@@ -423,7 +425,7 @@ class Trial:
             sample.image,
             task.arguments(sample),
             sample.keywords,
-            key=sample.key,
+            key=task.key_of(sample),
             layer=task.layer_of_path,
             tokens=tokens,
             prefix=task.options.prefix,

@@ -146,7 +146,17 @@ def walk_of(path: PathLike | str) -> Walk:
 def _walk_along(function: Callable[[Tensor], Path]) -> Walk:
     """The walk of a user's function."""
     name = describe(function)
-    return Walk(name, f"along {name}", lambda trial: function(trial.tensor), ends_at_image=False)
+
+    def walked(trial: Trial) -> Path:
+        path = function(trial.tensor)
+        if not isinstance(path, Path):
+            raise ValueError(
+                f"the function `path` must return a path, with `interval`, `groups` and `at`, got a "
+                f"{type(path).__name__}: see macattr.paths.inputs."
+            )
+        return path
+
+    return Walk(name, f"along {name}", walked, ends_at_image=False)
 
 
 def _walk_over_tokens(path: TokenMaskPath) -> Walk:

@@ -1,11 +1,11 @@
-r"""Layer scores from the singular values of the weights alone: they need no image.
+r"""Layer scores from the weights alone, by their singular values or sizes: they need no image.
 
 A weight is the matrix (out, rest): a convolution's kernels are its rows. A parameter of three dimensions outside of
 convolutions is a stack of matrices, such as the experts of a mixture. A parametrised weight is the one that the forward
 pass uses. A layer without any matrix, such as a norm, scores 0.
 """
 
-__all__ = ["condition_number", "condition_score", "matrices_of", "spectral_score", "spectral_snr"]
+__all__ = ["condition_number", "condition_score", "matrices_of", "mean_magnitude", "spectral_score", "spectral_snr"]
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -123,24 +123,52 @@ def matrices_of(name: str, module: nn.Module) -> list[Tensor]:
     Raises:
         ValueError: If a weight is on the meta device, holds integers, as quantised ones do, or NaN or infinity.
     """
-    if missing_values(module):
-        raise ValueError(f"{name!r} is on the meta device: load its weights first, or leave it out of `layers`.")
     found = []
-    with present(module):
-        weights = [values_of(weight) for weight in _weights(module).values()]
-    for weight in weights:
+    for weight in _used_weights(name, module):
         if weight.dim() < 2 or not weight.numel():
             continue
-        if not (weight.is_floating_point() or weight.is_complex()):
-            raise ValueError(
-                f"{name!r} holds {str(weight.dtype).removeprefix('torch.')} values, which are no weights before they "
-                "are dequantised: load the network without quantisation, or leave the layer out of `layers`."
-            )
+        _refuse_integers(name, weight)
         if not bool(weight.isfinite().all()):
             raise ValueError(f"{name!r} holds NaN or infinity: mend the checkpoint, or leave it out of `layers`.")
         wide = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
         found += list(wide) if wide.dim() == 3 and not isinstance(module, _ConvNd) else [_as_matrix(wide, module)]
     return found
+
+
+@torch.no_grad()
+def mean_magnitude(name: str, module: nn.Module) -> float:
+    """Mean absolute value of all weights of a layer, as the forward pass uses them; 0 without any.
+
+    Args:
+        name: Its name, for the error message.
+        module: The layer.
+
+    Raises:
+        ValueError: If a weight is on the meta device, or holds integers, as quantised ones do.
+    """
+    total, count = 0.0, 0
+    for weight in _used_weights(name, module):
+        _refuse_integers(name, weight)
+        total += float(weight.abs().sum(dtype=torch.float64))
+        count += weight.numel()
+    return total / max(1, count)
+
+
+def _used_weights(name: str, module: nn.Module) -> list[Tensor]:
+    """Values of the weights of a layer."""
+    if missing_values(module):
+        raise ValueError(f"{name!r} is on the meta device: load its weights first, or leave it out of `layers`.")
+    with present(module):
+        return [values_of(weight) for weight in _weights(module).values()]
+
+
+def _refuse_integers(name: str, weight: Tensor) -> None:
+    """Raise for the packed values of a quantised weight."""
+    if not (weight.is_floating_point() or weight.is_complex()):
+        raise ValueError(
+            f"{name!r} holds {str(weight.dtype).removeprefix('torch.')} values, which are no weights before they "
+            "are dequantised: load the network without quantisation, or leave the layer out of `layers`."
+        )
 
 
 def _as_matrix(weight: Tensor, module: nn.Module) -> Tensor:

@@ -8,9 +8,12 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from macattr.arguments import whole_number
 from macattr.paths.inputs import Gate, MaskAttributePath, Path, check_masked_fraction, random_order
 from macattr.paths.objectives import GradientMagnitude, Objective
 from macattr.paths.partitions import Partition, captum_nodes, tagged_partition
+
+AcrossImages = Literal["mean", "sum"]
 
 MacTag = Literal["left", "right", "trapezoid", "riemann_middle", "gausslegendre"]
 """Where the gradient is taken; the last two are Captum's nodes, with the gradient at the left end."""
@@ -51,7 +54,7 @@ class Preset:
     tag: MacTag = "trapezoid"
     include_end: bool = True
     objective: Objective = field(default_factory=GradientMagnitude)
-    across_images: Literal["mean", "sum"] = "mean"
+    across_images: AcrossImages = "mean"
 
     def override(self, **changes: object) -> "Preset":
         """The same preset with some fields replaced.
@@ -90,15 +93,17 @@ class Preset:
     def refuse_invalid(self) -> None:
         """Raise if a field is out of range: a ValueError."""
         check_masked_fraction(self.r)
-        if isinstance(self.n_steps, bool) or int(self.n_steps) != self.n_steps:
-            raise ValueError(f"`n_steps` must be a whole number, got {self.n_steps}.")
-        if self.n_steps < 1:
-            raise ValueError(f"`n_steps` must be at least 1, got {self.n_steps}.")
-        if self.n_steps > MOST_STEPS:
+        if whole_number("n_steps", self.n_steps) > MOST_STEPS:
             raise ValueError(
                 f"`n_steps` must be at most {MOST_STEPS:,}, got {self.n_steps:,}: each takes a forward pass and back."
             )
-        for name, choices in (("tag", get_args(MacTag)), ("gate", get_args(Gate))):
+        if not isinstance(self.include_end, bool):
+            raise ValueError(f"`include_end` must be True or False, got {self.include_end!r}.")
+        for name, choices in (
+            ("tag", get_args(MacTag)),
+            ("gate", get_args(Gate)),
+            ("across_images", get_args(AcrossImages)),
+        ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
 

@@ -79,6 +79,12 @@ AS_INITIALISED = "as initialised"
 SUMMARISED = 5
 """Number of layers in the printed summary of a ranking."""
 
+LISTED = 3
+"""Rankings that are named where another may be meant."""
+
+NAME_THEM = "Different images need names: give each a `name`, as `{'image': tensor, 'name': 'a'}`."
+"""Remedy where rankings of different images hold the same numbers in place of names."""
+
 
 @dataclass(frozen=True)
 class LayerImportance:
@@ -380,11 +386,16 @@ class LayerImportance:
         names = [part.dataset["sample"].values.tolist() for part in parts]
         along = "order" if all(some == names[0] for some in names[1:]) and len(parts) > 1 else "sample"
         if along == "sample" and len(set().union(*names)) < sum(map(len, names)):
-            raise ValueError("the rankings share some images but not all: merge different images, or the same ones.")
+            raise ValueError(
+                f"the rankings share some images but not all: merge different images, or the same ones. {NAME_THEM}"
+            )
         if along == "order":
             seeds = np.concatenate([part.dataset["order_seed"].values for part in parts], axis=1)
             if any(len(set(row)) < len(row) for row in seeds.tolist()):
-                raise ValueError("the rankings hold the same pixel orders of the same images: there is nothing to add.")
+                raise ValueError(
+                    "the rankings hold the same pixel orders of the same images, by their names: there is nothing to "
+                    f"add. {NAME_THEM}"
+                )
         merged = xr.concat(
             [part.dataset for part in parts], along, coords="minimal", compat="override", combine_attrs="override"
         )
@@ -400,7 +411,8 @@ def _rankings_beside(path: Path) -> str:
     """A question about the rankings in the same folder, or those one below; '' without any."""
     folder = path if path.is_dir() else path.parent
     found = [file for place in ("", "*/") for file in sorted(folder.glob(f"{place}{FILE}")) if file != path]
-    return f"Did you mean {' or '.join(map(str, found))}?" if found else ""
+    more = f" or one of {len(found) - LISTED} more" if len(found) > LISTED else ""
+    return f"Did you mean {' or '.join(map(str, found[:LISTED]))}{more}?" if found else ""
 
 
 def strip_prefix(names: Sequence[str], prefix: str) -> list[str]:

@@ -3,7 +3,7 @@
 __all__ = ["RankingInterrupted", "effective_options", "rank_layers", "rank_methods", "rank_with", "task_of"]
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from macattr.layers import LayerLike, is_glob, own_parameters, resolve_layers
+from macattr.layers import LayerLike, entries_of, is_glob, left_out, own_parameters, resolve_layers
 from macattr.methods.catalogue import find_methods, refuse_missing_images
 from macattr.methods.kinds import Method, PathMethod
 from macattr.methods.readings import estimate_evaluations, measure
@@ -30,7 +30,8 @@ from macattr.statistics.stopping import StableTop
 from macattr.sweep.allocator import keep_freed_memory
 from macattr.sweep.calls import CallsName
 from macattr.sweep.outputs import OutputChoice
-from macattr.weights.values import missing_values, refuse_hidden
+from macattr.user_warnings import warn_user
+from macattr.weights.values import missing_values, number_of_values, refuse_hidden
 
 ALWAYS_READ = {
     "preset",
@@ -49,6 +50,9 @@ ALWAYS_READ = {
 """Options that have an effect whatever the method."""
 
 DEFAULTS = Options()
+
+LEFT_OUT, LISTED = 0.01, 5
+"""Share of the parameters from which layers that are not ranked are told, and names of those that are listed."""
 
 SHARE_WITHIN = 0.95
 """Share of the layers whose step error a ``tolerance`` bounds: the rest scores near 0."""
@@ -76,7 +80,7 @@ def rank_layers(
     model: nn.Module,
     inputs: Inputs | Files | None = None,
     method: str = "mac",
-    layers: LayerLike | Sequence[LayerLike] | None = None,
+    layers: LayerLike | Iterable[LayerLike] | None = None,
     *,
     r: float | None = None,
     n_steps: int | None = None,
@@ -126,7 +130,8 @@ def rank_layers(
             (``kappa``, ``spectrum``, controls): they then score every layer, whether it runs or not.
         method: Name of a method; :data:`macattr.methods.catalogue.METHODS` holds all, ``macattr methods`` explains
             them. Of a layer that returns several tensors the first is scored.
-        layers: Modules, names, globs or classes; None for every module that owns a parameter and runs. What a glob or
+        layers: Modules, names, globs or classes; None for every module inside the network that owns a parameter which
+            requires a gradient, and runs; if no parameter of the network does, that owns any. What a glob or
             class matches and does not run is left out; a name that does not run is refused.
         r: Masked fraction at the start of the path, in (0, 1] (default 0.5).
         n_steps: Steps along the path (default 30).
@@ -243,7 +248,7 @@ def rank_methods(
     model: nn.Module,
     inputs: Inputs | Files | None,
     methods: Sequence[str],
-    layers: LayerLike | Sequence[LayerLike] | None = None,
+    layers: LayerLike | Iterable[LayerLike] | None = None,
     **options: object,
 ) -> dict[str, LayerImportance]:
     """Rankings by several methods, by name; those that walk the same path share its passes.
@@ -273,7 +278,7 @@ def rank_with(
     model: nn.Module,
     inputs: Inputs | Files | None,
     methods: Sequence[str],
-    layers: LayerLike | Sequence[LayerLike] | None = None,
+    layers: LayerLike | Iterable[LayerLike] | None = None,
     options: Options = DEFAULTS,
 ) -> dict[str, LayerImportance]:
     """Rankings by several methods, by name, with all options in one object; see :func:`rank_methods`.
@@ -321,7 +326,7 @@ def rank_with(
     return assemble(result)
 
 
-def task_of(model: nn.Module, layers: LayerLike | Sequence[LayerLike] | None, options: Options) -> Task:
+def task_of(model: nn.Module, layers: LayerLike | Iterable[LayerLike] | None, options: Options) -> Task:
     """The task of a ranking, which knows what layers may be left out because no entry of ``layers`` names them.
 
     Args:
@@ -332,11 +337,27 @@ def task_of(model: nn.Module, layers: LayerLike | Sequence[LayerLike] | None, op
     Raises:
         ValueError: As :func:`macattr.layers.resolve_layers`.
     """
-    found = resolve_layers(model, layers, options.prefix)
-    entries = list(layers) if isinstance(layers, Sequence) and not isinstance(layers, str) else [layers]
-    literal = [entry for entry in entries if entry is not None and not is_glob(entry)]
+    entries = None if layers is None else entries_of(layers)
+    found = resolve_layers(model, entries, options.prefix)
+    if entries is None:
+        _warn_of_left_out(model)
+    literal = [entry for entry in entries or () if not is_glob(entry)]
     named = resolve_layers(model, literal, options.prefix) if literal else {}
     return Task(model, found, options, droppable=frozenset(found.keys() - named.keys()))
+
+
+def _warn_of_left_out(model: nn.Module) -> None:
+    """Say which layers are not ranked because they are frozen, if they hold much."""
+    names, parameters = left_out(model)
+    total = sum(map(number_of_values, model.parameters()))
+    if parameters < LEFT_OUT * total or not names:
+        return
+    listed = ", ".join(map(repr, names[:LISTED]))
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    warn_user(
+        f"left out {len(names)} layers with {parameters / total:.0%} of the parameters, which require no gradient: "
+        f"{listed}{more}. To rank them too, call `model.requires_grad_()` first, or name them in `layers`."
+    )
 
 
 def refuse_idle(methods: Sequence[Method], task: Task) -> None:
@@ -345,7 +366,8 @@ def refuse_idle(methods: Sequence[Method], task: Task) -> None:
     for name, value in task.options.given().items():
         if name not in effective:
             names = ", ".join(repr(method.name) for method in methods)
-            raise ValueError(f"`{name}` = {str(value)[:40]} has no effect on the ranking by {names}: leave it out.")
+            words = str(value) if isinstance(value, str | int | float) else type(value).__name__
+            raise ValueError(f"`{name}` = {words[:40]} has no effect on the ranking by {names}: leave it out.")
 
 
 def effective_options(methods: Sequence[Method], task: Task) -> set[str]:

@@ -145,6 +145,8 @@ def _remedy(task: Task, sample: Sample, image: Tensor) -> str:
     image = _part(image)
     if _runs(task, sample, image):
         return ""
+    if colours := _three_channels(task, sample, image):
+        return colours
     grey = _Form("one channel", "--grey", "grey=True", (luminance(image[0])[None],)) if image.shape[1] == 3 else None
     for channels in (None, grey) if grey else (None,):
         for size in (None, *_sizes(channels.images[0] if channels else image)):
@@ -156,6 +158,14 @@ def _remedy(task: Task, sample: Sample, image: Tensor) -> str:
                     f"`ImageFolder(..., {', '.join(form.keyword for form in wanted)})`."
                 )
     return ""
+
+
+def _three_channels(task: Task, sample: Sample, image: Tensor) -> str:
+    """How a picture that is grey, or has an alpha channel, becomes one in colours, if the network takes that."""
+    channels = image.shape[1]
+    if channels not in (1, 4) or not _runs(task, sample, image[:, [0, 0, 0] if channels == 1 else [0, 1, 2]]):
+        return ""
+    return f"It takes three channels: pass `{'image.expand(3, -1, -1)' if channels == 1 else 'image[:3]'}`."
 
 
 def _sizes(image: Tensor) -> Iterator[_Form]:

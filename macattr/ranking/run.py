@@ -399,8 +399,9 @@ class _Progress:
                 self.journal.write(unit, record)
         elif (record.name, record.sha256) != (sample.name, digest):
             raise ValueError(
-                f"sample {unit[0]} is {sample.name!r}, but {str(self.journal.folder)!r} holds other data of that "
-                f"number, {record.name!r}: give the same samples and orders, or another folder."
+                f"sample {unit[0]} is {sample.name!r}, but {str(self.journal.folder)!r} holds "
+                f"{'other data of that name' if record.name == sample.name else repr(record.name)} in its place, such "
+                "as the image before it was cropped or changed: give the same samples and orders, or another folder."
             )
         return record
 

@@ -84,5 +84,6 @@ def _describe_door(task: Task) -> Attributes:
         "at": "" if layer is None else layer[0],
         "calls": "" if task.options.calls == "sum" else task.options.calls,
         "prefix": task.options.prefix,
+        "with_input_residual": "" if task.options.with_input_residual else "no",
     }
     return {name: value for name, value in given.items() if value}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, get_args
 
+from macattr.arguments import as_names, real_number, whole_number
 from macattr.layers import LayerTable, unknown_layer
 from macattr.selection.trainable import TrainableMask
 from macattr.statistics.certainty import whole_part
@@ -79,13 +80,19 @@ class SelectionRule:
 
     def __post_init__(self) -> None:
         """Refuse values that contradict each other or lie out of range."""
+        for name in ("include", "exclude"):
+            object.__setattr__(self, name, as_names(name, getattr(self, name)))
+        for name in ("fraction", "threshold", "fill", "over"):
+            if (value := getattr(self, name)) is not None:
+                real_number(name, value)
+        for name, least in (("count", 1), ("skips", 0)):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, whole_number(name, value, least))
         given = [name for name in ("fraction", "count", "threshold") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give one of `fraction`, `count`, `threshold`; got {' and '.join(given) or 'none'}.")
         if self.fraction is not None and not 0 < self.fraction <= 1:
             raise ValueError(f"`fraction` must lie in (0, 1], got {self.fraction}.")
-        if self.count is not None and self.count < 1:
-            raise ValueError(f"`count` must be at least 1, got {self.count}: an empty selection trains nothing.")
         for name, value, choices in (
             ("by", self.by, By),
             ("rounding", self.rounding, Rounding),
@@ -93,8 +100,8 @@ class SelectionRule:
         ):
             if value not in (allowed := get_args(choices)) and (name, value) != ("per", None):
                 raise ValueError(f"`{name}` must be one of {', '.join(allowed)}, got {value!r}.")
-        if self.skips < 0 or not 0 <= self.fill <= 1:
-            raise ValueError(f"`skips` must be at least 0 and `fill` lie in [0, 1], got {self.skips} and {self.fill}.")
+        if not 0 <= self.fill <= 1:
+            raise ValueError(f"`fill` must lie in [0, 1], got {self.fill}.")
         if self.over is not None and not 0 <= self.over < math.inf:
             raise ValueError(
                 f"`over` must be a share of the budget, at least 0, got {self.over}: 0.1 is 10 % above it."

@@ -13,6 +13,7 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 
+from macattr.arguments import as_names, positive_number, real_number
 from macattr.layers import constants, full_name, layer_of, mark_frozen, resolve_layers, trainable_parameters
 from macattr.user_warnings import warn_user
 from macattr.weights.values import is_offloaded, number_of_values
@@ -114,6 +115,10 @@ class TrainableMask:
 
     layers: tuple[str, ...]
     whole_modules: bool = False
+
+    def __post_init__(self) -> None:
+        """Take one name for a tuple of one."""
+        object.__setattr__(self, "layers", as_names("layers", self.layers))
 
     def parameter_names(self, model: nn.Module) -> list[str]:
         """Names of the parameters that are trained.
@@ -230,8 +235,7 @@ class TrainableMask:
             >>> [(group["name"], group["lr"]) for group in groups]
             [('0', 0.1), ('1', 0.05)]
         """
-        if lr <= 0:
-            raise ValueError(f"`lr` must be positive, got {lr}.")
+        lr, power = positive_number("lr", lr), real_number("power", power)
         members: dict[str, list[nn.Parameter]] = {}
         grouped: set[int] = set()
         for name, layer in self._owners(model).items():
@@ -249,6 +253,11 @@ class TrainableMask:
 
 def _highest(scores: Mapping[str, float], layers: Iterable[str]) -> float:
     """The largest of the layers' scores, all of which must be usable as factors."""
+    if not isinstance(scores, Mapping):
+        raise ValueError(
+            f"`scores` must be a mapping from names to numbers, got {type(scores).__name__}: of a ranking that is "
+            "`dict(zip(ranking['layer'], ranking['score']))`, with `ranking = importance.ranking()`."
+        )
     if missing := [layer for layer in layers if layer not in scores]:
         raise ValueError(f"`scores` lacks {len(missing)} selected layers: {', '.join(missing[:3])}.")
     if bad := [layer for layer in layers if not 0 <= scores[layer] < math.inf]:

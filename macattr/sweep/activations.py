@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from macattr.arguments import whole_number
 from macattr.paths.inputs import Path
 from macattr.paths.objectives import Objective
 from macattr.paths.partitions import Partition
 from macattr.paths.sums import GradientSum
-from macattr.sweep.arguments import whole_number
 from macattr.sweep.guard import modules_of, refuse_random_draws, undisturbed
 from macattr.sweep.memory import ROWS_ON_CPU
 from macattr.sweep.nodes import Forward, evaluate, leaves_at, no_derivative, single_output

@@ -207,9 +207,9 @@ class _Maker:
         node_bytes = min(way.node_bytes for way in ways) if len(ways) > 1 else self.survey.working_bytes
         largest = max(self._needed(tensor, ways[-1]) for tensor in self.survey.distinct)
         return (
-            f"`memory_budget` of {(self.memory_budget or 0) / 2**20:.0f} MiB is too small: one node keeps "
-            f"{node_bytes / 2**20:.0f} MiB, all sums take {self.kept / 2**20:.0f} MiB, "
-            f"the largest layer needs {largest / 2**20:.0f} MiB more."
+            f"`memory_budget` of {(self.memory_budget or 0) / 2**20:,.3g} MiB is too small: one node keeps "
+            f"{node_bytes / 2**20:,.3g} MiB, all sums take {self.kept / 2**20:,.3g} MiB, "
+            f"the largest layer needs {largest / 2**20:,.3g} MiB more."
         )
 
 

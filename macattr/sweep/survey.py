@@ -511,6 +511,11 @@ class _Recorder:
             if is_sharded(tensor):
                 self.distributed[site.layer] = None
                 return tensor
+            if tensor.is_inference():
+                raise ValueError(
+                    f"layer {site} runs under `torch.inference_mode`, where nothing has a gradient: take that out of "
+                    "the network's forward method."
+                )
             if tensor.dim() == 0:
                 raise ValueError(f"layer {site} returns a single number, without neurons: leave it out of `layers`.")
             edge = get_gradient_edge(tensor) if tensor.requires_grad else None

@@ -13,12 +13,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from macattr.arguments import checked_budget, whole_number
 from macattr.paths.inputs import Path
 from macattr.paths.objectives import Objective
 from macattr.paths.partitions import Partition
 from macattr.paths.sums import LayerSum, StieltjesSum
 from macattr.sweep.allocator import keep_freed_memory, return_free_memory, return_freed_memory
-from macattr.sweep.arguments import checked_budget, whole_number
 from macattr.sweep.blocks import find_blocks
 from macattr.sweep.cuts import find_cuts
 from macattr.sweep.guard import modules_of, undisturbed

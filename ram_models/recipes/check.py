@@ -47,6 +47,9 @@ def _write_csv(report: CheckReport, file: Path) -> None:
 
 def main(config: Config) -> int:
     """Print the findings; the exit code is 0 without problems and 1 with some."""
+    for file in (config.csv, config.json):
+        if file is not None:  # found out before the images are read
+            file.parent.mkdir(parents=True, exist_ok=True)
     report = check_data(config.directory, config.layout, config.workers)
     print(summary(report))
     if config.csv is not None:

@@ -9,7 +9,7 @@ import csv
 import os
 import sys
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
@@ -24,6 +24,12 @@ from tqdm.auto import tqdm
 from macattr.image_files import center_crop, display_name, find_images, read_image
 from ram_models.degradations import DEGRADATIONS, TASKS, Degradation, draw
 from ram_models.seeds import check_seed
+
+TABLE = "parameters.csv"
+"""Name of the table."""
+
+COLUMNS = ("image", "task", "output", "seed")
+"""Its columns before those of the parameters."""
 
 
 @dataclass(frozen=True)
@@ -191,15 +197,29 @@ def draw_sheet(rows: Mapping[str, Mapping[str, Sample]], titles: Sequence[str]) 
     return figure
 
 
+def _other_rows(file: Path, tasks: Collection[str], images: Collection[str]) -> list[dict[str, str]]:
+    """The rows of a table for what is not degraded now and is still there."""
+    if not file.is_file():
+        return []
+    with file.open(newline="", encoding="utf-8") as opened:
+        rows = [{str(name): value or "" for name, value in row.items()} for row in csv.DictReader(opened)]
+    others = [row for row in rows if row.get("task") not in tasks or row.get("image") not in images]
+    return [row for row in others if (file.parent / row.get("output", "")).is_file()]
+
+
 def main(config: Config) -> None:
-    """Write degraded images, parameters.csv and sheet.png into ``config.output``; files of the same names are replaced.
+    """Write degraded images, parameters.csv and sheet.png into ``config.output``.
+
+    Images of the same names and tasks are replaced, and so are their rows; the rows of others stay.
 
     Raises:
         ValueError: At once if the settings are wrong; at the end, after all other images, if some images were bad.
     """
     tasks, files = check_request(config), relative_names(config.input)
     config.output.mkdir(parents=True, exist_ok=True)
+    kept = _other_rows(config.output / TABLE, tasks, set(map(display_name, files)))
     parameters = dict.fromkeys(item.name for task in tasks for item in fields(DEGRADATIONS[task]))
+    parameters |= {name: None for row in kept for name in row if name not in COLUMNS}
     sheet: dict[str, dict[str, Sample]] = {}
     problems: list[str] = []
 
@@ -207,9 +227,10 @@ def main(config: Config) -> None:
         tqdm.write(problem, sys.stderr)
         problems.append(problem)
 
-    with (config.output / "parameters.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, ["image", "task", "output", "seed", *parameters], restval="")
+    with (config.output / TABLE).open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, [*COLUMNS, *parameters], restval="")
         table.writeheader()
+        table.writerows(kept)
         for name, source in tqdm(files.items(), unit="image"):
             samples = degrade_file(source, name, tasks, config, report)
             table.writerows(sample.row for sample in samples.values() if sample.row)
@@ -218,6 +239,8 @@ def main(config: Config) -> None:
                 sheet[name] = samples
     if sheet:
         draw_sheet(sheet, ["clean", *tasks]).savefig(config.output / "sheet.png", dpi=120)
+    sheet_words = ", with sheet.png" if sheet else ""
+    print(f"written: {len(files)} images x {', '.join(tasks)} and {TABLE} in {config.output}{sheet_words}")
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ValueError(f"{count}, the other images are in {str(config.output)!r}; {problems[0]}")

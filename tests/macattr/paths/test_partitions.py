@@ -79,7 +79,7 @@ def test_kept_memory_is_the_sum_in_32_bits_or_more_and_the_last_node(dtype, size
     layer_sum, values = StieltjesSum("left"), torch.ones(1, 50, dtype=dtype)
     layer_sum.update("layer", values, values, 0, 1)
     state = layer_sum._state["layer"]
-    assert state.total.nbytes + sum(last.nbytes for last in state.last) == 50 * size
+    assert state.total.nbytes + sum(kept.nbytes for kept in (*state.outputs, state.gradient)) == 50 * size
     assert layer_sum.state_bytes(values.nbytes, dtype) == 50 * size
 
 

@@ -29,7 +29,7 @@ def test_half_precision_halves_the_outputs_and_not_the_sums():
         for model in (net, copy.deepcopy(net).bfloat16())
     )
     assert half.outputs == whole.outputs / 2
-    assert (whole.sums, half.sums) == (3 * whole.outputs, 4 * half.outputs)
+    assert (whole.sums, half.sums) == (4 * whole.outputs, 5 * half.outputs)
 
 
 def test_methods_without_a_path_keep_no_sums():

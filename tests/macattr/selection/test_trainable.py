@@ -122,7 +122,7 @@ def test_tied_parameters_stand_in_one_group(network):
 @pytest.mark.parametrize(
     ("lr", "scores", "message"),
     [
-        (0.0, None, "`lr` must be positive, got 0.0"),
+        (0.0, None, "`lr` must be positive and finite, got 0.0"),
         (0.1, {"first": 1.0}, "`scores` lacks 1 selected layers: last"),
         (0.1, {"first": -1.0, "last": 1.0}, "finite and not negative, got -1.0 for 'first'"),
         (0.1, {"first": float("inf"), "last": 1.0}, "finite and not negative, got inf for 'first'"),

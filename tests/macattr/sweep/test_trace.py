@@ -959,7 +959,10 @@ def test_layers_that_return_a_single_number_are_refused(line):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"memory_budget": 100.0}, "`memory_budget` of 0 MiB is too small: one node keeps 0 MiB, all sums take 0 MiB"),
+        (
+            {"memory_budget": 100.0},
+            "`memory_budget` of 9.54e-05 MiB is too small: one node keeps 0.0002",
+        ),
         ({"internal_batch_size": 0}, "`internal_batch_size` must be at least 1, got 0"),
     ],
     ids=["memory", "batch"],

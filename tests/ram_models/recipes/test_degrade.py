@@ -52,6 +52,19 @@ def test_the_default_is_the_papers_seven_tasks(folder, tmp_path):
     assert not (tmp_path / "out" / "sheet.png").exists()
 
 
+def test_rows_of_other_images_and_tasks_stay(folder, tmp_path, capsys):
+    run(folder, tmp_path / "out", "haze,noise")
+    before = {row["output"]: row for row in rows_of(tmp_path / "out")}
+    run(folder / "a.jpg", tmp_path / "out", "noise", seed=7)
+    assert "written: 1 images x noise and parameters.csv in" in capsys.readouterr().out
+    after = {row["output"]: row for row in rows_of(tmp_path / "out")}
+    assert after.keys() == before.keys()
+    assert {name for name in after if after[name] != before[name]} == {"noise/a.png"}
+    (tmp_path / "out/haze/a.png").unlink()
+    run(folder / "a.jpg", tmp_path / "out", "noise")
+    assert {row["output"] for row in rows_of(tmp_path / "out")} == before.keys() - {"haze/a.png"}
+
+
 @pytest.mark.parametrize("task", ["noise", "rain", "jpeg"])
 def test_a_row_of_the_table_makes_the_image_again(folder, tmp_path, task):
     run(folder, tmp_path / "out", task)

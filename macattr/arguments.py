@@ -1,8 +1,9 @@
-"""Checks of numbers that callers pass in: whole counts, positive numbers, seeds and budgets of memory."""
+"""Checks of what callers pass in: whole counts, positive numbers, seeds, budgets of memory, names."""
 
-__all__ = ["checked_budget", "checked_seed", "positive_number", "whole_number"]
+__all__ = ["as_names", "checked_budget", "checked_seed", "positive_number", "real_number", "whole_number"]
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -48,6 +49,42 @@ def positive_number(name: str, value: object) -> float:
     if number is None or not 0 < number < math.inf:
         raise ValueError(f"`{name}` must be positive and finite, got {value!r}.")
     return float(number)
+
+
+def real_number(name: str, value: object) -> float:
+    """The value as a float.
+
+    Args:
+        name: Argument that the value was given for.
+        value: Number.
+
+    Raises:
+        ValueError: If it is not a finite number.
+    """
+    number = _number(value)
+    if number is None or not math.isfinite(number):
+        raise ValueError(f"`{name}` must be a finite number, got {value!r}.")
+    return float(number)
+
+
+def as_names(name: str, value: object) -> tuple[str, ...]:
+    """Names as a tuple; one alone may be given as it is.
+
+    Args:
+        name: Argument that they were given for.
+        value: A text, or several.
+
+    Raises:
+        ValueError: If it is anything else.
+
+    Example:
+        >>> as_names("exclude", "*.norm")
+        ('*.norm',)
+    """
+    names = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (value,)
+    if wrong := [each for each in names if not isinstance(each, str)]:
+        raise ValueError(f"`{name}` must be a name or several, got {wrong[0]!r} of type {type(wrong[0]).__name__}.")
+    return names
 
 
 def checked_seed(seed: object) -> int:
