@@ -183,7 +183,8 @@ def _ending(program: str, error: BaseException) -> int:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return _complain(program, f"{str(error.filename)!r} cannot be used: {error.strerror}.", REFUSED)
     if isinstance(error, EXPECTED):
-        return _complain(program, str(error) or type(error).__name__, REFUSED)
+        notes = getattr(error, "__notes__", [])
+        return _complain(program, " ".join([str(error) or type(error).__name__, *notes]), REFUSED)
     place = traceback.extract_tb(error.__traceback__)[-1]
     message = (
         f"unexpected {type(error).__name__} in {place.filename}, line {place.lineno}: {error} (--debug shows more)"

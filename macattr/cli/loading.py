@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from macattr.cli.sources import SOURCES, open_network
 from macattr.image_files import ImageFolder
 from macattr.methods.samples import Item
-from macattr.weight_files import copy_weights, read_weights
+from macattr.weight_files import SUFFIXES, copy_weights, read_weights
 
 
 def load_object(source: str) -> object:
@@ -41,9 +41,14 @@ def load_object(source: str) -> object:
     """
     module_name, colon, name = source.rpartition(":")
     if not colon or not module_name or not name:
-        raise ValueError(
-            f"{source!r} is not an import string: write MODULE:NAME, as in ram_models:ram_swinir_tiny, or FILE.py:NAME."
-        )
+        hint = "write MODULE:NAME, as in ram_models:ram_swinir_tiny, or FILE.py:NAME."
+        if Path(source).suffix.lower() in SUFFIXES:
+            hint = (
+                f"write spandrel:{source} where spandrel knows the network, else FILE.py:NAME and --weights {source}."
+            )
+        elif source.endswith(".py"):
+            hint = f"write {source}:NAME, with the name of the network in it."
+        raise ValueError(f"{source!r} is not an import string: {hint}")
     module = _load_file(Path(module_name)) if module_name.endswith(".py") else _load_module(module_name)
     if not hasattr(module, name):
         public = [n for n in getattr(module, "__all__", vars(module)) if not n.startswith("_")]

@@ -164,7 +164,12 @@ class LayerImportance:
         layers, alias_of, sizes = (self.dataset[name].values.tolist() for name in ("layer", "alias_of", "parameters"))
         aliases = dict(zip(layers, alias_of, strict=True))
         if model is not None:
-            table = LayerTable.of(model, layers, alias_of=aliases, whole_modules=whole_modules)
+            try:
+                table = LayerTable.of(model, layers, alias_of=aliases, whole_modules=whole_modules)
+            except ValueError as error:
+                raise ValueError(
+                    f"the ranking was made for another network than {type(model).__name__}: {error}"
+                ) from error
             for layer, size in zip(table.layers, sizes, strict=True):
                 if layer.parameters != size:
                     raise ValueError(

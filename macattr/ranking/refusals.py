@@ -52,6 +52,8 @@ class _Form:
 def explained(task: Task, samples: Sequence[Sample]) -> Iterator[None]:
     """An error is one about an image's size or channels, if the network runs on that image in another form.
 
+    Others stay as they are, with a note that names the image.
+
     Args:
         task: With the network.
         samples: Images that are measured inside.
@@ -76,6 +78,8 @@ def explained(task: Task, samples: Sequence[Sample]) -> Iterator[None]:
                 raise ValueError(
                     f"the network does not run on {sample.name!r} ({_in_a_line(error)}): {remedy}"
                 ) from error
+        if len(samples) == 1 and repr(samples[0].name) not in str(error):
+            error.add_note(f"The sample is {samples[0].name!r}.")
         raise
 
 

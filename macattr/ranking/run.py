@@ -269,7 +269,8 @@ def _warn_of_range(sample: Sample | None) -> None:
 
 def _reason(error: Exception, images: str) -> str:
     """An error in one line, its type where the message alone would say little, and how far the run had come."""
-    words = " ".join(str(error).split())
+    notes = getattr(error, "__notes__", [])
+    words = " ".join(" ".join([str(error), *notes]).split())
     said = words if words and isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {words}"
     return f"{said.rstrip('.: ')}. It happened after {images}."
 

@@ -84,7 +84,7 @@ def export(
             raise ValueError(f"`{name}` = {value!r} has no effect on {form!r}: it belongs to {', '.join(readers)}.")
     if form in FREEZE_LISTS or form in ADAPTERS:
         if model is None:
-            raise ValueError(f"form={form!r} needs the `model`: the file depends on its other layers too.")
+            raise ValueError(f"the format {form!r} needs the `model`: the file depends on its other layers too.")
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         try:
             return _export_for_tool(selection, Path(path), form, model, rank=rank, bare=bare)
@@ -93,7 +93,9 @@ def export(
             raise
     if form == "peft":
         if model is None:
-            raise ValueError("form='peft' needs the `model`: adapters depend on the kinds of its layers.")
+            raise ValueError("the format 'peft' needs the `model`: adapters depend on the kinds of its layers.")
+        if Path(path).is_file():
+            raise ValueError(f"{str(path)!r} is a file: peft writes a folder, name another.")
         config = lora_config(
             selection.mask(),
             model,

@@ -222,7 +222,8 @@ def common_layers(layers: Mapping[str, Sequence[str]], only_common: bool = False
     if any(extra.values()) and not only_common:
         listed = "; ".join(f"{name} has {_first_few(names)}" for name, names in extra.items() if names)
         raise ValueError(
-            f"the rankings cover different layers, {len(shared)} are common: {listed}; ask for the common ones only."
+            f"the rankings cover different layers, {len(shared)} are common: {listed}; rank the same layers, or "
+            "compare the common ones alone (`only_common`, `macattr compare --only-common`)."
         )
     return [layer for layer in next(iter(layers.values())) if layer in shared]
 

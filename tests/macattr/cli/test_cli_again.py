@@ -213,3 +213,23 @@ def test_lightning_checkpoints_fit(model, images, capsys):
     torch.save({"state_dict": wrapped, "epoch": 3}, "pl.ckpt")
     loaded = load_network(model, weights=Path("pl.ckpt")).state_dict()
     assert all(torch.equal(loaded[name], state[name]) for name in state)
+
+
+def test_the_image_that_stops_a_run_is_named(model, images, tmp_path, capsys):
+    paint(tmp_path / "images" / "2.png", 2, side=1)
+    assert "The sample is 'images/2.png'" in refused_rank(capsys, model, "--n-steps", "3", "--out", "out")
+
+
+def test_a_ranking_of_another_network_is_told(model, images, tmp_path, capsys):
+    rank(model, "--out", "out")
+    Path("other.py").write_text(NETWORK.replace("return nn.Sequential(*layers)", "return nn.Sequential(*layers[:2])"))
+    error = refused(capsys, "select", "out", "--count", "1", "--model", "other.py:network")
+    assert "the ranking was made for another network than Sequential: no layer '3'" in error
+
+
+def test_peft_writes_no_folder_in_the_place_of_a_file(model, images, tmp_path, capsys):
+    rank(model, "--out", "out")
+    Path("x.json").write_text("mine")
+    words = ["select", "out", "--count", "1", "--export", "peft", "--out", "x.json", "--model", model]
+    assert "'x.json' is a file: peft writes a folder" in refused(capsys, *words)
+    assert Path("x.json").read_text() == "mine"

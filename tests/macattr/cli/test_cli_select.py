@@ -128,7 +128,7 @@ def test_the_folder_of_a_ranking_stands_for_it(importance, tmp_path, capsys):
         (["--count", "1", "--include", "conv"], "no layer 'conv'"),
         (["--count", "1", "--export", "json"], "`export` and `out` belong together"),
         (["--count", "1", "--bare", "skip"], "`bare` = skip has no effect without --export peft"),
-        (["--count", "1", "--export", "peft", "--out", "out"], "form='peft' needs the `model`"),
+        (["--count", "1", "--export", "peft", "--out", "out"], "the format 'peft' needs the `model`"),
         (["--count", "1", "--model", "nowhere.py:network"], "there is no file 'nowhere.py'"),
     ],
     ids=["nothing", "none", "budget", "fraction", "unknown", "no out", "bare", "no model", "no file"],

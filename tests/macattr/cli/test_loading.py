@@ -95,6 +95,8 @@ def test_errors_while_a_file_is_executed_name_file_and_line(tmp_path, text, mess
     [
         ("net", "'net' is not an import string: write MODULE:NAME"),
         ("net.py:", "'net.py:' is not an import string"),
+        ("net.py", "write net.py:NAME, with the name of the network in it"),
+        ("net.pth", "write spandrel:net.pth where spandrel knows the network, else FILE.py:NAME and --weights net.pth"),
         (":net", "':net' is not an import string"),
         ("nowhere.py:net", "there is no file 'nowhere.py'"),
         ("no_such_module:net", "there is no module 'no_such_module' in the current folder or the environment"),

@@ -135,7 +135,7 @@ def test_every_finished_image_and_order_is_on_disk_at_once(network, images, tmp_
     ("change", "message"),
     [
         (lambda o, i: (o | {"r": 0.3}, i), "holds a run with r = 0.5, got 0.3: choose another folder"),
-        (lambda o, i: (o, i[::-1]), "sample 0 is 'photo 4', but .* holds other data of that number, 'photo 0'"),
+        (lambda o, i: (o, i[::-1]), "sample 0 is 'photo 4', but .* holds 'photo 0' in its place"),
     ],
     ids=["settings", "images"],
 )

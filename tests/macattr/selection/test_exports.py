@@ -136,7 +136,7 @@ def test_the_official_lists_hold_the_first_of_a_ranking_only(network, tmp_path):
         ({"form": "yaml"}, "`form` must be one of axolotl, csv, diffusers, .*, got 'yaml'"),
         ({"form": "csv", "rank": 4}, "`rank` = 4 has no effect on 'csv'"),
         ({"form": "json", "bare": "skip"}, "`bare` = 'skip' has no effect on 'json'"),
-        ({"form": "peft"}, "form='peft' needs the `model`"),
+        ({"form": "peft"}, "the format 'peft' needs the `model`"),
     ],
     ids=["form", "rank", "bare", "model"],
 )

@@ -186,7 +186,9 @@ def test_without_images_there_are_no_intervals(generator):
 
 def test_layers_that_only_one_ranking_has_are_named():
     names = {"ours": ["a", "b", "c"], "theirs": ["b", "c", "d", "e", "f", "g"]}
-    with pytest.raises(ValueError, match="2 are common: ours has a; theirs has d, e, f and 1 more; ask for the common"):
+    with pytest.raises(
+        ValueError, match="2 are common: ours has a; theirs has d, e, f and 1 more; rank the same layers"
+    ):
         common_layers(names)
     assert common_layers(names, only_common=True) == ["b", "c"]
     with pytest.raises(ValueError, match="ours, theirs have no layer in common"):
