@@ -101,8 +101,7 @@ def _parser(
         formatter_class=_Help,
     )
     parser._positionals.title = "arguments"
-    bundled = f", or the name of a bundled one: {', '.join(_names(configs))}" if configs else ""
-    parser.add_argument("--config", action="config", help=f"YAML file with any of the options below{bundled}.")
+    config = parser.add_argument("--config", action="config")
     add = parser.add_class_arguments if isinstance(settings, type) else parser.add_function_arguments
     add(settings, as_group=False, as_positional=positional)
     for action in parser._actions:
@@ -116,7 +115,20 @@ def _parser(
             action.metavar = action.dest.rpartition(".")[2].upper()
         if isinstance(action, _HelpAction):
             action.help = "Show this help and exit."
+    fitting = [name for name in _names(configs) if configs and _fits(configs / f"{name}.yaml", parser)]
+    bundled = f", or the name of a bundled one: {', '.join(fitting)}" if fitting else ""
+    config.help = f"YAML file with any of the options below{bundled}."
     return parser
+
+
+def _fits(file: Path, parser: ArgumentParser) -> bool:
+    """Whether a configuration holds options of this command alone."""
+    try:
+        for key in _keys(file):
+            _check_name(key, parser, "", "")
+    except ValueError:
+        return False
+    return True
 
 
 def _put_below(headings: Headings, parser: ArgumentParser) -> None:
@@ -339,8 +351,6 @@ def _keys(file: Path) -> Iterator[str]:
         root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{str(file)!r} is not a YAML file: {error}.") from error
-    if root is None:
-        return
     if not isinstance(root, yaml.MappingNode):
         raise ValueError(f"{str(file)!r} holds no options: write one a line, as `seed: 1`.")
     if _count(root, {}) > NODES:

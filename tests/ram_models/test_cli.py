@@ -223,6 +223,21 @@ def test_a_configuration_of_the_package_goes_by_its_name(capsys):
     assert "`data` must be a folder with train/ and test/ in it, got None" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "named", "not_named"),
+    [("pretrain", ["tiny-swinir", "pairwise"], ["denoising", "paper"]), ("evaluate", [], ["tiny"])],
+    ids=["some", "none"],
+)
+def test_help_names_the_configurations_that_the_command_takes(capsys, command, named, not_named):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split("--config CONFIG")[1].split("--out OUT")[0].split())
+    assert ("bundled one" in text) == bool(named)
+    words = text.split("bundled one: ")[-1].replace(".", ",").split(", ")
+    assert set(named) <= set(words)
+    assert not set(not_named) & set(words)
+
+
 @pytest.mark.parametrize("arguments", [["--config", "tyny"], ["--config=tyny"]], ids=["apart", "together"])
 def test_a_configuration_that_is_not_there_has_its_near_match_named(arguments, capsys):
     assert main(["reproduce", "table5", *arguments]) == 2
