@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from macattr.cli.sources import SOURCES, open_network
 from macattr.image_files import ImageFolder
 from macattr.methods.samples import Item
-from macattr.weight_files import SUFFIXES, copy_weights, read_weights
+from macattr.weights.files import SUFFIXES, copy_weights, read_weights
 
 
 def load_object(source: str) -> object:

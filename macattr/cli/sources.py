@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from macattr.user_warnings import warn_user
-from macattr.weight_files import copy_weights, read_weights
+from macattr.weights.files import copy_weights, read_weights
 
 Command = TypeVar("Command", bound=Callable[..., None])
 

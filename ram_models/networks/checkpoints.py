@@ -24,7 +24,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from macattr.weight_files import SUFFIXES, read_weights
+from macattr.weights.files import SUFFIXES, read_weights
 from ram_models.networks.rgb import RGBPromptIR, RGBSwinIR
 
 Arguments = Mapping[str, int | float | list[int]]
@@ -175,7 +175,7 @@ def ram_promptir() -> nn.Module:
 def load_weights(network: nn.Module, source: Path | str) -> LoadReport:
     """Copy weights into the parameters of a network, all of them or none.
 
-    A file may hold the weights under any of :data:`macattr.weight_files.ENTRIES` (averaged ones are preferred), and
+    A file may hold the weights under any of :data:`macattr.weights.files.ENTRIES` (averaged ones are preferred), and
     their names may have any of ``PREFIXES``. Buffers in the file are ignored, because the architecture determines them;
     so files of another training size fit.
 

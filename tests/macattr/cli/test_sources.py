@@ -229,9 +229,13 @@ def test_weights_replace_those_of_a_network(network, tmp_path, prefix):
     [
         (nn.Linear(2, 4), r"does not fit Linear and was not loaded \(of another shape: 2 entries \(weight, bias\)\)"),
         (nn.Linear(2, 3, bias=False), r"missing: 1 entries \(bias\)"),
-        (nn.Sequential(nn.Linear(2, 3)), r"2 entries \(weight, bias\), unknown: 2 entries \(0\.weight, 0\.bias\)"),
+        (
+            nn.Sequential(nn.Linear(2, 3), nn.Linear(2, 3)),
+            r"2 entries \(weight, bias\), unknown: 4 entries \(0\.weight",
+        ),
+        (nn.Sequential(nn.Sequential(nn.Linear(2, 3))), r"unknown: 2 entries \(0\.0\.weight, 0\.0\.bias\)"),
     ],
-    ids=["shape", "missing", "names"],
+    ids=["shape", "missing", "two", "deep"],
 )
 def test_weights_of_another_network_are_refused(network, tmp_path, other, message):
     torch.save(other.state_dict(), tmp_path / "w.pth")

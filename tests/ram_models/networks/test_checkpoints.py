@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel
 
-from macattr.weight_files import ENTRIES
+from macattr.weights.files import ENTRIES
 from ram_models import build, ram_promptir_tiny, ram_swinir_tiny, sample
 from ram_models.networks.checkpoints import BUNDLED, NETWORKS, create, load_weights
 from ram_models.networks.promptir import PromptIR

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from macattr.weight_files import read_weights
+from macattr.weights.files import read_weights
 
 STATE = {"a.weight": torch.arange(3.0), "a.bias": torch.zeros(1)}
 

@@ -64,11 +64,10 @@ def copy_weights(network: nn.Module, file: Path) -> None:
     while wrapper := next((w for w in WRAPPERS if all(name.startswith(w) for name in state)), None):
         state = {name.removeprefix(wrapper): value for name, value in state.items()}
     own = network.state_dict()
-    for prefix in sorted({f"{name.partition('.')[0]}." for name in state}):
-        inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        if inside.keys() == own.keys() != state.keys():
-            state = inside
-            break
+    if state.keys() != own.keys():
+        inside = [_below(state, prefix) for prefix in {f"{name.partition('.')[0]}." for name in state}]
+        fitting = [some for some in inside if some.keys() == own.keys()]
+        state = fitting[0] if len(fitting) == 1 else state
     differences = {
         "missing": [name for name, _ in network.named_parameters() if name not in state],
         "unknown": [name for name in state if name not in own],
@@ -78,6 +77,11 @@ def copy_weights(network: nn.Module, file: Path) -> None:
         listed = ", ".join(f"{kind}: {_listed(names)}" for kind, names in differences.items() if names)
         raise ValueError(f"{str(file)!r} does not fit {type(network).__name__} and was not loaded ({listed}).")
     network.load_state_dict(state, strict=False)  # buffers that the network makes itself may be missing
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names have a beginning, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _read(file: Path) -> object:
