@@ -33,8 +33,18 @@ CODE = (torch.dtype, torch.device, type, types.FunctionType, types.BuiltinFuncti
 DEPTH = 4
 """Levels of mappings and objects in each other that count as settings."""
 
-REGISTRIES = ("_parameters", "_buffers", "_modules", "_forward", "_backward", "_state", "_load", "_fsdp")
-"""Beginnings of the attributes in which torch keeps what makes a module."""
+REGISTRIES = (
+    "_parameters",
+    "_buffers",
+    "_modules",
+    "_forward",
+    "_backward",
+    "_state",
+    "_load",
+    "_fsdp",
+    "__composable_api",
+)
+"""Beginnings of the attributes in which torch keeps what makes a module, and how it is sharded."""
 
 MARKS = (
     "_is_fsdp_managed_module",
@@ -218,6 +228,7 @@ def _is_setting(key: str, value: object) -> bool:
         not key.startswith(REGISTRIES)
         and key not in MARKS
         and value is not None
+        and not isinstance(value, torch.device)  # where a module lies changes no result
         and _is_data(value)
         and UNIDENTIFIED not in describe(value)
     )

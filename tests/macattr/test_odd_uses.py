@@ -138,6 +138,13 @@ def test_settings_in_any_object_tell_networks_apart(make):
     assert hash_network(one) == hash_network(same) != hash_network(other)
 
 
+def test_where_a_module_lies_is_no_setting():
+    one = Configured(torch.device("cpu"))
+    other = copy.deepcopy(one)
+    other.settings = torch.device("meta")
+    assert hash_network(one) == hash_network(other)
+
+
 def test_objects_that_hold_more_than_settings_are_no_settings():
     one, other = Configured(Plain(iter(()))), Configured(Plain(open))
     cyclic = Plain(None)
