@@ -158,5 +158,5 @@ def test_files_that_mean_something_else_are_refused(form, text, message, tmp_pat
 
 @pytest.mark.parametrize("form", FREEZE_LISTS)
 def test_the_network_is_needed(form, tmp_path):
-    with pytest.raises(ValueError, match=f"form='{form}' needs the `model`"):
+    with pytest.raises(ValueError, match=f"the format '{form}' needs the `model`"):
         export(chosen(Model(), block(3)), tmp_path / "file", form)
