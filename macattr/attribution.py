@@ -8,7 +8,7 @@ __all__ = [
     "MaskAttributeConductance",
 ]
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from macattr.arguments import checked_seed, positive_number, whole_number
-from macattr.layers import LayerLike, is_glob, resolve_layers
+from macattr.layers import LayerLike, entries_of, is_glob, resolve_layers
 from macattr.paths.inputs import Gate, LinearPath, Path, Reference, random_order, resolve_reference
 from macattr.paths.objectives import PLAIN_OBJECTIVES, Objective, PlainObjectiveName, Target, TargetType
 from macattr.paths.partitions import Partition, Tag, captum_nodes, tagged_partition
@@ -95,7 +95,7 @@ class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
     def __init__(
         self,
         forward_func: Callable[..., Tensor],
-        layer: LayerLike | Sequence[LayerLike],
+        layer: LayerLike | Iterable[LayerLike],
         device_ids: list[int] | None = None,
         *,
         prefix: str = "",
@@ -113,27 +113,26 @@ class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
         """
         if device_ids is not None:
             raise ValueError("`device_ids` is not supported: pass the network inside DataParallel (`model.module`).")
-        self._several = isinstance(layer, Sequence) and not isinstance(layer, str)
+        entries = entries_of(layer)
+        self._several = not isinstance(layer, nn.Module | str | type)
         self._prefix = prefix
         if prefix and not isinstance(forward_func, nn.Module):
             raise ValueError(f"`prefix` = {prefix!r} has no effect with a function: pass the network.")
         self._droppable: frozenset[str] = frozenset()
         if isinstance(forward_func, nn.Module):
-            self._layers = resolve_layers(forward_func, layer, prefix)
-            if isinstance(layer, Sequence) and not isinstance(layer, str) and len(self._layers) < len(layer):
-                raise ValueError(f"`layer` names a layer twice: {len(layer)} entries for {list(self._layers)}.")
+            self._layers = resolve_layers(forward_func, entries, prefix)
+            if len(self._layers) < len(entries):
+                raise ValueError(f"`layer` names a layer twice: {len(entries)} entries for {list(self._layers)}.")
             self._several = self._several or len(self._layers) > 1
-            entries = list(layer) if isinstance(layer, Sequence) and not isinstance(layer, str) else [layer]
             named = [entry for entry in entries if not is_glob(entry)]
             if len(named) < len(entries):
                 self._droppable = frozenset(
                     self._layers.keys() - (resolve_layers(forward_func, named, prefix) if named else {})
                 )
         else:
-            modules = list(layer) if isinstance(layer, Sequence) and not isinstance(layer, str) else [layer]
-            if not all(isinstance(module, nn.Module) for module in modules):
+            if not all(isinstance(module, nn.Module) for module in entries):
                 raise ValueError(f"layer names need a network, got {layer!r} with a function: pass the modules.")
-            self._layers = {f"layer {number}": m for number, m in enumerate(modules) if isinstance(m, nn.Module)}
+            self._layers = {f"layer {number}": m for number, m in enumerate(entries) if isinstance(m, nn.Module)}
         resolved = list(self._layers.values())
         LayerAttribution.__init__(self, forward_func, resolved if self._several else resolved[0])
         GradientAttribution.__init__(self, forward_func)
@@ -527,7 +526,7 @@ class LayerIntegratedGradients(_LayerMethod):
     def __init__(
         self,
         forward_func: Callable[..., Tensor],
-        layer: LayerLike | Sequence[LayerLike],
+        layer: LayerLike | Iterable[LayerLike],
         device_ids: list[int] | None = None,
         multiply_by_inputs: bool = True,
         *,
@@ -627,7 +626,7 @@ class LayerGradientXActivation(_LayerMethod):
     def __init__(
         self,
         forward_func: Callable[..., Tensor],
-        layer: LayerLike | Sequence[LayerLike],
+        layer: LayerLike | Iterable[LayerLike],
         device_ids: list[int] | None = None,
         multiply_by_inputs: bool = True,
         *,

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.weak import WeakIdKeyDictionary
 
+from macattr.arguments import as_names
 from macattr.weights.processes import own_class
 from macattr.weights.values import number_of_values, present, values_of
 
@@ -597,7 +598,7 @@ class LayerTable:
             names: Layers.
         """
         together: dict[str, int] = {}
-        for name in names:
+        for name in as_names("names", names):
             together |= self.unlocks[name]
         return together
 
@@ -610,4 +611,4 @@ class LayerTable:
         Raises:
             ValueError: If one of them matches no layer.
         """
-        return {name for pattern in patterns for name in match_names(pattern, self.names)}
+        return {name for pattern in as_names("patterns", patterns) for name in match_names(pattern, self.names)}

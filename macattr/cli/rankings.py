@@ -27,7 +27,10 @@ def ranking_files(sources: Sequence[str]) -> list[str]:
     files = [file for source in sources for file in _rankings_in(Path(source)) or [source]]
     for file in map(Path, files):
         if file.name == FILE and any((place / "parts" / SETTINGS).is_file() for place in file.parents[:2]):
-            print(f"{str(file)!r} is of a run that is not finished: it holds the images so far", file=sys.stderr)
+            print(
+                f"{str(file)!r} is of a run that is not finished: it holds the images that were measured so far",
+                file=sys.stderr,
+            )
     return files
 
 

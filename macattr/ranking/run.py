@@ -401,8 +401,8 @@ class _Progress:
         elif (record.name, record.sha256) != (sample.name, digest):
             raise ValueError(
                 f"sample {unit[0]} is {sample.name!r}, but {str(self.journal.folder)!r} holds "
-                f"{'other data of that name' if record.name == sample.name else repr(record.name)} in its place, such "
-                "as the image before it was cropped or changed: give the same samples and orders, or another folder."
+                f"{'other data of that name' if record.name == sample.name else repr(record.name)} in its place: give "
+                "the same samples, cropped alike and in the same order, or another folder."
             )
         return record
 

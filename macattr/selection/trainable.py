@@ -58,7 +58,7 @@ def train_only(model: nn.Module, parameters: Collection[str], layers: int | None
         ValueError: If there are none, a name is not in the model, its parameter holds integers, as quantised weights
             do, or accelerate keeps it elsewhere. The model is then unchanged.
     """
-    members = dict(model.named_parameters(remove_duplicate=False))
+    members, parameters = dict(model.named_parameters(remove_duplicate=False)), as_names("parameters", parameters)
     if not parameters:
         raise ValueError("`parameters` is empty: name at least one parameter to train.")
     if unknown := [name for name in parameters if name not in members]:

@@ -222,6 +222,7 @@ def main(config: Config) -> None:
     parameters |= {name: None for row in kept for name in row if name not in COLUMNS}
     sheet: dict[str, dict[str, Sample]] = {}
     problems: list[str] = []
+    written = 0
 
     def report(problem: str) -> None:
         tqdm.write(problem, sys.stderr)
@@ -233,14 +234,15 @@ def main(config: Config) -> None:
         table.writerows(kept)
         for name, source in tqdm(files.items(), unit="image"):
             samples = degrade_file(source, name, tasks, config, report)
-            table.writerows(sample.row for sample in samples.values() if sample.row)
+            rows = [sample.row for sample in samples.values() if sample.row]
+            table.writerows(rows)
+            written += len(rows)
             file.flush()  # finished rows survive an interruption
             if samples and len(sheet) < config.sheet_images:
                 sheet[name] = samples
     if sheet:
         draw_sheet(sheet, ["clean", *tasks]).savefig(config.output / "sheet.png", dpi=120)
-    sheet_words = ", with sheet.png" if sheet else ""
-    print(f"written: {len(files)} images x {', '.join(tasks)} and {TABLE} in {config.output}{sheet_words}")
+    print(f"written: {written} images ({', '.join(tasks)}) and {TABLE} in {config.output}")
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ValueError(f"{count}, the other images are in {str(config.output)!r}; {problems[0]}")

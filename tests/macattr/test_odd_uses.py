@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from macattr import LayerImportance, SelectionRule, TrainableMask, rank_layers, rank_methods
+from macattr import LayerConductance, LayerImportance, SelectionRule, TrainableMask, rank_layers, rank_methods
 from macattr.layers import LayerTable
 from macattr.methods.provenance import hash_network
 from macattr.methods.reductions import REDUCTIONS, reduce_neurons
 from macattr.paths.presets import Preset
+from macattr.selection.trainable import train_only
 
 
 @pytest.fixture
@@ -208,6 +209,13 @@ def test_magnitude_is_that_of_the_weights_in_use(net):
 
 
 @pytest.mark.filterwarnings("error")
+def test_a_small_constant_is_left_out_without_a_word(images):
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 300, 3), nn.Conv2d(300, 3, 1)).eval()
+    net[0].requires_grad_(False)  # 12 of 9,315 parameters, such as a shift of the mean
+    assert "0" not in rank_layers(net, images, "conductance", n_steps=2).ranking()["layer"].values
+
+
+@pytest.mark.filterwarnings("error")
 def test_frozen_layers_are_left_out_with_a_warning(net, images):
     net[0].requires_grad_(False)
     with pytest.warns(
@@ -224,6 +232,9 @@ def test_frozen_layers_are_left_out_with_a_warning(net, images):
 def test_one_name_is_a_name_and_no_list_of_letters():
     net = nn.Sequential(*[nn.Conv2d(3, 3, 1) for _ in range(12)])
     table = LayerTable.of(net)
+    assert table.match("10") == {"10"}
+    assert table.count("10") == table.count(["10"]) == 12
+    assert train_only(net, "10.weight").trained == 9
     assert SelectionRule(1.0, exclude="10") == SelectionRule(1.0, exclude=("10",))
     assert SelectionRule(count=1, include=["11"]).include == ("11",)
     assert table.match(SelectionRule(1.0, exclude="1*").exclude) == {"1", "10", "11"}
@@ -244,6 +255,8 @@ def test_one_name_is_a_name_and_no_list_of_letters():
 )
 def test_layers_come_in_any_collection(net, images, give):
     assert set(rank_layers(net, images, "conductance", give(["0", "2"]), n_steps=4).ranking()["layer"]) == {"0", "2"}
+    found = LayerConductance(net, give(["0", "2"])).attribute(images, n_steps=4, objective="sum")
+    assert sorted(map(len, found)) == [3, 3]
 
 
 @pytest.mark.parametrize(

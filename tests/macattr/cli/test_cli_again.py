@@ -119,7 +119,7 @@ def test_images_that_were_cropped_since_are_named(model, images, tmp_path, capsy
     paint(tmp_path / "images" / "2.png", 2, side=1)
     refused_rank(capsys, model, "--n-steps", "3", "--out", "out")
     error = refused_rank(capsys, model, "--n-steps", "3", "--out", "out", "--crop", "8")
-    assert "holds other data of that name in its place, such as the image before it was cropped" in error
+    assert "holds other data of that name in its place: give the same samples, cropped alike" in error
 
 
 @pytest.mark.parametrize("command", ["select", "report"])

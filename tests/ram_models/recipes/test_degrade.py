@@ -56,7 +56,7 @@ def test_rows_of_other_images_and_tasks_stay(folder, tmp_path, capsys):
     run(folder, tmp_path / "out", "haze,noise")
     before = {row["output"]: row for row in rows_of(tmp_path / "out")}
     run(folder / "a.jpg", tmp_path / "out", "noise", seed=7)
-    assert "written: 1 images x noise and parameters.csv in" in capsys.readouterr().out
+    assert "written: 1 images (noise) and parameters.csv in" in capsys.readouterr().out
     after = {row["output"]: row for row in rows_of(tmp_path / "out")}
     assert after.keys() == before.keys()
     assert {name for name in after if after[name] != before[name]} == {"noise/a.png"}
