@@ -1,9 +1,10 @@
-"""Checks of what callers pass in: whole counts, positive numbers, seeds, budgets of memory, names."""
+"""Checks of what callers pass in: tuples, whole counts, positive numbers, seeds, budgets of memory, names."""
 
-__all__ = ["as_names", "checked_budget", "checked_seed", "positive_number", "real_number", "whole_number"]
+__all__ = ["as_names", "as_tuple", "checked_budget", "checked_seed", "positive_number", "real_number", "whole_number"]
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,21 @@ def whole_number(name: str, value: object, least: int = 1, most: int | None = No
     if most is not None and whole > most:
         raise ValueError(f"`{name}` must be at most {most}, got {whole}.")
     return whole
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """One or several values as a tuple; None is an empty one.
+
+    Args:
+        value: A tuple or list of values, or one value.
+
+    Example:
+        >>> as_tuple([1, 2]), as_tuple(1), as_tuple(None)
+        ((1, 2), (1,), ())
+    """
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
 def positive_number(name: str, value: object) -> float:

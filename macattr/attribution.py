@@ -21,8 +21,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from macattr.arguments import checked_seed, positive_number, whole_number
-from macattr.layers import LayerLike, entries_of, is_glob, resolve_layers
+from macattr.arguments import as_tuple, checked_seed, positive_number, whole_number
+from macattr.layers import LayerLike, entries_of, is_glob, own_attribute, resolve_layers
 from macattr.paths.inputs import Gate, LinearPath, Path, Reference, random_order, resolve_reference
 from macattr.paths.objectives import PLAIN_OBJECTIVES, Objective, PlainObjectiveName, Target, TargetType
 from macattr.paths.partitions import Partition, Tag, captum_nodes, tagged_partition
@@ -30,12 +30,13 @@ from macattr.paths.presets import DEFAULT, MacTag, Preset
 from macattr.paths.sums import ActivationGradientSum, GradientSum, LayerSum, StieltjesSum
 from macattr.paths.tokens import Token, TokenMaskPath
 from macattr.sweep.activations import sweep_activations
-from macattr.sweep.calls import CallsName, join_calls
+from macattr.sweep.calls import CallsName, check_calls, counted, join_calls
 from macattr.sweep.entry import walked_keyword
 from macattr.sweep.nodes import objective_at
 from macattr.sweep.outputs import OutputChoice
 from macattr.sweep.places import Place, find_place, refuse_nowhere, token_path, token_value
-from macattr.sweep.survey import survey
+from macattr.sweep.probes import Site
+from macattr.sweep.survey import other_layouts, survey
 from macattr.sweep.trace import Trace, trace
 
 MacMethod = Literal["riemann_left", "riemann_right", "riemann_trapezoid", "riemann_middle", "gausslegendre"]
@@ -52,6 +53,9 @@ TAGS: Mapping[MacMethod, MacTag] = {
 Tensors = Tensor | tuple[Tensor, ...]
 Attributions = Tensors | list[Tensors]
 Inputs = Tensors | Mapping[str, Any]
+_Found = Mapping[str, Mapping[Site, Tensor]]
+"""Attributions by layer, at every call and tensor."""
+
 Baselines = Reference | Token | tuple[Reference, ...] | None
 
 
@@ -82,6 +86,9 @@ class _Call:
     show_progress: bool = False
     calls: CallsName = "sum"
     with_input: bool = True
+
+    def __post_init__(self) -> None:
+        check_calls(self.calls)
 
 
 class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
@@ -137,18 +144,36 @@ class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
         LayerAttribution.__init__(self, forward_func, resolved if self._several else resolved[0])
         GradientAttribution.__init__(self, forward_func)
 
-    def _format(self, parts: dict[str, tuple[Tensor, ...]]) -> Attributions:
+    def _format(self, call: _Call, found: _Found) -> Attributions:
         """A tensor for a layer, a tuple if it returns several, a list of these for a list of layers."""
-        each: list[Tensors] = [values if len(values) > 1 else values[0] for values in parts.values()]
+        parts = [join_calls(values, call.calls) for values in found.values()]
+        each: list[Tensors] = [values if len(values) > 1 else values[0] for values in parts]
         return each if self._several else each[0]
 
-    def _delta(self, parts: dict[str, tuple[Tensor, ...]], change: Tensor) -> Tensor | list[Tensor]:
-        """Sum of a layer's attributions minus the change of the objective, per sample."""
-        batch = len(change)
-        each = [sum((v.reshape(batch, -1).sum(1) for v in values), -change) for values in parts.values()]
-        return each if self._several else each[0]
+    def _totals(self, call: _Call, found: _Found, change: Tensor) -> list[Tensor]:
+        """Sum of every layer's attributions for each sample, like the ``change`` of the objective, (B,).
 
-    def _trace(self, call: _Call, layer_sum: LayerSum) -> tuple[Trace, dict[str, tuple[Tensor, ...]]]:
+        Raises:
+            ValueError: If a layer does not keep the batch first, so that its values are those of no one sample.
+        """
+        network, arguments = self._network(call.place), call.place.arguments
+        others: frozenset[str] = frozenset()
+        if len(change) > 1:
+            others = other_layouts(
+                network, self._layers, call.path, call.partition, forward_args=arguments, at_input=call.at_input
+            )
+        totals = []
+        for name, values in found.items():
+            counts = [value for value in counted(values, call.calls).values() if bool(value.any())]
+            if counts and name in others:
+                raise ValueError(
+                    f"layer {name!r} does not keep the batch first, so that its attributions cannot be told apart by "
+                    "sample: ask for the convergence delta of one sample at a time."
+                )
+            totals.append(sum((value.reshape(len(change), -1).sum(1) for value in counts), torch.zeros_like(change)))
+        return totals
+
+    def _trace(self, call: _Call, layer_sum: LayerSum) -> tuple[Trace, _Found]:
         """One sweep with one sum for all layers."""
         layers = self._running(call)
         with _progress(call, self.get_name()) as advance:
@@ -166,7 +191,7 @@ class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
                 advance=advance,
                 with_input=call.with_input,
             )
-        return result, {name: join_calls(result.by_site(layer_sum, name), call.calls) for name in layers}
+        return result, {name: result.by_site(layer_sum, name) for name in layers}
 
     def _running(self, call: _Call) -> dict[str, nn.Module]:
         """The layers without those that a glob matched and that do not run."""
@@ -183,7 +208,7 @@ class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
         self, inputs: Inputs, arguments: Any, output: OutputChoice, at: LayerLike | None, path: object = None
     ) -> tuple[Place, dict[str, Any]]:
         """What a path walks, and the keyword arguments of the model."""
-        model, rest = self.forward_func, _as_tuple(arguments)
+        model, rest = self.forward_func, as_tuple(arguments)
         keywords = {str(name): value for name, value in inputs.items()} if isinstance(inputs, Mapping) else {}
         first: tuple[Any, ...] = () if isinstance(inputs, Mapping) else _inputs(inputs)
         if "image" in keywords:
@@ -242,11 +267,13 @@ class _ConductanceMethod(_LayerMethod):
         self, call: _Call, return_convergence_delta: bool
     ) -> Attributions | tuple[Attributions, Tensor | list[Tensor]]:
         """Stieltjes sums of the layers along a path, with the deltas if asked for."""
-        result, parts = self._trace(call, StieltjesSum(call.partition.tag))
+        result, found = self._trace(call, StieltjesSum(call.partition.tag))
         self.input_residual = result.input_residual
         if not return_convergence_delta:
-            return self._format(parts)
-        return self._format(parts), self._delta(parts, self._change(call))
+            return self._format(call, found)
+        change = self._change(call)
+        deltas = [total - change for total in self._totals(call, found, change)]
+        return self._format(call, found), deltas if self._several else deltas[0]
 
 
 class MaskAttributeConductance(_ConductanceMethod):
@@ -356,7 +383,7 @@ class MaskAttributeConductance(_ConductanceMethod):
             objective=None if target is None and objective is None else _objective(target, objective),
         )
         if baselines is None:
-            baselines = 0.0 if place.words else getattr(self.forward_func, "reference_input", 0.0)
+            baselines = 0.0 if place.words else own_attribute(self.forward_func, "reference_input", 0.0)
         path = options.path(
             images,
             resolve_reference(baselines, images),
@@ -446,7 +473,7 @@ class LayerConductance(_ConductanceMethod):
         place, keywords = self._place(inputs, additional_forward_args, output, at, path)
         walked = _path(place, keywords, inputs, baselines, path)
         call = _Call(
-            place=_after(place, walked),
+            place=_after(place, inputs),
             path=walked,
             partition=_partition(walked, n_steps, method, extra=1),
             objective=_objective(target, objective),
@@ -497,7 +524,7 @@ class InternalInfluence(_LayerMethod):
         place, keywords = self._place(inputs, additional_forward_args, output, at, path)
         walked = _path(place, keywords, inputs, baselines, path)
         call = _Call(
-            place=_after(place, walked),
+            place=_after(place, inputs),
             path=walked,
             partition=_partition(walked, n_steps, method, extra=0),
             objective=_objective(target, objective),
@@ -508,9 +535,9 @@ class InternalInfluence(_LayerMethod):
             calls=calls,
             with_input=with_input_residual,
         )
-        result, parts = self._trace(call, GradientSum(call.partition.weights))
+        result, found = self._trace(call, GradientSum(call.partition.weights))
         self.input_residual = result.input_residual
-        return self._format(parts)
+        return self._format(call, found)
 
 
 class LayerIntegratedGradients(_LayerMethod):
@@ -573,7 +600,7 @@ class LayerIntegratedGradients(_LayerMethod):
         place, keywords = self._place(inputs, additional_forward_args, output, at, path)
         walked = _path(place, keywords, inputs, baselines, path)
         call = _Call(
-            place=_after(place, walked),
+            place=_after(place, inputs),
             path=walked,
             partition=_partition(walked, n_steps, method, extra=0),
             objective=_objective(target, objective),
@@ -583,14 +610,13 @@ class LayerIntegratedGradients(_LayerMethod):
             show_progress=show_progress,
             calls=calls,
         )
-        parts = self._integrate(call)
+        found = self._integrate(call)
         if not return_convergence_delta:
-            return self._format(parts)
+            return self._format(call, found)
         change = self._change(call)
-        flat = [value.reshape(len(change), -1).sum(1) for values in parts.values() for value in values]
-        return self._format(parts), torch.stack(flat).sum(0) - change
+        return self._format(call, found), torch.stack(self._totals(call, found, change)).sum(0) - change
 
-    def _integrate(self, call: _Call) -> dict[str, tuple[Tensor, ...]]:
+    def _integrate(self, call: _Call) -> _Found:
         """Integrated gradients of all layers, by name."""
         layers = self._running(call)
         with _progress(call, self.get_name()) as advance:
@@ -610,10 +636,7 @@ class LayerIntegratedGradients(_LayerMethod):
             site: gradient * change if self.multiplies_by_inputs else gradient
             for site, (gradient, change) in sums.items()
         }
-        return {
-            name: join_calls({site: value for site, value in each.items() if site.layer == name}, call.calls)
-            for name in layers
-        }
+        return {name: {site: value for site, value in each.items() if site.layer == name} for name in layers}
 
 
 class LayerGradientXActivation(_LayerMethod):
@@ -660,7 +683,7 @@ class LayerGradientXActivation(_LayerMethod):
         ends = _ends(place, inputs)
         weight = torch.ones(1, dtype=torch.float64)
         call = _Call(
-            place=_after(place, LinearPath(ends, ends)),
+            place=_after(place, inputs),
             path=LinearPath(ends, ends),
             partition=Partition(weight, "left", weight),
             objective=_objective(target, objective),
@@ -669,19 +692,12 @@ class LayerGradientXActivation(_LayerMethod):
             calls=calls,
         )
         layer_sum = (ActivationGradientSum if self.multiplies_by_inputs else GradientSum)(weight)
-        return self._format(self._trace(call, layer_sum)[1])
-
-
-def _as_tuple(value: Any) -> tuple[Any, ...]:
-    """One or several values as a tuple; None is an empty one."""
-    if value is None:
-        return ()
-    return tuple(value) if isinstance(value, tuple | list) else (value,)
+        return self._format(call, self._trace(call, layer_sum)[1])
 
 
 def _inputs(inputs: Tensors) -> tuple[Tensor, ...]:
     """Model inputs as a tuple."""
-    ends = _as_tuple(inputs)
+    ends = as_tuple(inputs)
     if not ends or not all(isinstance(end, Tensor) for end in ends):
         kinds = ", ".join(type(end).__name__ for end in ends) or "none"
         raise ValueError(f"`inputs` must be a tensor (B, ...), or a tuple of tensors, got {kinds}.")
@@ -750,12 +766,9 @@ def _ends(place: Place, inputs: Inputs) -> tuple[Tensor, ...]:
     return _inputs(inputs)
 
 
-def _after(place: Place, path: Path) -> Place:
-    """The place with the arguments that come after what the path walks."""
-    count = len(path.inputs) if isinstance(path, LinearPath) else 1
-    if place.words or count == 1:
-        return place
-    return replace(place, arguments=place.arguments[count - 1 :])
+def _after(place: Place, inputs: Inputs) -> Place:
+    """The place with the arguments that come after what a path walks: all that end at the inputs walk all of them."""
+    return replace(place, arguments=place.arguments[len(_ends(place, inputs)) - 1 :])
 
 
 def _path(
@@ -767,11 +780,13 @@ def _path(
         baselines = token_value(place, baselines, place.arguments, keywords)
     if isinstance(path, TokenMaskPath):
         if path.token is not None:
+            if baselines is not None:
+                raise ValueError("`baselines` has no effect when `path` names a token: leave one of them out.")
             baselines = token_value(place, Token(path.token), place.arguments, keywords)
         reference = resolve_reference(baselines, ends[0])  # type: ignore[arg-type]
         return token_path(place, path, random_order(ends[0].shape[1], 0), reference, keywords, DEFAULT.n_groups)
     if path is None:
-        starts = _as_tuple(baselines) if isinstance(baselines, tuple) else (baselines,) * len(ends)
+        starts = as_tuple(baselines) if isinstance(baselines, tuple) else (baselines,) * len(ends)
         if len(starts) != len(ends):
             raise ValueError(f"{len(ends)} inputs need as many baselines, got {len(starts)}.")
         return LinearPath(ends, tuple(resolve_reference(s, e) for s, e in zip(starts, ends, strict=True)))
@@ -780,7 +795,7 @@ def _path(
     if not isinstance(path, Path):
         raise ValueError(f"`path` must have an interval, groups and a method `at`, got {type(path).__name__}.")
     own = getattr(path, "inputs", None)
-    last = path.at(torch.tensor(path.interval[1:], dtype=torch.float64)) if own is None else _as_tuple(own)
+    last = path.at(torch.tensor(path.interval[1:], dtype=torch.float64)) if own is None else as_tuple(own)
     if len(last) != len(ends) or not all(
         a.shape == b.shape and torch.allclose(a, b.to(a)) for a, b in zip(last, ends, strict=True)
     ):

@@ -9,12 +9,14 @@ __all__ = [
     "copy_network",
     "describe_layers",
     "entries_of",
+    "forget_frozen",
     "full_name",
     "inner_network",
     "is_glob",
     "layer_of",
     "left_out",
     "mark_frozen",
+    "own_attribute",
     "own_parameters",
     "own_values",
     "plain_tensors",
@@ -29,6 +31,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
@@ -49,6 +52,24 @@ TRANSPARENT = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"
 
 _FROZEN = WeakIdKeyDictionary()
 """Parameters that a mask has frozen. They are no constants, although they need no gradient."""
+
+
+def own_attribute(model: object, name: str, default: Any = None) -> Any:
+    """An attribute of a network, also inside of torch's own wrappers, which do not pass it on.
+
+    Args:
+        model: Network, or a function that calls one.
+        name: Name of the attribute.
+        default: Value if there is none.
+
+    Example:
+        >>> network = nn.Linear(1, 1)
+        >>> network.reference_input = 0.5
+        >>> own_attribute(nn.DataParallel(network), "reference_input", 0.0)
+        0.5
+    """
+    inner = inner_network(model)[0] if isinstance(model, nn.Module) else model
+    return getattr(model, name, getattr(inner, name, default))
 
 
 def inner_network(model: nn.Module) -> tuple[nn.Module, str]:
@@ -230,6 +251,16 @@ def mark_frozen(parameters: Iterable[nn.Parameter]) -> None:
     for parameter in parameters:
         if parameter.requires_grad:
             _FROZEN[parameter] = True
+
+
+def forget_frozen(parameters: Iterable[nn.Parameter]) -> None:
+    """Forget that a mask has frozen these parameters, whose flags are back: who freezes them now may mean constants.
+
+    Args:
+        parameters: Any; others are passed over.
+    """
+    for parameter in parameters:
+        _FROZEN.pop(parameter, None)
 
 
 def trainable_parameters(

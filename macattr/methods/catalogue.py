@@ -128,6 +128,7 @@ BUILT_IN: tuple[Method, ...] = (
         neurons=lambda sums: sums["end_output"],
         reads="end",
         symbol="output",
+        adds_calls=False,
     ),
     PathMethod(
         name="drift",
@@ -139,6 +140,7 @@ BUILT_IN: tuple[Method, ...] = (
         reads="ends",
         reduction="norm",
         symbol="relative change",
+        adds_calls=False,
     ),
     PathMethod(
         name="attribution_patching",
@@ -150,6 +152,7 @@ BUILT_IN: tuple[Method, ...] = (
         reads="ends",
         reduction="abs_sum",
         symbol="gradient x change",
+        adds_calls=False,
     ),
     SampleMethod(
         name="fisher",
@@ -326,7 +329,7 @@ def register_method(method: Method) -> Method:
 
 
 def find_methods(names: str | Iterable[str]) -> list[Method]:
-    """Methods by name; ``all`` stands for all that score any layer and need nothing but images.
+    """Methods by name; ``all`` stands for all that score any layer and need no other weights, but perhaps clean images.
 
     Raises:
         ValueError: If a name is unknown (with near matches, or what is there in place of a name of the field) or there

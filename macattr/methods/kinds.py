@@ -22,6 +22,7 @@ from macattr.methods.reductions import REDUCTIONS
 from macattr.methods.samples import Sample
 from macattr.methods.task import Task
 from macattr.methods.walks import WALKS, Walk, walk_of
+from macattr.sweep.calls import CallsName, apart
 
 Sums = Mapping[str, Tensor]
 """Sums of a sweep at one layer, by name."""
@@ -43,6 +44,8 @@ class PathMethod:
         hidden_loss: Whether the objective is the mean absolute error, to the clean image, over the pixels hidden at
             the start of the path.
         symbol: Symbol of a neuron's value.
+        adds_calls: Whether the sums of a layer that runs several times may be added up over its calls. Outputs may not,
+            and products only after they are formed: with False every call has neurons of its own.
     """
 
     name: str
@@ -55,6 +58,7 @@ class PathMethod:
     reduction: str | None = None
     hidden_loss: bool = False
     symbol: str = "C"
+    adds_calls: bool = True
 
     @property
     def reads_gradients(self) -> bool:
@@ -64,6 +68,10 @@ class PathMethod:
     def cost(self, task: Task) -> int:
         """Evaluations for one image and pixel order if it walks alone."""
         return len(self.walks) * (task.preset.n_nodes if self.reads == "path" else 2)
+
+    def calls(self, task: Task) -> CallsName:
+        """What counts of a layer that runs several times; nothing is added up that may not be."""
+        return task.options.calls if self.adds_calls else apart(task.options.calls)
 
     @property
     def price(self) -> str:

@@ -33,16 +33,17 @@ def _whole_output(trial: Trial, place: Place, path: Path) -> Tensor:
 
 
 def _class(trial: Trial, place: Place, path: Path) -> Objective:
-    """The score of the label, or of the class that wins at the end of the path."""
+    """The score of the label, which is the target or ``labels``; without one, of the class that wins at the end."""
     output = _whole_output(trial, place, path)
     if output.dim() != 2:
         raise ValueError(
             f"the objective 'class' needs scores (B, classes), got an output {tuple(output.shape)}: choose one "
             "position with `output=`, such as `lambda out: out.logits[:, -1]` for the next word."
         )
-    label = trial.sample.clean
-    is_label = isinstance(label, Tensor) and not label.is_floating_point() and label.numel() == 1
-    return Target(int(label) if isinstance(label, Tensor) and is_label else int(output.argmax()))
+    for label in (trial.sample.clean, trial.sample.keywords.get("labels")):
+        if isinstance(label, Tensor) and not label.is_floating_point() and label.numel() == 1:
+            return Target(int(label))
+    return Target(int(output.argmax()))
 
 
 def _loss(trial: Trial, place: Place, path: Path) -> Objective:

@@ -18,6 +18,7 @@ __all__ = [
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from macattr.layers import own_parameters as parameters_of
 from macattr.layers import own_values
 from macattr.methods.samples import Sample
 from macattr.methods.task import Task
-from macattr.methods.weight_paths import adam_states, allocate_loss_change, by_layer, straight_weights
+from macattr.methods.weight_paths import adam_states, allocate_loss_change, straight_weights
 from macattr.sweep.guard import undisturbed
 from macattr.weights.values import refuse_gradients
 
@@ -105,7 +106,8 @@ def loss_change_allocation(task: Task, samples: Sequence[Sample]) -> list[float]
     """Decrease of the images' mean loss along a short fine-tuning of all parameters, allocated to the layers.
 
     :data:`LCA_STEPS` Adam steps at a rate of :data:`LCA_RATE`, on a copy of the network. Over all layers the scores add
-    up to the decrease, up to the step error, whatever the skip connections.
+    up to the decrease, up to the step error, whatever the skip connections; only weights that layers share count for
+    each of them.
 
     Source:
         Lan et al. 2019 (LCA).
@@ -118,7 +120,7 @@ def loss_change_allocation(task: Task, samples: Sequence[Sample]) -> list[float]
     refuse_gradients(task.model, "the method 'lca'")
     with undisturbed(task.model):
         states = adam_states(task.model, loss, LCA_STEPS, LCA_RATE)
-        (change,) = allocate_loss_change(task.model, states, [loss], by_layer)
+        (change,) = allocate_loss_change(task.model, states, [loss], _sums)
     return [-part for part in _by_layer(task, change.parts)]
 
 
@@ -142,16 +144,23 @@ def weight_line(task: Task, sample: Sample) -> list[float]:
     if task.options.start_weights is None:
         raise ValueError("the method 'faig' needs `start_weights`: the parameters from which the path comes.")
     refuse_gradients(task.model, "the method 'faig'")
-    own, buffers = dict(task.model.named_parameters()), dict(task.model.named_buffers())
+    own = dict(task.model.named_parameters())
+    others = dict(chain(task.model.named_parameters(remove_duplicate=False), task.model.named_buffers()))
     start = {
         name: tensor.to(own[name]) if name in own else tensor
         for name, tensor in task.options.start_weights.items()
-        if name not in buffers  # a whole state holds them too
+        if name in own or name not in others  # a whole state also holds buffers, and shared weights by all their names
     }
+    missing, unknown = sorted(own.keys() - start.keys()), sorted(start.keys() - own.keys())
+    if missing or unknown:
+        raise ValueError(
+            f"`start_weights` must hold the parameters of the network: {len(missing)} missing {missing[:3]}, "
+            f"{len(unknown)} too many {unknown[:3]}. Take the state of a network of the same kind, without 'module.'."
+        )
     states = straight_weights(start, own, task.preset.n_steps)
     with undisturbed(task.model):
         (change,) = allocate_loss_change(
-            task.model, states, [lambda call: call_loss(task, sample, call, "the method 'faig'")], by_layer
+            task.model, states, [lambda call: call_loss(task, sample, call, "the method 'faig'")], _sums
         )
     return [abs(part) for part in _by_layer(task, change.parts)]
 
@@ -232,6 +241,11 @@ def gradient_moments(task: Task, samples: Sequence[Sample], user: str) -> list[t
 def _real_parameters(layer: str, parameters: Iterable[Tensor]) -> list[Tensor]:
     """Those of a layer's parameters that have a gradient: constants of integers have none."""
     own = list(parameters)
+    if any(p.is_complex() for p in own):
+        raise ValueError(
+            f"{layer!r} holds complex weights, which methods of the loss do not score: leave it out of `layers`, or "
+            "rank by a method along a path, such as conductance."
+        )
     if quantised := [p for p in own if not p.is_floating_point() and p.dim() > 1]:
         raise ValueError(
             f"{layer!r} holds {str(quantised[0].dtype).removeprefix('torch.')} values, which have no gradient: load "
@@ -245,10 +259,18 @@ def _call(model: nn.Module, weights: Mapping[str, Tensor], *arguments: object, *
     return functional_call(model, dict(weights), arguments, keywords)
 
 
-def _by_layer(task: Task, parts: Mapping[str, Tensor]) -> list[float]:
-    """Sums over the parameters of every layer, by the names that layers have in the task."""
-    first = {id(module): name for name, module in task.model.named_modules()}
-    return [float(parts.get(first[id(module)], 0.0)) for module in task.layers.values()]
+def _sums(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Sum of what was allocated to every parameter."""
+    return {name: part.sum() for name, part in parts.items()}
+
+
+def _by_layer(task: Task, sums: Mapping[str, Tensor]) -> list[float]:
+    """Sums over the parameters that every layer owns; what layers share counts for each of them."""
+    by_identity = {id(parameter): sums.get(name, 0.0) for name, parameter in task.model.named_parameters()}
+    return [
+        float(sum(by_identity[id(parameter)] for parameter in parameters_of(module).values()))
+        for module in task.layers.values()
+    ]
 
 
 def _or_zeros(gradient: Tensor | None, parameter: Tensor) -> Tensor:

@@ -3,20 +3,24 @@
 __all__ = ["UNIDENTIFIED", "describe", "hash_network", "hash_parameters", "hash_tensors"]
 
 import hashlib
+import site
+import sys
+import sysconfig
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from macattr.weights.processes import own_class
-from macattr.weights.values import named_values
+from macattr.weights.values import dense_parts, named_values
 
 LISTED = 16
 """Numbers of a tensor that provenance lists; a longer one appears as a hash."""
@@ -58,6 +62,19 @@ MARKS = (
 )
 """Attributes by which torch and accelerate mark modules whose weights they place: where they lie changes no result."""
 
+INSTALLED = frozenset(
+    map(
+        Path,
+        [
+            sysconfig.get_path("stdlib"),
+            sysconfig.get_path("purelib"),
+            *site.getsitepackages(),
+            site.getusersitepackages(),
+        ],
+    )
+)
+"""Folders of installed packages and of Python's own."""
+
 _BEING_HASHED: ContextVar[frozenset[int]] = ContextVar("_BEING_HASHED", default=frozenset())
 """Identities of the modules whose hash is under way: a module may hold a function that leads back to it."""
 
@@ -81,7 +98,10 @@ def describe(value: object) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, Tensor):
-        return str(value.tolist()) if value.numel() <= LISTED else f"{tuple(value.shape)}, sha256 {hash_tensors(value)}"
+        if value.is_meta:
+            return f"{tuple(value.shape)} without values"
+        is_short = value.numel() <= LISTED and value.layout is torch.strided
+        return str(value.tolist()) if is_short else f"{tuple(value.shape)}, sha256 {hash_tensors(value)}"
     if isinstance(value, nn.Module):
         known = "hashed around it" if id(value) in _BEING_HASHED.get() else f"sha256 {hash_network(value)}"
         return f"{own_class(value).__qualname__}, {known}"
@@ -131,21 +151,73 @@ def _describe_state(function: object) -> str:
 
 
 def _content(function: types.FunctionType, seen: set[int]) -> str:
-    """Everything that decides what a function returns: its code, defaults, captured values and globals."""
+    """Everything that decides what a function returns: its code, defaults, captured values and globals.
+
+    Of a function of an installed package globals are left out: registries and caches, which change while it runs.
+    """
     if id(function) in seen:
         return function.__qualname__
     seen.add(id(function))
-    cells = [cell.cell_contents for cell in function.__closure__ or () if cell is not None]
-    used = [function.__globals__[name] for name in sorted(_names(function.__code__)) if name in function.__globals__]
+    used = [value for cell in function.__closure__ or () for value in _contents(cell)]
+    if _is_own(function):
+        names = sorted(_names(function.__code__))
+        used += [function.__globals__[name] for name in names if name in function.__globals__]
     parts = [_code(function.__code__), describe(function.__defaults__), describe(function.__kwdefaults__)]
-    for value in (*cells, *used):
-        if isinstance(value, types.FunctionType):
-            parts.append(_content(value, seen))
-        elif isinstance(value, types.ModuleType | type):
-            parts.append(str(getattr(value, "__name__", "")))
-        else:
-            parts.append(describe(value))
+    return "\n".join([*parts, *(_used(value, seen) for value in used)])
+
+
+def _contents(cell: types.CellType) -> tuple[object, ...]:
+    """What a captured variable holds; nothing before it is assigned."""
+    try:
+        return (cell.cell_contents,)
+    except ValueError:
+        return ()
+
+
+def _used(value: object, seen: set[int]) -> str:
+    """A value that a function uses: functions and classes of a user's own by their content."""
+    if isinstance(value, type):
+        return _content_of_class(value, seen) if _is_own(value) else value.__qualname__
+    if isinstance(value, types.ModuleType):
+        return value.__name__
+    functions = [f for f in _functions(value) if (f.__module__ or "").partition(".")[0] not in OURS]
+    return "\n".join(_content(f, seen) for f in functions) if functions else describe(value)
+
+
+def _content_of_class(cls: type, seen: set[int]) -> str:
+    """The functions of a class and of its bases; those of a user's own with what they use."""
+    if id(cls) in seen:
+        return cls.__qualname__
+    seen.add(id(cls))
+    parts = [cls.__qualname__]
+    for base in cls.__mro__:
+        if base.__module__.partition(".")[0] not in OURS:
+            functions = [function for value in vars(base).values() for function in _functions(value)]
+            own = _is_own(base)
+            parts += [_content(function, seen) if own else _code(function.__code__) for function in functions]
     return "\n".join(parts)
+
+
+def _functions(attribute: object) -> Iterator[types.FunctionType]:
+    """The functions behind an attribute of a class: methods of every kind, properties, and what decorators wrap."""
+    if isinstance(attribute, staticmethod | classmethod):
+        attribute = attribute.__func__
+    if isinstance(attribute, property):
+        for accessor in (attribute.fget, attribute.fset, attribute.fdel):
+            yield from _functions(accessor)
+    if isinstance(attribute, cached_property):
+        attribute = attribute.func
+    while attribute is not None:
+        if isinstance(attribute, types.FunctionType):
+            yield attribute
+        attribute = getattr(attribute, "__wrapped__", None)
+
+
+def _is_own(value: types.FunctionType | type) -> bool:
+    """Whether a function or class is a user's own: neither one of :data:`OURS` nor of an installed package."""
+    module = value.__module__ or ""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return module.partition(".")[0] not in OURS and not (file and any(map(Path(file).is_relative_to, INSTALLED)))
 
 
 def _names(code: types.CodeType) -> set[str]:
@@ -156,8 +228,16 @@ def _names(code: types.CodeType) -> set[str]:
 
 def _code(code: types.CodeType) -> str:
     """The instructions and constants of a function, without where they stand in a file."""
-    constants = [_code(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
-    return f"{code.co_code.hex()} {constants} {code.co_names} {code.co_varnames}"
+    return f"{code.co_code.hex()} {_constant(code.co_consts)} {code.co_names} {code.co_varnames}"
+
+
+def _constant(value: object) -> str:
+    """A constant of a function, in the same words in every process, whatever the order of its sets."""
+    if isinstance(value, types.CodeType):
+        return _code(value)
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_constant, value))})"
+    return f"{{{', '.join(sorted(map(repr, value)))}}}" if isinstance(value, frozenset) else repr(value)
 
 
 def _digest(text: str) -> str:
@@ -167,8 +247,9 @@ def _digest(text: str) -> str:
 
 
 def _bytes_of(tensor: Tensor) -> bytes:
-    """The bytes of a tensor."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    """The bytes of a tensor, of a sparse one those of indices and values."""
+    parts = (part.detach().cpu().contiguous() for part in dense_parts(tensor))
+    return b"".join(part.reshape(-1).view(torch.uint8).numpy().tobytes() for part in parts)
 
 
 def hash_tensors(*values: object) -> str:
@@ -209,10 +290,12 @@ def hash_network(model: nn.Module) -> str:
 
 def _add_network(digest: "hashlib._Hash", model: nn.Module) -> None:
     """Feed a digest with the modules, parameters and buffers of a network."""
+    codes: dict[type, str] = {}
     for name, module in model.named_modules():
         cls = own_class(module)
         digest.update(f"{name} {cls.__module__}.{cls.__qualname__} {module.extra_repr()}".encode())
-        digest.update(_code_of_class(cls).encode())
+        codes[cls] = codes.get(cls) or _digest(_content_of_class(cls, set()))
+        digest.update(codes[cls].encode())
         hooked = ("forward",) if "_old_forward" in vars(module) else ()  # accelerate's, in the place of the class's own
         for key, value in sorted(vars(module).items()):
             if key not in hooked and _is_setting(key, value):
@@ -243,13 +326,3 @@ def _is_data(value: object, depth: int = DEPTH) -> bool:
     if isinstance(value, Mapping):
         return all(_is_data(item, depth - 1) for item in value.values())
     return hasattr(value, "__dict__") and all(_is_data(item, depth - 1) for item in vars(value).values())
-
-
-def _code_of_class(cls: type) -> str:
-    """Code of a class of a user's own, with that of its bases; library classes are known by their names."""
-    parts = []
-    for base in cls.__mro__:
-        if base.__module__.partition(".")[0] not in OURS:
-            functions = (value for value in vars(base).values() if isinstance(value, types.FunctionType))
-            parts += [_code(function.__code__) for function in functions]
-    return _digest("\n".join(parts))

@@ -30,7 +30,7 @@ from macattr.paths.sums import (
     StieltjesSum,
 )
 from macattr.statistics.step_errors import LEAST_ORDER, cautious_step_error, observed_order, step_error
-from macattr.sweep.calls import CallsName, join_calls
+from macattr.sweep.calls import CallsName, apart, join_calls
 from macattr.sweep.trace import Trace, trace
 
 
@@ -302,15 +302,15 @@ def _reading(
     reduction = method.reduction or task.options.reduction
     is_refined = method.reads == "path" and all(some.keys() >= set(method.needs) for some in coarse.values())
     fewer: dict[int, list[float]] = {stride: [] for stride in coarse} if is_refined else {}
+    calls, of_outputs = method.calls(task), apart(task.options.calls)
     scores, signed = [], []
     for layer, module in task.layers.items():
-        at_layer = _at(layer, result, sums, task.options.calls)
-        output = at_layer.get("end_output")
-        neurons = method.neurons(at_layer)
+        neurons = method.neurons(_at(layer, result, sums, calls))
+        output = _at(layer, result, sums, of_outputs).get("end_output")
         scores.append(reduce_neurons(reduction, neurons, module, output))
         signed.append(float(neurons.sum(dtype=torch.float64)))
         for stride, found in fewer.items():
-            at_fewer = method.neurons(_at(layer, result, coarse[stride], task.options.calls))
+            at_fewer = method.neurons(_at(layer, result, coarse[stride], calls))
             found.append(reduce_neurons(reduction, at_fewer, module, output))
     errors, observed = _step_errors(np.array(scores), fewer, task.preset.order_of_convergence)
     return Reading(

@@ -137,7 +137,7 @@ def _mean_change(name: str, samples: Sequence[Sequence[tuple[Tensor, Tensor]]]) 
     changes = []
     for calls in zip(*samples, strict=True):
         before, after = (torch.stack(rows) for rows in zip(*calls, strict=True))
-        changes.append(max(0.0, 1 - linear_cka(before, after)))
+        changes.append(max(1 - linear_cka(before, after), 0.0))  # in this order NaN stays NaN
     return sum(changes) / len(changes) if changes else 0.0
 
 

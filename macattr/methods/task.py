@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from macattr.arguments import checked_budget, checked_seed, whole_number
-from macattr.layers import is_glob, resolve_layers
+from macattr.arguments import as_tuple, checked_budget, checked_seed, whole_number
+from macattr.layers import is_glob, own_attribute, resolve_layers
 from macattr.methods.provenance import hash_tensors
 from macattr.methods.reductions import REDUCTIONS
 from macattr.methods.samples import Sample
@@ -26,7 +26,7 @@ from macattr.paths.objectives import CrossEntropy, Distance, Objective
 from macattr.paths.presets import RANKING, MacTag, Preset
 from macattr.paths.tokens import Token, TokenMaskPath, TokenPath
 from macattr.statistics.stopping import StableTop
-from macattr.sweep.calls import CallsName
+from macattr.sweep.calls import CallsName, check_calls
 from macattr.sweep.entry import LOSS, forward_parameters
 from macattr.sweep.outputs import OutputChoice, own_loss, read_output
 from macattr.sweep.places import Place, find_place, refuse_nowhere, takes_mask, token_path, token_value
@@ -69,7 +69,7 @@ class Options:
     reduction: str = "mean_abs"
     loss: Loss | None = None
     start_weights: Mapping[str, Tensor] | None = None
-    additional_forward_args: tuple[object, ...] = ()
+    additional_forward_args: Any = ()
     internal_batch_size: int | None = None
     memory_budget: float | None = None
     flush_denormals: bool = False
@@ -98,12 +98,11 @@ class Options:
             raise ValueError(f"`reduction` must be one of {', '.join(REDUCTIONS)}, got {self.reduction!r}.")
         if self.tolerance is not None and self.n_steps is not None:
             raise ValueError("`tolerance` and `n_steps` exclude each other: a tolerance chooses the steps.")
-        if self.calls not in get_args(CallsName):
-            raise ValueError(f"`calls` must be one of {', '.join(get_args(CallsName))}, got {self.calls!r}.")
+        check_calls(self.calls)
         _check_objective(self.objective)
         self._set("orders", _as_orders(self.orders))
         self._set("preset", _as_preset(self.preset))
-        self._set("additional_forward_args", _as_arguments(self.additional_forward_args))
+        self._set("additional_forward_args", as_tuple(self.additional_forward_args))
         self.resolve()
 
     def _set(self, name: str, value: object) -> None:
@@ -190,11 +189,6 @@ def _as_preset(preset: object) -> Preset | None:
     return named
 
 
-def _as_arguments(arguments: object) -> tuple[object, ...]:
-    """Further positional arguments as a tuple."""
-    return tuple(arguments) if isinstance(arguments, tuple | list) else (arguments,)
-
-
 @dataclass(frozen=True)
 class Task:
     """Everything that does not depend on the image.
@@ -234,7 +228,7 @@ class Task:
     @property
     def reference(self) -> Reference | Token:
         """The reference input: the option ``baselines``, else the model's own, else 0."""
-        own: Reference = getattr(self.model, "reference_input", 0.0)
+        own: Reference = own_attribute(self.model, "reference_input", 0.0)
         return own if self.options.baselines is None else self.options.baselines
 
     def with_steps(self, n_steps: int) -> "Task":

@@ -161,11 +161,12 @@ def _walk_along(function: Callable[[Tensor], Path]) -> Walk:
 
 def _walk_over_tokens(path: TokenMaskPath) -> Walk:
     """The walk of a mask path over tokens that a user describes."""
+    decided = {"groups": path.groups, "baselines": path.token}
     return Walk(
         describe(path),
         f"from {path.r:.0%} of the tokens hidden to all of them",
         lambda trial: trial.token_path(path),
-        TOKEN_OPTIONS if path.groups is None else TOKEN_OPTIONS - {"groups"},
+        TOKEN_OPTIONS - {name for name, value in decided.items() if value is not None},
         is_ordered=True,
         ends_at_image=False,
         place=lambda trial: trial.token_place,

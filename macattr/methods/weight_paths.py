@@ -319,6 +319,8 @@ def _check_alike(state: State, reference: State, whose: str) -> None:
         )
     for name, tensor in state.items():
         other = reference[name]
+        if tensor.is_complex():
+            raise ValueError(f"{name} holds complex weights: the paths here go through floating-point parameters.")
         if tensor.shape != other.shape or tensor.dtype != other.dtype or not tensor.is_floating_point():
             raise ValueError(
                 f"{name} is {tuple(tensor.shape)} of {tensor.dtype} in a state, {tuple(other.shape)} of {other.dtype} "

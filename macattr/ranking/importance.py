@@ -139,8 +139,9 @@ class LayerImportance:
 
     def scores(self) -> xr.DataArray:
         """Score of every layer: mean over pixel orders, then mean (or the preset's sum) over images."""
-        per_image = self.dataset["score"].mean("order")
-        return per_image.sum("sample") if self.dataset.attrs["across_images"] == "sum" else per_image.mean("sample")
+        per_image = self.dataset["score"].mean("order", skipna=False)
+        across = per_image.sum if self.dataset.attrs["across_images"] == "sum" else per_image.mean
+        return across("sample", skipna=False)
 
     def ranking(self) -> pd.DataFrame:
         """Layers, most important first, with score, type, block, parameters and the layer whose output they share."""
@@ -525,13 +526,14 @@ def _attributes(
     attributes: dict[str, str | int | float] = {"method": method.name, "unit": method.unit(task)}
     attributes |= {"source": method.source}
     attributes |= {name: value for name, value in described.items() if name in relevant}
-    walks = isinstance(method, PathMethod)
-    said = {"output", "at"} if walks or "objective" in relevant else {"loss"} & attributes.keys()
+    said = (
+        {"output", "at"} if isinstance(method, PathMethod) or "objective" in relevant else {"loss"} & attributes.keys()
+    )
     attributes |= {name: words for name, words in result.facts.items() if name in said}
     repeated = [name for name in task.layers if result.calls.get(name, 1) > 1]
-    if walks and repeated:
+    if isinstance(method, PathMethod) and repeated:
         layers = "1 layer runs several times" if len(repeated) == 1 else f"{len(repeated)} layers run several times"
-        attributes["calls"] = CALLS_IN_WORDS[task.options.calls].format(layers=layers, first=repeated[0])
+        attributes["calls"] = CALLS_IN_WORDS[method.calls(task)].format(layers=layers, first=repeated[0])
     if isinstance(method, PathMethod):
         attributes |= {"path": ", ".join(walk.name for walk in walks_of(method, task))}
         attributes |= {"reduction": method.reduction or task.options.reduction}

@@ -15,6 +15,7 @@ from macattr.methods.task import Task
 from macattr.sweep.guard import modules_of, without_gradients
 from macattr.sweep.places import embedding_of
 from macattr.sweep.probes import Site, probing
+from macattr.weights.values import storages_of
 
 
 @dataclass
@@ -37,8 +38,7 @@ class Outline:
 
     def pack(self, tensor: Tensor) -> Tensor:
         """Note a tensor that autograd keeps."""
-        storage = tensor.untyped_storage()
-        self.saved[storage._cdata] = storage.nbytes()
+        self.saved |= {storage._cdata: storage.nbytes() for storage in storages_of(tensor)}
         return tensor.detach()
 
 
@@ -73,7 +73,8 @@ def outline(task: Task, sample: Sample) -> Outline:
         stack.enter_context(saved_tensors_hooks(found.pack, lambda tensor: tensor))
         output = task.model(*arguments, **keywords)
     for parameter in task.model.parameters():
-        found.saved.pop(parameter.untyped_storage()._cdata, None)
+        for storage in storages_of(parameter):
+            found.saved.pop(storage._cdata, None)
     del output  # until here it keeps the storages, and with them their identities
     return found
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -99,7 +100,7 @@ def rank_layers(
     reduction: str = "mean_abs",
     loss: Loss | None = None,
     start_weights: Mapping[str, Tensor] | None = None,
-    additional_forward_args: tuple[object, ...] = (),
+    additional_forward_args: Any = (),
     internal_batch_size: int | None = None,
     memory_budget: float | None = None,
     flush_denormals: bool = False,
@@ -190,7 +191,8 @@ def rank_layers(
             inputs stay as they are. None: the input if it is a floating-point tensor, else the embeddings of tokens
             where Hugging Face's networks name them.
         calls: What counts of a layer that runs several times in a forward pass: ``sum`` over its calls, ``each`` call
-            with neurons of its own, or the ``last`` call.
+            with neurons of its own, or the ``last`` call. Outputs are never added up: methods that read them have
+            neurons of every call.
         prefix: Beginning of all names that a wrapper of your own adds, such as ``net``; the results go without it.
 
     Returns:

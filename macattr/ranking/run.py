@@ -2,6 +2,7 @@
 
 __all__ = ["RunResult", "RunStopped", "World", "run"]
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -326,13 +327,13 @@ def _prepare(task: Task, methods: Sequence[Method], sample: Sample | None) -> _L
 
 
 def _first_path(trial: Trial, methods: Sequence[Method]) -> tuple[WalkedPath, Partition, Place]:
-    """The path of the first sweep, its nodes and its place; without a sweep the network is looked at as it is."""
+    """The path of the first sweep, its nodes and its place; without a path the network is looked at as it is."""
     task = trial.task
     sweeps = plan_sweeps([method for method in methods if isinstance(method, PathMethod)], task)
     if sweeps:
         path = sweeps[0].path(trial)
         return path, sweeps[0].partition(task, path), sweeps[0].route.walk.place(trial)
-    if trial.sample.image is not None:
+    if trial.sample.image is not None and any("path" in method.arguments(task) for method in methods):
         path, place = walk_of("line").path(trial), trial.place
         return path, task.preset.partition(path), place
     still = torch.zeros(1, device=device_of(task.model))
@@ -415,6 +416,8 @@ class _Progress:
             if isinstance(method, SampleMethod):
                 readings[method.name] = Reading.plain(method.score(task, trial.sample), method.cost(task))
                 self.advance(method.cost(task))
+        for name, reading in readings.items():
+            _refuse_non_finite(name, task, reading.score)
         return readings
 
     def is_stable_after(self, images: int) -> bool:
@@ -466,6 +469,7 @@ class _Progress:
             if isinstance(method, JointMethod):
                 with explained(self.task, self.samples):
                     scores[method.name] = [float(score) for score in method.score(self.task, self.samples)]
+                    _refuse_non_finite(method.name, self.task, scores[method.name])
                 self.advance(len(self.samples) * method.cost(self.task))
         return scores
 
@@ -483,6 +487,16 @@ class _Progress:
             stability=self.stability,
             available=self.available,
         )
+
+
+def _refuse_non_finite(method: str, task: Task, scores: Sequence[float]) -> None:
+    """Raise if a method gives a layer no finite score, which no mean over images may hide."""
+    for layer, score in zip(task.layers, scores, strict=True):
+        if not math.isfinite(score):
+            raise ValueError(
+                f"the method {method!r} gives the layer {layer!r} the score {score}: its outputs, or gradients of its "
+                "weights, are not finite here. Leave the image or the layer out, or compute in float32."
+            )
 
 
 def _ignore(_: float | int) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from macattr.layers import LayerTable
+from macattr.layers import LayerTable, resolve_layers
 from macattr.selection.rules import Candidate, Selection, flat, pack
 
 Generator = np.random.Generator | torch.Generator
@@ -133,7 +133,7 @@ def convolutions(model: nn.Module, size: int = 3, *, ends: bool = True) -> Selec
         ValueError: If there is no such convolution.
     """
     table = LayerTable.of(model)
-    modules = dict(model.named_modules())
+    modules = resolve_layers(model)
     matching = {
         name
         for name in table.names

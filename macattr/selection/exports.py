@@ -5,7 +5,8 @@ __all__ = ["Format", "export", "match_parameters", "pattern_lines", "read_csv", 
 import csv
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -36,6 +37,9 @@ Format = Literal[
 
 ADAPTERS = ("axolotl", "diffusers", "kohya")
 """Formats of tools that put adapters on layers, besides peft."""
+
+FOLDERS = ("official", "peft")
+"""Formats of several files."""
 
 WITH_RANK = ("axolotl", "kohya", "peft")
 """Formats that hold ranks."""
@@ -82,20 +86,18 @@ def export(
     for name, value, readers in (("rank", rank, WITH_RANK), ("bare", bare, WITH_BARE)):
         if value is not None and form not in readers:
             raise ValueError(f"`{name}` = {value!r} has no effect on {form!r}: it belongs to {', '.join(readers)}.")
+    if form in FOLDERS and Path(path).is_file():
+        raise ValueError(f"{str(path)!r} is a file: {form} writes a folder, name another.")
+    if form not in FOLDERS and Path(path).is_dir():
+        raise ValueError(f"{str(path)!r} is a folder: {form} writes a file, name one.")
     if form in FREEZE_LISTS or form in ADAPTERS:
         if model is None:
             raise ValueError(f"the format {form!r} needs the `model`: the file depends on its other layers too.")
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with _kept_on_error(Path(path)):
             return _export_for_tool(selection, Path(path), form, model, rank=rank, bare=bare)
-        except (ValueError, ImportError):
-            Path(path).unlink(missing_ok=True)  # a file that stands for something else must not be trained with
-            raise
     if form == "peft":
         if model is None:
             raise ValueError("the format 'peft' needs the `model`: adapters depend on the kinds of its layers.")
-        if Path(path).is_file():
-            raise ValueError(f"{str(path)!r} is a file: peft writes a folder, name another.")
         config = lora_config(
             selection.mask(),
             model,
@@ -106,23 +108,38 @@ def export(
         config.save_pretrained(str(path))
         return f"read back and applied: {adapted_layers(read_lora_config(path), model)}"
     expected = None if model is None else sorted(selection.mask().parameter_names(model))
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    if form == "spectrum":
-        _write_spectrum(selection, Path(path), model)
-        patterns = read_patterns(path)
-        matched = None if model is None else sorted(match_parameters(patterns, model))
-    else:
-        mask = _write_layers(selection, Path(path), form)
-        if mask != selection.mask():
-            raise ValueError(f"{str(path)!r} reads back as another selection: {', '.join(mask.layers)}.")
-        matched = None if model is None else sorted(mask.parameter_names(model))
-    if matched != expected:
-        raise ValueError(f"{str(path)!r} stands for {matched}, where {expected} are selected.")
+    with _kept_on_error(Path(path)):
+        if form == "spectrum":
+            _write_spectrum(selection, Path(path), model)
+            patterns = read_patterns(path)
+            matched = None if model is None else sorted(match_parameters(patterns, model))
+        else:
+            mask = _write_layers(selection, Path(path), form)
+            if mask != selection.mask():
+                raise ValueError(f"{str(path)!r} reads back as another selection: {', '.join(mask.layers)}.")
+            matched = None if model is None else sorted(mask.parameter_names(model))
+        if matched != expected:
+            raise ValueError(f"{str(path)!r} stands for {matched}, where {expected} are selected.")
     return (
         "read back; no network to check against"
         if expected is None
         else (f"read back; its {len(expected)} parameter tensors are in the network")
     )
+
+
+@contextmanager
+def _kept_on_error(path: Path) -> Iterator[None]:
+    """A file is as it was before where it cannot be written as it should be: nothing else must be trained with."""
+    before = path.read_bytes() if path.is_file() else None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if before is not None:
+            path.write_bytes(before)
+        elif path.is_file():
+            path.unlink()
+        raise
 
 
 def _export_for_tool(

@@ -14,7 +14,15 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from macattr.arguments import as_names, positive_number, real_number
-from macattr.layers import constants, full_name, layer_of, mark_frozen, resolve_layers, trainable_parameters
+from macattr.layers import (
+    constants,
+    forget_frozen,
+    full_name,
+    layer_of,
+    mark_frozen,
+    resolve_layers,
+    trainable_parameters,
+)
 from macattr.user_warnings import warn_user
 from macattr.weights.values import is_offloaded, number_of_values
 
@@ -44,6 +52,7 @@ class ParameterCount:
         """Give every parameter its former ``requires_grad`` back."""
         for parameter, flag in self.previous.items():
             parameter.requires_grad_(flag)
+        forget_frozen(parameter for parameter, flag in self.previous.items() if flag)
 
 
 def train_only(model: nn.Module, parameters: Collection[str], layers: int | None = None) -> ParameterCount:

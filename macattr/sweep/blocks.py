@@ -18,7 +18,7 @@ from macattr.sweep.nodes import Forward
 from macattr.sweep.probes import Site
 from macattr.sweep.recompute import Blocks, Recomputation
 from macattr.sweep.survey import BackwardInsideError, Survey, unpack_or_refuse
-from macattr.weights.values import is_sharded, local_part
+from macattr.weights.values import is_sharded, storages_of
 
 MOST_REHEARSALS = 4
 """Choices of blocks that are tried out; each tries the parts of those that could not run again."""
@@ -105,13 +105,14 @@ def _observe(forward: Forward, inputs: tuple[Tensor, ...], modules: Mapping[str,
     stack = [root]
     seen: dict[int, StorageWeakRef] = {}  # a reference says which storage it is, also after the storage is gone
     parameters = (weight for module in modules.values() for weight in module.parameters(recurse=False))
-    weights = {local_part(weight).untyped_storage()._cdata for weight in parameters if not weight.is_meta}
+    held = (storage for weight in parameters if not weight.is_meta for storage in storages_of(weight))
+    weights = {storage._cdata for storage in held}
 
     def note(tensor: Tensor, storages: Storages) -> None:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            seen.setdefault(storage._cdata, StorageWeakRef(storage))
-            storages[storage._cdata] = storage.nbytes()
+        for storage in storages_of(tensor):
+            if storage._cdata not in weights:
+                seen.setdefault(storage._cdata, StorageWeakRef(storage))
+                storages[storage._cdata] = storage.nbytes()
 
     def pack(tensor: Tensor) -> None:
         note(tensor, stack[-1].saved)

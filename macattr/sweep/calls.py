@@ -1,9 +1,9 @@
 """Layers that run several times in one forward pass: what of their calls counts."""
 
-__all__ = ["CallsName", "join_calls"]
+__all__ = ["CallsName", "apart", "check_calls", "counted", "join_calls"]
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +13,29 @@ from macattr.sweep.trace import add_calls
 
 CallsName = Literal["sum", "each", "last"]
 """How calls count: added up neuron by neuron, each with neurons of its own, or the last alone."""
+
+
+def check_calls(calls: object) -> None:
+    """Refuse what is no choice of calls.
+
+    Raises:
+        ValueError: If it is none of the three names.
+    """
+    if calls not in get_args(CallsName):
+        raise ValueError(f"`calls` must be one of {', '.join(get_args(CallsName))}, got {calls!r}.")
+
+
+def apart(calls: CallsName) -> CallsName:
+    """The same choice for values that must not be added up over calls, such as outputs.
+
+    Args:
+        calls: See :func:`join_calls`.
+
+    Example:
+        >>> apart("sum"), apart("last")
+        ('each', 'last')
+    """
+    return "each" if calls == "sum" else calls
 
 
 def join_calls(values: Mapping[Site, Tensor], calls: CallsName = "sum") -> tuple[Tensor, ...]:
@@ -32,15 +55,26 @@ def join_calls(values: Mapping[Site, Tensor], calls: CallsName = "sum") -> tuple
         >>> [join_calls(values, calls)[0].tolist() for calls in ("sum", "each", "last")]
         [[-2.0], [[1.0], [-3.0]], [-3.0]]
     """
-    by_item: dict[int, dict[int, Tensor]] = {}
-    for site, value in values.items():
-        by_item.setdefault(site.item, {})[site.call] = value
-    if calls == "sum" or all(len(some) == 1 for some in by_item.values()):
+    values = counted(values, calls)
+    by_item: dict[int, list[Tensor]] = {}
+    for site in sorted(values):
+        by_item.setdefault(site.item, []).append(values[site])
+    if calls != "each" or all(len(some) == 1 for some in by_item.values()):
         return add_calls(values)
-    ordered = [[some[call] for call in sorted(some)] for _, some in sorted(by_item.items())]
-    if calls == "last":
-        return tuple(some[-1] for some in ordered)
     return tuple(
         torch.stack(some) if len({value.shape for value in some}) == 1 else torch.cat([v.flatten() for v in some])
-        for some in ordered
+        for _, some in sorted(by_item.items())
     )
+
+
+def counted(values: Mapping[Site, Tensor], calls: CallsName) -> Mapping[Site, Tensor]:
+    """A layer's values at the calls that count.
+
+    Args:
+        values: Values at the sites of one layer.
+        calls: See :func:`join_calls`.
+    """
+    if calls != "last":
+        return values
+    last = {site.item: site for site in sorted(values)}
+    return {site: values[site] for site in last.values()}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from macattr.layers import inner_network
+from macattr.layers import inner_network, own_attribute
 from macattr.sweep.guard import undisturbed
 from macattr.sweep.nodes import repeat_rows
 from macattr.sweep.outputs import OutputChoice, own_loss, read_output
@@ -128,7 +128,7 @@ def _in_place_of(module: nn.Module, value: Tensor) -> Iterator[None]:
 
 
 def output_at(model: Callable[..., Any], module: nn.Module, *args: Any, **keywords: Any) -> Tensor:
-    """The first tensor that a layer returns in a forward pass, (B, ...).
+    """The first tensor that a layer returns in a forward pass, (B, ...), before any other hook sees it.
 
     Args:
         model: Network, or a function that calls it.
@@ -140,7 +140,7 @@ def output_at(model: Callable[..., Any], module: nn.Module, *args: Any, **keywor
         ValueError: If the layer is not called exactly once, or returns no floating-point tensor.
     """
     seen: list[Any] = []
-    handle = module.register_forward_hook(lambda _, __, output: seen.append(output))
+    handle = module.register_forward_hook(lambda _, __, output: seen.append(output), prepend=True)  # as it is replaced
     try:
         with undisturbed(model, [module]), torch.no_grad():
             model(*args, **keywords)
@@ -184,7 +184,7 @@ def walked_keyword(model: Callable[..., Any], keywords: Mapping[str, Any]) -> st
         for name, value in keywords.items()
         if isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1 and name not in SIDE_INPUTS
     ]
-    for name in (getattr(model, "main_input_name", None), *forward_parameters(model)[0][:1]):
+    for name in (own_attribute(model, "main_input_name"), *forward_parameters(model)[0][:1]):
         if name in floats:
             return str(name)
     if len(floats) > 1:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from macattr.weights.processes import keep_sharded
-from macattr.weights.values import missing_values, refuse_hidden
+from macattr.weights.values import dense_parts, missing_values, refuse_hidden
 
 STOCHASTIC = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
@@ -39,7 +39,8 @@ def undisturbed(model: Callable[..., Any], layers: Iterable[nn.Module] = ()) -> 
     Weights' flags and gradients, buffers and plain attributes by identity and by value, hooks, training mode and random
     states survive whatever runs inside. Another thread that wants the same modules waits. Checkpointed blocks of the
     reentrant kind, which refuse :func:`torch.autograd.grad`, run without checkpointing. What torch.compile has compiled
-    runs uncompiled, because it would compile anew for the hooks of every forward pass.
+    runs uncompiled, because it would compile anew for the hooks of every forward pass. Attention runs as it does with
+    gradients, because torch's fast path returns other values at padding, and nested tensors inside.
 
     Args:
         model: Network, or a function that calls one.
@@ -63,6 +64,7 @@ def undisturbed(model: Callable[..., Any], layers: Iterable[nn.Module] = ()) -> 
         run_uncompiled()
         stack.enter_context(_same_random_states(modules))
         stack.enter_context(_plain_checkpoints())
+        stack.enter_context(_Attention.without_fast_path())
         stack.enter_context(_normal_tensors(modules))
         keep_sharded(modules.values())
         state = stack.enter_context(_same_state(modules))
@@ -246,16 +248,43 @@ def _plain_checkpoints() -> Iterator[None]:
         _PlainCheckpoint.count(-1)
 
 
+class _Attention:
+    """Switches torch's fast path of attention off while any thread is inside a guard."""
+
+    guards = 0
+    before = True
+
+    @classmethod
+    @contextmanager
+    def without_fast_path(cls) -> Iterator[None]:
+        """The first guard switches it off, the last one puts it back."""
+        with _REGISTRY:
+            if not cls.guards:
+                cls.before = torch.backends.mha.get_fastpath_enabled()
+                torch.backends.mha.set_fastpath_enabled(False)
+            cls.guards += 1
+        try:
+            yield
+        finally:
+            with _REGISTRY:
+                cls.guards -= 1
+                if not cls.guards:
+                    torch.backends.mha.set_fastpath_enabled(cls.before)
+
+
 @contextmanager
 def _normal_tensors(modules: dict[str, nn.Module]) -> Iterator[None]:
-    """Parameters and buffers made in inference mode, which no backward pass can keep, are replaced by copies."""
+    """Tensors made in inference mode, which no backward pass can keep, are replaced by copies.
+
+    They may be parameters, buffers, or attributes such as a cache of positions that an earlier call has filled.
+    """
     copies: dict[int, Tensor] = {}
-    replaced: list[tuple[dict[str, Any], str, Tensor]] = []
+    replaced: list[tuple[Any, Any, Tensor]] = []
     for module in modules.values():
-        tables: tuple[dict[str, Any], ...] = module._parameters, module._buffers
-        for entries in tables:
-            for name, tensor in entries.items():
-                if tensor is not None and tensor.is_inference():
+        attributes = vars(module)
+        for entries in (attributes, *(value for value in attributes.values() if isinstance(value, dict | list))):
+            for name, tensor in list(entries.items() if isinstance(entries, dict) else enumerate(entries)):
+                if isinstance(tensor, Tensor) and tensor.is_inference():
                     if id(tensor) not in copies:
                         values = tensor.detach().clone()
                         is_weight = isinstance(tensor, nn.Parameter)
@@ -329,7 +358,8 @@ class _State:
                     (self._fixed if fixed else self._moving).append((value, copy.copy(value)))
                 values.extend(value.values() if isinstance(value, dict) else value if type(value) is list else (value,))
         distinct = {id(value): value for value in values}.values()
-        self._tensors = [(t, t._version, t.detach().clone()) for t in distinct if type(t) is Tensor]
+        plain = (t for t in distinct if type(t) is Tensor and not t.is_meta and not t.is_nested)
+        self._tensors = [(t, t._version, t.detach().clone()) for t in plain]
         self._generators = [(g, _generator_state(g)) for g in distinct if isinstance(g, GENERATORS)]
 
     def rewind(self) -> None:
@@ -358,7 +388,7 @@ class _State:
         for container, entries in (*self._moving, *self._fixed):
             _put_back(container, entries)
         for tensor, _, values in self._tensors:
-            if tensor.shape != values.shape or not torch.equal(tensor, values):
+            if tensor.shape != values.shape or not _equal(tensor, values):
                 _write(tensor, values)
         for generator, state in self._generators:
             _set_generator_state(generator, state)
@@ -377,6 +407,12 @@ def _put_back(container: Any, entries: Any) -> None:
     elif container ^ entries:
         container.clear()
         container.update(entries)
+
+
+def _equal(tensor: Tensor, values: Tensor) -> bool:
+    """Whether two tensors of one shape hold the same values, sparse ones in the same places."""
+    pairs = zip(dense_parts(tensor), dense_parts(values), strict=True)
+    return all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
 
 
 def _write(tensor: Tensor, values: Tensor) -> None:

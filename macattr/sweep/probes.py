@@ -4,6 +4,7 @@ __all__ = ["Site", "Visit", "probing"]
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ def probing(
     Args:
         layers: Modules by name.
         visit: Called as ``visit(site, tensor)``.
-        at_input: Visit positional inputs instead of outputs.
+        at_input: Visit inputs instead of outputs: those by position, or where no tensor is among them, by keyword.
         calls: Calls of every layer so far, which are counted on; None begins at 0, as a forward pass does.
     """
     counts = {} if calls is None else calls
@@ -53,11 +54,19 @@ def probing(
             return None
         return pytree.tree_unflatten([visited.get(index, leaf) for index, leaf in enumerate(leaves)], structure)
 
+    def visit_inputs(name: str, args: Any, kwargs: Any) -> Any:
+        if not kwargs or any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(args)):
+            visited = visit_all(name, args)
+            return None if visited is None else (visited, kwargs)
+        visited = visit_all(name, kwargs)
+        return None if visited is None else (args, visited)
+
     handles = []
     try:
         for name, module in layers.items():
             if at_input:
-                handles.append(module.register_forward_pre_hook(lambda _, args, name=name: visit_all(name, args)))
+                hook = partial(lambda name, _, args, kwargs: visit_inputs(name, args, kwargs), name)
+                handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
             else:
                 handles.append(module.register_forward_hook(lambda _, __, output, name=name: visit_all(name, output)))
         yield

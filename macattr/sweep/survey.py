@@ -6,6 +6,7 @@ __all__ = [
     "Survey",
     "Surveys",
     "never_ran",
+    "other_layouts",
     "refuse_split",
     "survey",
     "survey_inputs",
@@ -33,7 +34,7 @@ from macattr.sweep.probes import Site
 from macattr.sweep.recompute import Blocks
 from macattr.weights.columns import Columns, columns_of
 from macattr.weights.processes import split_groups
-from macattr.weights.values import is_packed, is_sharded, local_part
+from macattr.weights.values import is_packed, is_sharded, storages_of
 
 HALF_PRECISION, TF32, SINGLE_PRECISION = 0.1, 1e-2, 1e-4
 """Relative differences that rounding may make between two forward passes; CUDA may round to TF32."""
@@ -224,6 +225,38 @@ def survey(
     if surveys is not None:
         surveys.keep(forward, found)
     return found
+
+
+def other_layouts(
+    model: Callable[..., Any],
+    layers: Mapping[str, nn.Module],
+    path: Path,
+    partition: Partition,
+    *,
+    forward_args: tuple[Any, ...] = (),
+    at_input: bool = False,
+) -> frozenset[str]:
+    """Layers that do not keep the batch first: with two nodes in a forward pass, another dimension grows.
+
+    Arguments are those of :func:`survey`. Of a network that does not run on two nodes at once nothing is known.
+    """
+    shapes: list[dict[Site, tuple[int, ...]]] = [{}, {}]
+    with undisturbed(model, layers.values()) as rewind, torch.no_grad():
+        forward = Forward(model, layers, path, rewind, forward_args, at_input)
+        for count, seen in enumerate(shapes, start=1):
+
+            def visit(site: Site, tensor: Tensor, seen: dict[Site, tuple[int, ...]] = seen) -> Tensor:
+                seen[site] = tuple(tensor.shape)
+                return tensor
+
+            try:
+                forward(leaves_at(path, partition.nodes[[0, -1]][:count]), count, visit)
+            except Exception:
+                if count == 1:
+                    raise
+                return frozenset()
+    alone, together = shapes
+    return frozenset(site.layer for site, shape in alone.items() if together.get(site) != (2 * shape[0], *shape[1:]))
 
 
 def survey_inputs(forward: Forward, inputs: tuple[Tensor, ...]) -> Survey:
@@ -470,9 +503,9 @@ class _SavedBytes:
 
     def note(self, tensor: Tensor) -> None:
         """Count a tensor."""
-        storage = local_part(tensor).untyped_storage()
-        if storage._cdata not in self.storages:
-            self.storages[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        for storage in storages_of(tensor):
+            if storage._cdata not in self.storages:
+                self.storages[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
         self.low_precision |= tensor.is_floating_point() and tensor.element_size() < 4
 
     def total(self, without: set[int]) -> int:
@@ -484,7 +517,7 @@ class _SavedBytes:
         """Storages of all parameters, which take no memory of their own."""
         modules = modules_of(forward.model, forward.layers.values())
         weights = (parameter for module in modules.values() for parameter in module.parameters(recurse=False))
-        return {local_part(weight).untyped_storage()._cdata for weight in weights if not weight.is_meta}
+        return {storage._cdata for weight in weights if not weight.is_meta for storage in storages_of(weight)}
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,9 @@ ENTRIES = (
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 """Suffixes of weights files."""
 
+STATISTICS = ("running_mean", "running_var")
+"""Ends of the names of buffers that are learned as weights are; averages of parameters alone lack them."""
+
 WRAPPERS = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put before every name."""
 
@@ -58,7 +61,8 @@ def copy_weights(network: nn.Module, file: Path) -> None:
             other beginning, such as Lightning's ``model.``, if the names without it are just those of the network.
 
     Raises:
-        ValueError: If the file cannot be read, or a parameter is missing, unknown or of another shape.
+        ValueError: If the file cannot be read, or a parameter or running statistic is missing, unknown or of another
+            shape.
     """
     state, _ = read_weights(file)
     while wrapper := next((w for w in WRAPPERS if all(name.startswith(w) for name in state)), None):
@@ -68,15 +72,16 @@ def copy_weights(network: nn.Module, file: Path) -> None:
         inside = [_below(state, prefix) for prefix in {f"{name.partition('.')[0]}." for name in state}]
         fitting = [some for some in inside if some.keys() == own.keys()]
         state = fitting[0] if len(fitting) == 1 else state
+    needed = [name for name in own if name.endswith(STATISTICS)]
     differences = {
-        "missing": [name for name, _ in network.named_parameters() if name not in state],
+        "missing": [n for n in (*(n for n, _ in network.named_parameters()), *needed) if n not in state],
         "unknown": [name for name in state if name not in own],
         "of another shape": [name for name in state if name in own and own[name].shape != state[name].shape],
     }
     if any(differences.values()):
         listed = ", ".join(f"{kind}: {_listed(names)}" for kind, names in differences.items() if names)
         raise ValueError(f"{str(file)!r} does not fit {type(network).__name__} and was not loaded ({listed}).")
-    network.load_state_dict(state, strict=False)  # buffers that the network makes itself may be missing
+    network.load_state_dict(state, strict=False)  # other buffers may be missing
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Values of weights that are no plain tensors here: sharded over processes, offloaded, packed into 4 bits."""
 
 __all__ = [
+    "dense_parts",
     "device_of",
     "is_offloaded",
     "is_packed",
@@ -15,6 +16,7 @@ __all__ = [
     "refuse_gradients",
     "refuse_hidden",
     "refuse_inference_only",
+    "storages_of",
     "values_of",
 ]
 
@@ -41,6 +43,34 @@ def loaded_class(module: str, name: str) -> type:
 
 class _Absent:
     """Stands for a class of a library that is not loaded."""
+
+
+def dense_parts(tensor: Tensor) -> tuple[Tensor, ...]:
+    """The dense tensors that hold a tensor's values: itself, or indices and values of a sparse one.
+
+    Args:
+        tensor: Any tensor.
+
+    Example:
+        >>> [part.tolist() for part in dense_parts(torch.eye(2).to_sparse())]
+        [[[0, 1], [0, 1]], [1.0, 1.0]]
+    """
+    if tensor.layout is torch.sparse_coo:
+        return tensor._indices(), tensor._values()
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return tensor.crow_indices(), tensor.col_indices(), tensor.values()
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return tensor.ccol_indices(), tensor.row_indices(), tensor.values()
+    return (tensor,)
+
+
+def storages_of(tensor: Tensor) -> list[torch.UntypedStorage]:
+    """Where this process keeps a tensor's values, and of a sparse one its indices.
+
+    Args:
+        tensor: Any tensor.
+    """
+    return [part.untyped_storage() for part in dense_parts(local_part(tensor))]
 
 
 def is_sharded(tensor: Tensor) -> bool:

@@ -1,6 +1,6 @@
 """Training crops from real pairs and synthesised degradations, and the photographs that come with scikit-image."""
 
-__all__ = ["LOW_COST", "DecodedImages", "MixedCrops", "SyntheticCrops", "clean_photographs", "sample"]
+__all__ = ["LOW_COST", "DecodedImages", "MixedCrops", "SyntheticCrops", "clean_photographs", "sample", "unit_range"]
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -219,7 +219,7 @@ class MixedCrops(Dataset[tuple[Tensor, Tensor]]):
         if self.target == "ground_truth" or pairs is self.clean:
             pair = replace(pair, degraded=None)
         images = [_mirrored(image, self.crop) for image in reversed(pair.read(self.reader)) if image is not None]
-        images = [_unit(image) for image in _cut(images, self.crop, generator)]
+        images = [unit_range(image) for image in _cut(images, self.crop, generator)]
         if self.grey and float(torch.rand((), generator=_generator(self.seed, index, 2))) < self.grey:
             images = [_without_colours(image) for image in images]
         clean, *degraded = images
@@ -248,8 +248,12 @@ def _mirrored(image: Tensor, size: int) -> Tensor:
     return image
 
 
-def _unit(pixels: Tensor) -> Tensor:
-    """Pixels of :func:`macattr.image_files.tensors.read_pixels` in [0, 1]."""
+def unit_range(pixels: Tensor) -> Tensor:
+    """Pixels of :func:`macattr.image_files.tensors.read_pixels` in [0, 1].
+
+    Args:
+        pixels: Bytes from 0 to 255, or numbers in [0, 1].
+    """
     return (pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels).contiguous()
 
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -157,26 +158,47 @@ def _fixed(settings: Sequence[Setting], sets: Sequence[ImageSet]) -> Plan:
 
 def _every(sets: Sequence[ImageSet], synthesise: bool) -> Plan:
     """Every set found that is not for training: real pairs, and clean ones with each synthesised task once."""
-    unique = itertools.groupby(sorted((s for s in sets if s.split != "train"), key=_identity), _identity)
+    tested = [image_set for image_set in sets if image_set.split != "train"]
+    unique = itertools.groupby(sorted(tested, key=_identity), _identity)
     largest = [max(same, key=lambda s: len(s.pairs)) for _, same in unique]
-    return Plan(tuple(evaluation for image_set in largest for evaluation in _evaluations(image_set, synthesise)))
+    own = _names_of_own(largest)
+    return Plan(
+        tuple(
+            evaluation
+            for image_set in largest
+            for evaluation in _evaluations(image_set, own.get(image_set.directory, image_set.name), synthesise)
+        )
+    )
 
 
-def _identity(image_set: ImageSet) -> tuple[str, str]:
-    """Name and split of a set, which two copies of it share."""
-    return image_set.name, image_set.split
+def _is_own(image_set: ImageSet) -> bool:
+    """Whether a set is a user's own, of which there may be many; its folder is called after the task."""
+    return image_set.name in LAYOUTS and LAYOUTS[image_set.name].task == "folder"
 
 
-def _evaluations(image_set: ImageSet, synthesise: bool) -> Iterator[Evaluation]:
-    """All evaluations on one set."""
-    name, split = image_set.name, image_set.split
+def _identity(image_set: ImageSet) -> tuple[str, str, str]:
+    """Name and split of a set, which two copies of it share; a user's own set is one by its folder."""
+    return image_set.name, image_set.split, str(image_set.directory) if _is_own(image_set) else ""
+
+
+def _names_of_own(sets: Sequence[ImageSet]) -> dict[Path, str]:
+    """Names of a user's own sets by their folders: with as much of the folder's path as tells them apart."""
+    folders = [image_set.directory for image_set in sets if _is_own(image_set)]
+    depth = next(n for n in itertools.count(1) if len({f.resolve().parts[-n:] for f in folders}) == len(folders))
+    names = {image_set.directory: image_set.name for image_set in sets}
+    return {folder: f"{names[folder]} {'/'.join(folder.resolve().parts[-depth:])}" for folder in folders}
+
+
+def _evaluations(image_set: ImageSet, name: str, synthesise: bool) -> Iterator[Evaluation]:
+    """All evaluations on one set, which is called by a name in results."""
+    split = image_set.split
     label = f"{name} val" if split == "val" else name
     if image_set.task is not None:
-        setting = Setting(name=label, dataset=name, task=image_set.task, split=split)
+        setting = Setting(name=label, dataset=image_set.name, task=image_set.task, split=split)
         yield Evaluation(setting, image_set.pairs)
     elif synthesise:
         for task, (strength, synthesis) in FIXED.items():
-            setting = Setting(f"{label} {strength}", dataset=name, task=task, synthesis=synthesis, split=split)
+            setting = Setting(f"{label} {strength}", image_set.name, task=task, synthesis=synthesis, split=split)
             yield Evaluation(setting, image_set.pairs)
 
 

@@ -107,7 +107,7 @@ _TABLE6 = {
 }
 
 
-TEXT = ("method", "setting", "dataset", "task", "image", "sigma", "finetuned_fraction")
+TEXT = ("method", "setting", "dataset", "task", "image", "sigma", "finetuned_fraction", "sha256")
 """Columns of names, which stay text even where they look like numbers ("1e3", "007") or missing values ("NA")."""
 
 
@@ -294,11 +294,13 @@ def by_setting(summary: pd.DataFrame) -> str:
 
 
 def _spread(cells: pd.DataFrame, method: str) -> str:
-    """Both quantities of one method with their spread, and the number of identical pairs if there are some."""
+    """Both quantities of one method with their spread; the numbers of identical pairs, and of images if not of all."""
     if method not in cells.index:
         return "-"
     psnr, psnr_std, ssim, ssim_std = cells.loc[method, ["psnr_db", "psnr_std", "ssim", "ssim_std"]]
     spread = [f" ± {std:.{digits}f}" if pd.notna(std) else "" for std, digits in ((psnr_std, 2), (ssim_std, 4))]
-    count = cells.loc[method, "identical"]
-    remark = f" ({count} identical)" if count else ""
+    identical, images, most = cells.loc[method, "identical"], cells.loc[method, "images"], cells["images"].max()
+    remarks = [f"{identical} identical"] if identical else []
+    remarks += [f"{images} of {most} images"] if images < most else []
+    remark = f" ({', '.join(remarks)})" if remarks else ""
     return f"{psnr:.2f}{spread[0]}{remark} / {ssim:.4f}{spread[1]}"

@@ -1,6 +1,6 @@
 """Which learning rate suits which arm: runs of full length, judged on held-out training images."""
 
-__all__ = ["BLOCKS", "EXTENSIONS", "SEED", "compare", "main"]
+__all__ = ["BLOCKS", "EXTENSIONS", "compare", "main"]
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -14,16 +14,13 @@ from ram_models.experiments.denoising.arms import DENOISING
 from ram_models.experiments.paper_arms import PAPER
 from ram_models.experiments.study.arms import Arm, Arms
 from ram_models.experiments.study.blocks import Plan, plan_arms
-from ram_models.experiments.study.config import SEED_STEP, Block, Study
+from ram_models.experiments.study.config import RATES_SEED, SEED_STEP, Block, Study
 from ram_models.experiments.study.networks import pretrain
 from ram_models.experiments.study.parallel import in_parallel
 from ram_models.experiments.study.runs import Job, validate
 
 BLOCKS = 2
 """Number of blocks, of as many pre-trainings."""
-
-SEED = 97
-"""Seed of the blocks' crops, which no other block has."""
 
 EXTENSIONS = 2
 """Steps that the ladder of rates is extended by on either side, as long as its edge is the best."""
@@ -40,13 +37,17 @@ def main(study: Study) -> None:
 
     The file is written after every arm. Arms that are not compared now keep their rows.
     """
-    blocks = [Block(network, SEED + SEED_STEP * network.seed) for network in study.masked()[:BLOCKS]]
+    blocks = [Block(network, RATES_SEED + SEED_STEP * network.seed) for network in study.masked()[:BLOCKS]]
     for _ in in_parallel(partial(pretrain, study), [block.pretrained for block in blocks], study.processes, "network"):
         pass
     every = ARMS[study.arms]
     plan = plan_arms(study, every, blocks)
     arms = [arm for arm in every.arms if not arm.masked and (not study.compared or arm.name in study.compared)]
     shown = [arm for arm in arms if all(arm.name in layers for layers in plan.layers.values())]
+    if not shown:
+        raise ValueError(
+            f"no rate is compared for {', '.join(study.compared)}: it goes on with masks, or has no layers."
+        )
     for arm in shown:
         rows = _rows(arm, plan, compare(study, plan, arm))
         table = _replace_arm(study.results / "rates.csv", rows, list(every.by_name))

@@ -14,7 +14,7 @@ from ram_models.experiments.paper_arms import MAC
 from ram_models.experiments.study.arms import FRACTION, top
 from ram_models.experiments.study.blocks import Plan, prepare, run_blocks
 from ram_models.experiments.study.config import SEED_STEP, Block, Pretraining, Study
-from ram_models.experiments.study.networks import load, rank, weights_file
+from ram_models.experiments.study.networks import load, rank, run_folder, weights_file
 from ram_models.experiments.study.parallel import in_parallel
 from ram_models.experiments.study.runs import Job
 from ram_models.experiments.study.store import UNTUNED_SEED, BlockKey
@@ -118,8 +118,8 @@ def _table(stages: Mapping[str, pd.DataFrame], variants: Sequence[str], keys: Se
 
 def _made(study: Study, pretrained: Pretraining, variant: str) -> dict[str, object]:
     """How a short pre-training was made; a run that was continued elsewhere has both devices."""
-    weights = weights_file(study, pretrained)
-    config, starts = (yaml.safe_load((weights.parent / name).read_text()) for name in ("config.yaml", "starts.yaml"))
+    weights, folder = weights_file(study, pretrained), run_folder(study, pretrained)
+    config, starts = (yaml.safe_load((folder / name).read_text()) for name in ("config.yaml", "starts.yaml"))
     return {
         "variant": variant,
         "pretrained": pretrained.name,

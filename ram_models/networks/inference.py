@@ -37,19 +37,25 @@ class Identity(nn.Module):
         return image
 
 
-def network_by_name(name: str, weights: Path | str | None, device: str) -> tuple[nn.Module, str | None]:
+def network_by_name(
+    name: str, weights: Path | str | None, device: str, twins: bool = False
+) -> tuple[nn.Module, str | None]:
     """A network with trained weights, in eval mode, on the device; and the SHA-256 of its weights.
 
     Args:
         name: See :func:`ram_models.networks.checkpoints.build`; or ``identity``, whose output is its input.
         weights: See :func:`ram_models.networks.checkpoints.load_weights`; None for the bundled ones.
         device: Device to compute on, such as "cpu" or "cuda".
+        twins: Whether it will be given twin masks, see :func:`restorer`.
 
     Raises:
-        ValueError: If there is no such network, file or device, or a network would have random weights.
+        ValueError: If there is no such network, file or device, or a network would have random weights; or if weights
+            or twin masks are given to ``identity``.
     """
     check_device(device)
     if name == "identity":
+        if twins:
+            raise ValueError("`twins` has no effect on `network` identity: leave it out.")
         if weights is not None:
             raise ValueError(f"`weights` {str(weights)!r} have no effect on `network` identity: leave them out.")
         return Identity(), None

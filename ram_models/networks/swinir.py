@@ -217,6 +217,11 @@ class SwinIR(Maskable):
                 "RAM-SwinIR has one token for every pixel and keeps the size of its input: `patch_size` and `upscale` "
                 f"must be 1 and `finetune_type` None, got {patch_size}, {upscale} and {finetune_type!r}."
             )
+        if min(embed_dim, window_size, *depths, *num_heads) < 1:
+            raise ValueError(
+                f"`embed_dim`, `depths`, `num_heads` and `window_size` must be at least 1, got {embed_dim}, "
+                f"{list(depths)}, {list(num_heads)} and {window_size}."
+            )
         if len(depths) != len(num_heads):
             raise ValueError(f"`num_heads` needs one entry per group, got {list(num_heads)} for depths {list(depths)}.")
         if any(embed_dim % heads for heads in num_heads):

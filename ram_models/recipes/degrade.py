@@ -28,6 +28,9 @@ from ram_models.seeds import check_seed
 TABLE = "parameters.csv"
 """Name of the table."""
 
+SHEET = "sheet.png"
+"""Name of the contact sheet."""
+
 COLUMNS = ("image", "task", "output", "seed")
 """Its columns before those of the parameters."""
 
@@ -109,6 +112,9 @@ def check_request(config: Config) -> list[str]:
         if getattr(config, name) < least:
             raise ValueError(f"`{name}` must be at least {least}, got {getattr(config, name)}.")
     source = config.input.resolve()
+    for made in (config.output / TABLE, config.output / SHEET):
+        if made.exists() and source in (made.resolve(), *made.resolve().parents):
+            raise ValueError(f"{str(made)!r} would be replaced, which is among the input: choose another `output`.")
     for folder in (config.output.resolve() / task for task in tasks):
         if source == folder or source in folder.parents or folder in source.parents:
             raise ValueError(f"`output` {str(config.output)!r} overlaps with the input: choose a folder outside of it.")
@@ -202,6 +208,9 @@ def _other_rows(file: Path, tasks: Collection[str], images: Collection[str]) -> 
     if not file.is_file():
         return []
     with file.open(newline="", encoding="utf-8") as opened:
+        if not set(COLUMNS) <= set(csv.DictReader(opened).fieldnames or ()):
+            raise ValueError(f"{str(file)!r} is no table of degraded images and would be replaced: move it away.")
+        opened.seek(0)
         rows = [{str(name): value or "" for name, value in row.items()} for row in csv.DictReader(opened)]
     others = [row for row in rows if row.get("task") not in tasks or row.get("image") not in images]
     return [row for row in others if (file.parent / row.get("output", "")).is_file()]
@@ -241,7 +250,7 @@ def main(config: Config) -> None:
             if samples and len(sheet) < config.sheet_images:
                 sheet[name] = samples
     if sheet:
-        draw_sheet(sheet, ["clean", *tasks]).savefig(config.output / "sheet.png", dpi=120)
+        draw_sheet(sheet, ["clean", *tasks]).savefig(config.output / SHEET, dpi=120)
     print(f"written: {written} images ({', '.join(tasks)}) and {TABLE} in {config.output}")
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"

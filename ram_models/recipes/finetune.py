@@ -13,12 +13,14 @@ from torch import nn
 
 from macattr.atomic_files import write_atomically
 from macattr.methods.catalogue import METHODS
+from macattr.methods.provenance import hash_parameters, hash_tensors
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.rank import rank_layers
 from macattr.ranking.run import World
 from macattr.selection.official import read_official_ranking
 from macattr.selection.trainable import TrainableMask
 from macattr.statistics.certainty import top_count
+from macattr.user_warnings import warn_user
 from ram_models.networks.checkpoints import BUNDLED, build
 from ram_models.training.batches import Crops
 from ram_models.training.config import Compute, Data, Log, Optim, check_run
@@ -47,8 +49,8 @@ class LayerChoice:
     """Choice of the layers to train.
 
     Args:
-        ranking: File or folder of macattr rank; or a folder with the authors' filter_*.txt; or a method such as mac,
-            which then ranks the layers on training crops first.
+        ranking: A method such as mac, which ranks the layers on training crops first; or a file or folder of macattr
+            rank, or a folder with the authors' filter_*.txt (./mac, if it is called like a method).
         fraction: Fraction of the layers that is trained, from the top of the ranking, in (0, 1].
         crops: Number of training crops to rank on, if "ranking" is a method.
     """
@@ -115,18 +117,24 @@ def select(network: nn.Module, selection: LayerChoice, crops: Crops, out: Path) 
         network: Network to rank.
         selection: Ranking and fraction of its layers.
         crops: Items (degraded, clean) to rank on.
-        out: Folder that keeps importance.nc of a new ranking; an existing one is read.
+        out: Folder that keeps importance.nc of a new ranking; one of the same weights and crops is read.
 
     Raises:
         ValueError: If there is no such ranking or method, or the fraction is outside (0, 1].
+
+    Warns:
+        UserWarning: If a ranking was made for other weights.
     """
     source = Path(selection.ranking)
-    if any(source.glob("filter_*.txt")):
+    if selection.ranking in METHODS:
+        ranked = _names(_rank(network, selection, crops, out / "importance.nc"))
+    elif any(source.glob("filter_*.txt")):
         ranked = list(read_official_ranking(source))
     elif source.exists():
-        ranked = _names(LayerImportance.load(source))
-    elif selection.ranking in METHODS:
-        ranked = _names(_rank(network, selection, crops, out / "importance.nc"))
+        importance = LayerImportance.load(source)
+        if importance.dataset.attrs.get("model_sha256") != hash_parameters(network):
+            warn_user(f"the ranking {selection.ranking!r} was made for other weights than those that are fine-tuned.")
+        ranked = _names(importance)
     else:
         raise ValueError(
             f"there is no ranking {selection.ranking!r}: name a file, a folder or one of {', '.join(METHODS)}."
@@ -140,15 +148,21 @@ def _names(importance: LayerImportance) -> list[str]:
 
 
 def _rank(network: nn.Module, selection: LayerChoice, crops: Crops, kept: Path) -> LayerImportance:
-    """Ranking by this method: the one in the folder of the run, else a new one on the first training crops."""
-    if kept.is_file() and (stored := LayerImportance.load(kept)).dataset.attrs["method"] == selection.ranking:
+    """Ranking by this method on the first crops: the one in the folder of the run, if it is just that, or a new one."""
+    items = [crops[number] for number in range(selection.crops)]
+    of = {
+        "method": selection.ranking,
+        "model_sha256": hash_parameters(network),
+        "crops_sha256": hash_tensors(*(image for item in items for image in item)),
+    }
+    if kept.is_file() and of.items() <= (stored := LayerImportance.load(kept)).dataset.attrs.items():
         return stored
-    items = (crops[number] for number in range(selection.crops))
     inputs = [
         {"image": degraded, "clean": clean, "name": f"training crop {number}"}
         for number, (degraded, clean) in enumerate(items)
     ]
     importance = rank_layers(network, inputs, selection.ranking, show_progress=True)
+    importance.dataset.attrs.update(of)
     if World.around(network).is_first:  # every process has looked for the file by now: all took part in the ranking
         importance.save(kept)
     return importance

@@ -79,7 +79,7 @@ def main(config: Config) -> int:
     check_device(config.device)
     check_tiles(config.tile, config.overlap)
     targets = planned(config)
-    network, _ = network_by_name(config.network, config.weights, config.device)
+    network, _ = network_by_name(config.network, config.weights, config.device, config.twins)
     waiting = {s: t for s, t in targets.items() if config.existing == "overwrite" or not t.exists()}
     failures = []
     for source, target in (progress := tqdm(waiting.items(), unit="image")):
@@ -90,7 +90,8 @@ def main(config: Config) -> int:
             failures.append(str(error) if repr(str(source)) in str(error) else f"{str(source)!r}: {error}")
     print(f"restored {len(waiting) - len(failures)} of {len(targets)} images into {display_name(config.out)}", end="")
     skipped = len(targets) - len(waiting)
-    print(f"; {skipped} skipped, their results exist (--existing overwrite replaces them)" if skipped else "")
+    undrawn = " and draws their figures" if config.figure is not None else ""
+    print(f"; {skipped} skipped, their results exist (--existing overwrite replaces them{undrawn})" if skipped else "")
     for failure in failures:
         print(f"ram restore: error: {failure}", file=sys.stderr)
     return 2 if failures else 0
@@ -103,12 +104,13 @@ def planned(config: Config) -> dict[Path, Path]:
         ValueError: If there is no image, a result would replace a source, or two sources have the same result; or if
             one exists and ``existing`` is "refuse".
     """
-    name = naming(config)
+    name, files = naming(config), sources(config)
+    taken = {file.resolve() for file in files}
     origins: dict[Path, Path] = {}
-    for source in sources(config):
+    for source in files:
         target = name(source)
-        if target.exists() and target.samefile(source):
-            raise ValueError(f"{str(target)!r} would replace its own source: choose another `out`.")
+        if target.exists() and (target.samefile(source) or target.resolve() in taken):
+            raise ValueError(f"{str(target)!r} would replace a source: choose another `out`.")
         if target.exists() and config.existing == "refuse":
             raise ValueError(f"{str(target)!r} exists: choose another `out`, or set `existing` to skip or overwrite.")
         if other := origins.get(target):

@@ -3,8 +3,10 @@
 __all__ = ["MaskedCrops", "divide", "fingerprint", "training_crops"]
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -56,7 +58,9 @@ def training_crops(data: Data, optim: Optim, compute: Compute, seed: int) -> tup
         ValueError: If there are no images for training or none for validation, or a task cannot be made from them.
     """
     parts = [divide(images, data.held_out) for images in data.sets()]
-    training, held_out = ([images for images in sets if images.pairs] for sets in zip(*parts, strict=True))
+    last = {pair.clean.resolve() for _, images in parts for pair in images.pairs}
+    apart = ((_without(images, last), validation) for images, validation in parts)  # one file may lie in two sets
+    training, held_out = ([images for images in sets if images.pairs] for sets in zip(*apart, strict=True))
     if not held_out:
         raise ValueError(
             f"`data.held_out` {data.held_out} leaves no image to validate with: it must be at least 1, and a set must "
@@ -73,6 +77,11 @@ def training_crops(data: Data, optim: Optim, compute: Compute, seed: int) -> tup
         grey=data.grey,
     )
     return crops(training, optim.steps * optim.batch_size, seed=seed), crops(held_out, count, seed=seed + 1)
+
+
+def _without(images: ImageSet, files: Collection[Path]) -> ImageSet:
+    """A set without the pairs of some clean images."""
+    return replace(images, pairs=tuple(pair for pair in images.pairs if pair.clean.resolve() not in files))
 
 
 def divide(images: ImageSet, held_out: int) -> tuple[ImageSet, ImageSet]:

@@ -139,10 +139,10 @@ def refuse_other_settings(stored: Mapping[str, str], settings: Mapping[str, str]
         )
 
 
-def _in_package(settings: Mapping[str, str], name: str) -> str | None:
-    """A setting, where it names bundled weights by their place in the package; None if it is not there."""
-    value = settings.get(name)
-    parts = Path(value or "").parts[-3:]
+def _in_package(settings: Mapping[str, str], name: str) -> str:
+    """A setting, where it names bundled weights by their place in the package; "None" if it is not there."""
+    value = settings.get(name, "None")  # of an earlier version, which had no such setting: it was off
+    parts = Path(value).parts[-3:]
     return "/".join(parts) if parts[:2] == BUNDLED else value
 
 

@@ -5,7 +5,7 @@ groups that it chooses for a budget gain most of what any choice could. ``contra
 what was claimed before the groups were trained.
 """
 
-__all__ = ["SEED", "main", "plan_probes", "write_tables"]
+__all__ = ["main", "plan_probes", "write_tables"]
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,12 +19,9 @@ from ram_models.experiments.groups.page import write_page
 from ram_models.experiments.groups.partition import SMALL, Group, groups_of
 from ram_models.experiments.groups.probes import Probe, gains, read_probes, run_probes
 from ram_models.experiments.groups.scores import SIZE, by_group, run_scores
-from ram_models.experiments.study.config import SEED_STEP, Block, Study
+from ram_models.experiments.study.config import PROBES_SEED, SEED_STEP, Block, Study
 from ram_models.experiments.study.networks import load, pretrain
 from ram_models.experiments.verdicts.statistics import LEVEL, holm
-
-SEED = 98
-"""Seed of the crops, which no other experiment trains or is judged on."""
 
 
 def main(study: Study) -> None:
@@ -47,7 +44,7 @@ def plan_probes(study: Study) -> list[Probe]:
     """
     network = study.masked()[0]
     pretrain(study, network)
-    block = Block(network, SEED + SEED_STEP * network.seed)
+    block = Block(network, PROBES_SEED + SEED_STEP * network.seed)
     groups = groups_of(load(study, network))
     return [Probe(block, None, 0.0), *(Probe(block, group, lr) for lr in study.probed.rates for group in groups)]
 

@@ -65,6 +65,13 @@ class Config:
     def __post_init__(self) -> None:
         if unknown := [name for name in self.networks if name not in NETWORKS]:
             raise ValueError(f"`networks` has no {unknown[0]!r}: choose from {', '.join(NETWORKS)}.")
+        if own := [seed for seed in self.seeds if seed in (RATES_SEED, RANKING_SEED)]:
+            raise ValueError(
+                f"`seeds` must not hold {own[0]}: rates are compared on the crops of {RATES_SEED}, layers are ranked "
+                f"on those of {RANKING_SEED}."
+            )
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"`seeds` {self.seeds} holds one twice, which would count as two blocks.")
         if bad := [budget for budget in self.budgets if not 0 < budget < 1]:
             raise ValueError(f"`budgets` must be shares in (0, 1), got {bad[0]}: all layers are trained in any case.")
         if self.run and self.data is None and not all(shift in TASKS for _, shift in self.problems):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from macattr.image_files import center_crop, read_image
-from ram_models.data.crops import DecodedImages
+from ram_models.data.crops import DecodedImages, unit_range
 from ram_models.evaluation.metrics import psnr
 from ram_models.experiments.layerbench import training
 from ram_models.experiments.layerbench.networks import Pretrained
@@ -148,7 +148,7 @@ class Photographs:
         pick = partial(_pick, source)
         pixels = self.read(self.files[pick(len(self.files) - HELD_OUT)])
         top, left = pick(pixels.shape[1] - side + 1), pick(pixels.shape[2] - side + 1)
-        crop = pixels[:, top : top + side, left : left + side].float() / 255
+        crop = unit_range(pixels[:, top : top + side, left : left + side])
         crop = crop.rot90(pick(4), (1, 2))
         clean = (crop.flip(2) if pick(2) else crop).contiguous()
         return shift.degrade(clean, source), clean
@@ -186,9 +186,11 @@ def _pick(source: torch.Generator, count: int) -> int:
 
 
 def _images(folder: Path) -> list[Path]:
-    """Image files below a folder, sorted by name."""
+    """Image files below a folder, sorted by name; without ``val`` of BSDS500, where the test images come from."""
+    found = (file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+    visible = (file for file in found if not file.name.startswith("."))
     return sorted(
-        (file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES), key=lambda file: (file.name, file)
+        (file for file in visible if "val" not in file.relative_to(folder).parts), key=lambda file: (file.name, file)
     )
 
 

@@ -157,9 +157,9 @@ def run_blocks(study: Study, store: Store, jobs: Sequence[Job]) -> None:
 
 
 def _of_the_same_parameters(jobs: Sequence[Job]) -> list[list[Job]]:
-    """The jobs, those together that would do the same: block, layers, rate, steps, and masks or none."""
+    """The jobs, those together that would do the same: block, layers, rate, steps, masks, and what is scored."""
     alike: dict[object, list[Job]] = {}
     for job in jobs:
-        what = (job.block, frozenset(job.layers), job.lr, job.arm.length, job.arm.masked)
+        what = (job.block, frozenset(job.layers), job.lr, job.arm.length, job.arm.masked, job.arm.whole)
         alike.setdefault(what, []).append(job)
     return list(alike.values())

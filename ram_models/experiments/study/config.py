@@ -1,6 +1,8 @@
 """What a study is: networks, runs, tests and margins; the configuration of ``ram reproduce``."""
 
 __all__ = [
+    "PROBES_SEED",
+    "RATES_SEED",
     "SEED_STEP",
     "Block",
     "JudgeSettings",
@@ -25,6 +27,9 @@ What = Literal[
     "card", "denoising", "fig3", "fig4", "fig14", "groups", "page", "rates", "table3", "table4", "table5", "table6"
 ]
 
+
+RATES_SEED, PROBES_SEED = 97, 98
+"""Seeds of the blocks in which rates are compared, and groups of layers trained alone, which no other block has."""
 
 SEED_STEP = 100
 """Between the seeds of blocks of different pre-trainings."""
@@ -228,10 +233,26 @@ class Study:
             raise ValueError(f"`ladder` must be three or more ascending rates above 0, got {self.ladder}.")
         if self.processes < 1:
             raise ValueError(f"`processes` must be at least 1, got {self.processes}.")
-        if set(self.seeds) & set(self.finetune_seeds):
+        self._check_seeds()
+
+    def _check_seeds(self) -> None:
+        """Refuse seeds with which two trainings would see the same crops: a ValueError."""
+        blocks = [seed + SEED_STEP * number for seed in self.finetune_seeds for number in self.seeds]
+        of_rates = [seed + SEED_STEP * number for seed in (RATES_SEED, PROBES_SEED) for number in self.seeds]
+        for other, whose in (
+            (self.seeds, "a pre-training"),
+            (of_rates, "the comparison of rates or of groups of layers"),
+            ([self.ranked.seed], "the rankings"),
+        ):
+            if shared := set(blocks) & set(other):
+                raise ValueError(
+                    f"`seeds` {self.seeds} and `finetune_seeds` {self.finetune_seeds} give a block the seed "
+                    f"{min(shared)}, so that it would see the crops of {whose} again: choose other `finetune_seeds`."
+                )
+        if len(set(blocks)) < len(blocks):
             raise ValueError(
-                f"`seeds` {self.seeds} and `finetune_seeds` {self.finetune_seeds} must differ: a fine-tuning with the "
-                "seed of a pre-training would see its crops again."
+                f"`seeds` {self.seeds} and `finetune_seeds` {self.finetune_seeds} give two blocks the same crops: "
+                f"their seeds, finetune_seed + {SEED_STEP} x seed, must differ."
             )
 
     def folder(self, split: Literal["train", "test"]) -> Path:
@@ -269,13 +290,22 @@ class Study:
 
         A setting that is None does not count, so that results outlive the arrival of an option that is off.
         """
-        parts = [_settings(part) for part in (self.crops, self.judged, *more)]
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+        return _hash(self.crops, self.judged, *more)
+
+    @property
+    def ranked_with(self) -> str:
+        """Changes if the crops that layers are ranked on change; 12 hexadecimal digits."""
+        return _hash(self.crops, self.ranked)
 
     @property
     def device(self) -> str:
         """Where networks are ranked and judged."""
         return "cuda" if torch.cuda.is_available() and not self.compute.cpu else "cpu"
+
+
+def _hash(*parts: object) -> str:
+    """Hash of some settings, 12 hexadecimal digits."""
+    return hashlib.sha256(repr([_settings(part) for part in parts]).encode()).hexdigest()[:12]
 
 
 def _settings(part: object) -> object:

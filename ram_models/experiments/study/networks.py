@@ -6,17 +6,20 @@ __all__ = [
     "rank",
     "rank_all",
     "ranking_crops",
+    "run_folder",
     "score_untuned",
     "weights_file",
     "weights_hash",
 ]
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 import pandas as pd
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from macattr.atomic_files import write_atomically
@@ -31,6 +34,7 @@ from ram_models.networks.checkpoints import BUNDLED, build
 from ram_models.recipes import pretrain as recipe
 from ram_models.training.config import Log
 from ram_models.training.crops import training_crops
+from ram_models.training.run_folder import flat_settings
 
 RENAMED = MappingProxyType({"influence": "internal_influence"})
 """Method of a ranking that has another name here than in the library."""
@@ -38,8 +42,14 @@ RENAMED = MappingProxyType({"influence": "internal_influence"})
 DEFAULT = Pretraining(0).name
 """The pre-trained network that a bundled file without suffix holds."""
 
+RANKED_WITH = "ranked_with"
+"""Attribute of a ranking: hash of the settings of its crops; rankings of earlier versions have none."""
+
 WEIGHTS = "weights.safetensors"
 """Name of the weights in the folder of a run."""
+
+DECISIVE = ("data.crop", "data.tasks", "data.target", "data.synthesised", "masks.", "network.", "optim.", "seed")
+"""Beginnings of the names of settings that decide what a pre-training learns."""
 
 SUPERVISED = 0.5
 """Share of the pixels that RAM's masked loss is on; the pair-wise one is on all, so it gets this share of the steps."""
@@ -53,10 +63,10 @@ def weights_file(study: Study, pretrained: Pretraining) -> Path:
         return bundled
     if study.pretrained is not None:
         return study.pretrained / f"{pretrained.name}.safetensors"
-    return _run_folder(study, pretrained) / WEIGHTS
+    return run_folder(study, pretrained) / WEIGHTS
 
 
-def _run_folder(study: Study, pretrained: Pretraining) -> Path:
+def run_folder(study: Study, pretrained: Pretraining) -> Path:
     """Folder of the run that trains a network."""
     return study.out / "pretrain" / pretrained.name
 
@@ -76,16 +86,31 @@ def weights_hash(study: Study, pretrained: Pretraining) -> str:
 
 
 def pretrain(study: Study, pretrained: Pretraining) -> None:
-    """Train the network, or continue; nothing if its weights are there."""
-    if (kept := weights_file(study, pretrained)).is_file():
+    """Train the network, or continue; nothing if its weights are there.
+
+    Raises:
+        ValueError: If they were trained with other settings than the study has now.
+    """
+    config, kept = _recipe(study, pretrained), weights_file(study, pretrained)
+    if kept.is_file():
+        if kept.parent != BUNDLED:
+            _refuse_other_recipe(kept, config)
         return
+    recipe.main(config)
+    if kept.parent != config.out:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, lambda opened: opened.write((config.out / WEIGHTS).read_bytes()))
+
+
+def _recipe(study: Study, pretrained: Pretraining) -> recipe.Config:
+    """How a network is pre-trained."""
     optim = study.short_pretrain if pretrained.short else study.pretrain
     if pretrained.ratio is None:
         optim = replace(optim, steps=round(optim.steps * SUPERVISED))
     data = study.training_data(pretrained.target)
-    config = recipe.Config(
+    return recipe.Config(
         data=replace(data, crop=study.pretrain_crop or data.crop),
-        out=_run_folder(study, pretrained),
+        out=run_folder(study, pretrained),
         network=recipe.Network(study.network),
         masks=recipe.Masks(pretrained.ratio, pretrained.patch_size),
         optim=optim,
@@ -93,10 +118,18 @@ def pretrain(study: Study, pretrained: Pretraining) -> None:
         log=Log(max(1, optim.steps // 48), max(1, optim.steps // 4), max(1, optim.steps // 12), tensorboard=False),
         seed=pretrained.seed,
     )
-    recipe.main(config)
-    if kept.parent != config.out:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(kept, lambda opened: opened.write((config.out / WEIGHTS).read_bytes()))
+
+
+def _refuse_other_recipe(weights: Path, config: recipe.Config) -> None:
+    """Raise if weights were trained otherwise, by the settings in their file: a ValueError."""
+    with safe_open(weights, "pt") as opened:
+        stored: dict[str, str] = json.loads((opened.metadata() or {}).get("settings", "{}"))
+    for name, wanted in flat_settings(config).items():
+        if name.startswith(DECISIVE) and stored.get(name, wanted) != wanted:
+            raise ValueError(
+                f"{str(weights)!r} was trained with {name} = {stored[name]}, got {wanted}: choose another `out` (or "
+                "`pretrained`), or delete the file to train again."
+            )
 
 
 def ranking_crops(study: Study, count: int) -> list[dict[str, Tensor | str]]:
@@ -121,7 +154,7 @@ def rank(study: Study, pretrained: Pretraining, name: str) -> LayerImportance:
             influence, the "IG" of Table 5.
 
     Raises:
-        ValueError: If the stored ranking is of other weights.
+        ValueError: If the stored ranking is of other weights, or was made on other crops.
     """
     file = study.results / "rankings" / pretrained.name / f"{name}.nc"
     network = load(study, pretrained).to(study.device)
@@ -130,9 +163,14 @@ def rank(study: Study, pretrained: Pretraining, name: str) -> LayerImportance:
             ranking = rank_layers(network, ranking_crops(study, study.ranked.official_crops), preset=OFFICIAL)
         else:
             ranking = rank_layers(network, ranking_crops(study, study.ranked.crops), RENAMED.get(name, name))
+        ranking.dataset.attrs[RANKED_WITH] = study.ranked_with
         file.parent.mkdir(parents=True, exist_ok=True)
         ranking.save(file)
     stored = LayerImportance.load(file)
+    if stored.dataset.attrs.get(RANKED_WITH, study.ranked_with) != study.ranked_with:
+        raise ValueError(
+            f"{str(file)!r} was made on other crops than `ranked` and `crops` say: delete it to rank again."
+        )
     if stored.dataset.attrs["model_sha256"] != hash_parameters(network):
         raise ValueError(f"{str(file)!r} ranks other weights than {pretrained.name} has now: delete it to rank again.")
     return stored

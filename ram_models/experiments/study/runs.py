@@ -83,8 +83,9 @@ class RunResult:
 
 def made_with(study: Study, job: Job) -> str:
     """What a run's scores depend on, as a hash: if it changes, they are those of another run."""
-    weights = weights_hash(study, job.block.pretrained)
-    return study.made_with(study.finetune, weights, job.layers, job.lr, job.arm.length)
+    weights, precision = weights_hash(study, job.block.pretrained), study.compute.precision
+    other = () if precision == "fp32" else (precision,)  # so that results outlive the arrival of other precisions
+    return study.made_with(study.finetune, weights, job.layers, job.lr, job.arm.length, *other)
 
 
 def train(study: Study, job: Job) -> RunResult:

@@ -65,8 +65,8 @@ class Store:
         return self._read("scores.csv", (*KEY, "made_with"))
 
     def runs(self) -> pd.DataFrame:
-        """Columns :data:`RUN_COLUMNS`."""
-        return self._read("runs.csv", RUN_COLUMNS)
+        """Columns :data:`RUN_COLUMNS`, one row a run: the last one, if a stop between both tables made it run again."""
+        return self._read("runs.csv", RUN_COLUMNS).drop_duplicates(list(RunKey._fields), keep="last")
 
     def finished(self) -> dict[RunKey, str]:
         """Of everything scored, the hash of what it was made with."""

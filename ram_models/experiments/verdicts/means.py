@@ -198,5 +198,5 @@ def with_runs(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     flat = table.reset_index()
     run = ["pretrained", "seed", "arm"]
     made = flat[run].assign(arm=flat["arm"].str.removesuffix(", interpolated"))
-    made = made.merge(runs[[*run, "lr", "steps", "parameters", "device"]], how="left", on=run)
+    made = made.merge(runs[[*run, "lr", "steps", "parameters", "device"]], how="left", on=run, validate="many_to_one")
     return pd.concat([flat[[*run, "progress"]], made.drop(columns=run), flat.drop(columns=[*run, "progress"])], axis=1)

@@ -2,7 +2,11 @@
 
 import functools
 import operator
+import os
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -115,3 +119,60 @@ def test_an_object_that_cannot_be_compared_says_so():
     stateful = Stateful()
     assert UNIDENTIFIED in describe(lambda output: stateful(output))
     assert UNIDENTIFIED in describe(weakref.ref(stateful))
+
+
+OWN_CODE = """
+from torch import nn
+import torch
+
+SCALE = 2.0
+
+def act(y):
+    return torch.relu(y)
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a = nn.Linear(3, 3)
+
+    @torch.autocast("cpu", enabled=False)
+    def forward(self, x):
+        if x.dim() in {1, 2} and type(x).__name__ in {"Tensor", "Parameter", "Buffer", "Other"}:
+            return self.scaled(act(self.a(x)))
+
+    @staticmethod
+    def scaled(x):
+        return SCALE * x
+
+    @property
+    def half(self):
+        return 0.5
+"""
+
+
+def hash_of(code, tmp_path, **environment):
+    (tmp_path / "own_network.py").write_text(code)
+    script = "import own_network; from macattr.methods.provenance import hash_network as h; print(h(own_network.Net()))"
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", script],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path.cwd()}"} | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_a_networks_hash_is_the_same_in_every_process_and_follows_all_that_its_code_uses(tmp_path):
+    before = hash_of(OWN_CODE, tmp_path, PYTHONHASHSEED="1")
+    assert hash_of(f"\n\n{OWN_CODE}", tmp_path, PYTHONHASHSEED="2") == before
+    for old, new in {
+        "return torch.relu(y)": "return torch.tanh(3 * y)",
+        "SCALE = 2.0": "SCALE = 3.0",
+        "return SCALE * x": "return x + SCALE",
+        "return 0.5": "return 0.25",
+        "if x.dim() in {1, 2} and": "if x.dim() in {1, 3} and",
+    }.items():
+        assert old in OWN_CODE
+        assert hash_of(OWN_CODE.replace(old, new), tmp_path) != before, old

@@ -226,3 +226,23 @@ def test_patterns_without_the_network_hold_parametrised_weights(tmp_path):
     network = nn.ModuleDict({"a": parametrizations.weight_norm(nn.Linear(3, 3)), "b": nn.Linear(3, 3)})
     export(chosen(network, ["a", "b"], 2), tmp_path / "export", "spectrum")
     assert spectrum(tmp_path / "export", network) == [name for name, _ in network.named_parameters()]
+
+
+@pytest.mark.parametrize("form", ["llama-factory", "ms-swift", "axolotl", "spectrum", "json"])
+def test_what_lay_there_survives_an_export_that_fails(network, form, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("my own")
+    other = nn.ModuleDict({"fc": nn.Linear(3, 3)})
+    with pytest.raises(ValueError, match="'a-b'"):
+        export(chosen(network, ["fc", "a-b"], 2), mine, form, other)
+    assert mine.read_text() == "my own"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_is_no_file_and_a_file_no_folder(network, tmp_path):
+    selection = chosen(network, ["fc"], 1)
+    with pytest.raises(ValueError, match="is a folder: json writes a file, name one"):
+        export(selection, tmp_path, "json")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file: official writes a folder, name another"):
+        export(selection, tmp_path / "file", "official")

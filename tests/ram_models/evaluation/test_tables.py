@@ -120,7 +120,7 @@ def test_complete_sets_need_no_count():
 def test_all_methods_stand_side_by_side():
     first, second = results("a", {"LOL": [(20.0, 0.5), (22.0, 0.5)]}), results("b", {"LOL": [(7.0, 0.1)]})
     text = by_setting(summarise(pd.concat([first, second])))
-    assert line(text, "LOL") == ["noise", "2", "21.00 ± 1.41 / 0.5000 ± 0.0000", "7.00 / 0.1000"]
+    assert line(text, "LOL") == ["noise", "2", "21.00 ± 1.41 / 0.5000 ± 0.0000", "7.00 (1 of 2 images) / 0.1000"]
 
 
 @pytest.mark.parametrize("name", TABLES)

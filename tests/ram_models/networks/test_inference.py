@@ -150,6 +150,8 @@ def test_a_network_without_weights_is_refused(tmp_path):
         network_by_name("ram-swinir", None, "cpu")
     with pytest.raises(ValueError, match="have no effect on `network` identity"):
         network_by_name("identity", tmp_path, "cpu")
+    with pytest.raises(ValueError, match="`twins` has no effect on `network` identity"):
+        network_by_name("identity", None, "cpu", twins=True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

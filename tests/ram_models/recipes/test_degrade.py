@@ -228,3 +228,21 @@ def test_any_file_name_is_degraded_and_listed(tmp_path, name):
     with (tmp_path / "out" / "parameters.csv").open(newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert row["image"] == display_name(name)
+
+
+def test_a_photograph_that_is_called_like_the_sheet_is_not_replaced(tmp_path):
+    photograph = tmp_path / "sheet.png"
+    Image.new("RGB", (20, 30)).save(photograph)
+    before = photograph.read_bytes()
+    with pytest.raises(ValueError, match=r"sheet\.png' would be replaced, which is among the input"):
+        main(Config(photograph, tmp_path, "noise"))
+    assert photograph.read_bytes() == before
+
+
+def test_a_table_of_the_users_is_not_replaced(folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    table = tmp_path / "out" / "parameters.csv"
+    table.write_text("mine,yours\n1,2\n")
+    with pytest.raises(ValueError, match=r"parameters\.csv' is no table of degraded images and would be replaced"):
+        main(Config(folder, tmp_path / "out", "noise"))
+    assert table.read_text() == "mine,yours\n1,2\n"

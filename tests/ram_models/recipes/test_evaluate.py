@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -194,9 +195,14 @@ def test_results_that_were_made_differently_are_not_mixed(config, change, messag
         ({"crop": 12, "convention": Convention(border=1)}, "`crop` must be at least 13, got 12"),
         ({"limit": 0}, "`limit` must be at least 1, got 0"),
         ({"tile": 20}, "`tile` must be a positive multiple of 16"),
-        ({"method": "a/b"}, "`method` must be usable as a file name other than 'results', got 'a/b'"),
+        ({"method": "a/b"}, "`method` must be usable as a file name other than 'results' and 'tables', got 'a/b'"),
         ({"method": "results"}, "`method` must be usable as a file name other than 'results'"),
+        ({"method": "tables"}, "`method` must be usable as a file name other than 'results' and 'tables'"),
+        ({"convention": Convention(data_range=255.0)}, "`convention.data_range` must be 1 here, got 255"),
         ({"layout": "nothing"}, "no layout 'nothing'"),
+        ({"twins": True}, "`twins` has no effect on `network` identity: leave it out"),
+        ({"paper": Path("nowhere")}, "`paper` has no numbers for `protocol` pairs: leave one of them out"),
+        ({"paper": Path("nowhere"), "protocol": "paper"}, "`paper` must be the folder of the paper's tables as CSV"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -243,3 +249,72 @@ def test_names_that_are_no_text_are_shown_as_some(config):
     assert set(rows(config)["image"]) == {r"a\nb", r"\xff", 'quo"te,d'}
     assert main(config) == 0  # and are recognised as measured
     assert len(rows(config)) == 3
+
+
+def own_pairs(folder, tasks):
+    for number, task in enumerate(tasks):
+        for side in ("clean", "degraded"):
+            (folder / task / side).mkdir(parents=True, exist_ok=True)
+            save(folder / task / side / "a.png", number, 1.0 if side == "clean" else 0.9)
+
+
+def test_every_task_of_ones_own_pairs_is_measured(config, tmp_path):
+    own_pairs(tmp_path / "own", ["noise", "rain", "other/rain"])
+    assert main(replace(config, data=tmp_path / "own")) == 0
+    found = rows(config)
+    assert sorted(found["setting"]) == ["paired other/rain", "paired own/noise", "paired own/rain"]
+    assert sorted(found["task"]) == ["noise", "rain", "rain"]
+
+
+@pytest.mark.parametrize("method", [None, "other"])
+def test_other_images_of_the_same_names_are_refused(config, method):
+    main(config)
+    before = (config.out / "identity.json").read_bytes()
+    save(config.data / "LOL/eval15/low/1.png", 7, 0.5)
+    with pytest.raises(ValueError, match=r"holds results of another image '1' of 'LOL' than .*low/1\.png'"):
+        main(replace(config, method=method))
+    assert (config.out / "identity.json").read_bytes() == before
+
+
+def test_a_folder_of_data_may_move(config, tmp_path):
+    main(config)
+    moved = config.data.rename(tmp_path / "moved")
+    before = rows(config)
+    assert main(replace(config, data=moved)) == 0
+    assert rows(config).equals(before)
+
+
+def test_results_of_an_earlier_version_are_continued(config):
+    main(config)
+    file = config.out / "identity.csv"
+    old = pd.read_csv(file).drop(columns="sha256")
+    old.iloc[:1].to_csv(file, index=False)
+    assert main(config) == 0
+    assert list(pd.read_csv(file)) == list(old)
+    assert len(rows(config)) == len(old)
+
+
+def test_a_mean_over_fewer_images_says_so(config, capsys):
+    file = config.data / "LOL/eval15/low/1.png"
+    whole = file.read_bytes()
+    file.write_bytes(b"broken")
+    assert main(replace(config, method="other")) == 2
+    file.write_bytes(whole)
+    assert main(config) == 0
+    assert "(2 of 3 images)" in (config.out / "results.md").read_text()
+    assert capsys.readouterr().err.count("error") == 1
+
+
+def test_errors_are_told_where_no_table_can_be_written(config, capsys):
+    for number in range(2):
+        (config.data / f"CBSD68/{number}.png").write_bytes(b"broken")
+    for number in range(3):
+        (config.data / f"LOL/eval15/low/{number}.png").write_bytes(b"broken")
+    assert main(replace(config, protocol="paper")) == 2
+    assert "cannot be read as an image" in capsys.readouterr().err
+
+
+def test_a_file_of_another_tool_in_the_folder_is_passed_over(config):
+    config.out.mkdir()
+    (config.out / "check.json").write_text('{"sets": []}')
+    assert main(config) == 0

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 from dataclasses import replace
 
@@ -171,3 +172,36 @@ def test_weights_that_do_not_fit_are_refused(config, tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"broken")
     with pytest.raises(ValueError, match=r"a\.safetensors"):
         main(replace(config, network=Start(weights=str(tmp_path / "a.safetensors"))))
+
+
+def test_a_kept_ranking_serves_the_same_weights_and_crops_alone(tmp_path):
+    network, choice = build(NETWORK), LayerChoice("activation", 0.1, 2)
+    select(network, choice, CROPS, tmp_path)
+    kept = tmp_path / "importance.nc"
+    written = kept.stat().st_mtime_ns
+    select(network, choice, CROPS, tmp_path)
+    assert kept.stat().st_mtime_ns == written
+    select(network, choice, torch.utils.data.TensorDataset(*torch.rand(2, 2, 3, 16, 16)), tmp_path)
+    assert kept.stat().st_mtime_ns > written
+    written = kept.stat().st_mtime_ns
+    with torch.no_grad():
+        network.conv_first.weight.mul_(2)
+    select(network, choice, torch.utils.data.TensorDataset(*CROPS.tensors), tmp_path)
+    assert kept.stat().st_mtime_ns > written
+
+
+def test_a_method_is_a_method_even_where_a_folder_has_its_name(tmp_path, monkeypatch, ranking):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ranking, tmp_path / "activation")
+    by_method = select(build(NETWORK), LayerChoice("activation", 0.1, 2), CROPS, tmp_path)
+    by_file = select(build(NETWORK), LayerChoice("./activation", 0.1, 2), CROPS, tmp_path)
+    assert by_file == TrainableMask(tuple(LayerImportance.load(ranking).ranking()["layer"][: len(by_file.layers)]))
+    assert by_method != by_file
+
+
+def test_a_ranking_of_other_weights_is_said(tmp_path, ranking):
+    network = build(NETWORK)
+    with torch.no_grad():
+        network.conv_first.weight.mul_(2)
+    with pytest.warns(UserWarning, match="was made for other weights"):
+        select(network, LayerChoice(str(ranking)), CROPS, tmp_path)

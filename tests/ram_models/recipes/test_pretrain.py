@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from macattr import atomic_files as files
@@ -22,6 +23,7 @@ from ram_models import build
 from ram_models.recipes import pretrain
 from ram_models.recipes.pretrain import Config, Masks, Network, main
 from ram_models.training.config import Compute, Data, Log, Optim
+from ram_models.training.crops import training_crops
 from ram_models.training.losses import masked_l1
 from ram_models.training.run_folder import latest_checkpoint
 
@@ -452,3 +454,15 @@ def test_a_run_that_continues_on_other_images_says_so(config, pictures):
     (pictures / "0.png").rename(pictures / "0a.png")
     with pytest.warns(UserWarning, match="the run began with other images"):
         main(config)
+
+
+def test_a_held_out_image_of_one_folder_is_not_trained_on_through_another(tmp_path):
+    for part in ("a", "z"):
+        (tmp_path / part).mkdir()
+        for number in range(8):
+            Image.new("RGB", (24, 20), (30 * number, 0, 0)).save(tmp_path / part / f"{number}.png")
+    data = Data(clean=[tmp_path, tmp_path / "a"], crop=16, held_out=4, tasks=["noise"])
+    training, held_out = training_crops(data, Optim(steps=1, batch_size=1), Compute(), 0)
+    last = {pair.clean.resolve() for pair in held_out.clean}
+    assert last
+    assert not last & {pair.clean.resolve() for pair in training.clean}

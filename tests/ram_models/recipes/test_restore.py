@@ -24,7 +24,7 @@ class Negative(torch.nn.Module):
 @pytest.fixture(autouse=True)
 def _negative(monkeypatch):
     real = restore.network_by_name
-    by_name = lambda name, weights, device: (Negative(), None) if name == "negative" else real(name, weights, device)  # noqa: E731
+    by_name = lambda name, *others: (Negative(), None) if name == "negative" else real(name, *others)  # noqa: E731
     monkeypatch.setattr(restore, "network_by_name", by_name)
 
 
@@ -124,7 +124,7 @@ def test_existing_results_are_refused_or_overwritten_on_request(folder):
 def test_a_source_is_never_overwritten(folder, existing):
     config = replace(folder, out=folder.source, existing=existing)
     before = (folder.source / "a.png").read_bytes()
-    with pytest.raises(ValueError, match=r"a\.png' would replace its own source: choose another `out`"):
+    with pytest.raises(ValueError, match=r"a\.png' would replace a source: choose another `out`"):
         main(config)
     assert (folder.source / "a.png").read_bytes() == before
 
@@ -132,7 +132,7 @@ def test_a_source_is_never_overwritten(folder, existing):
 def test_a_link_to_the_source_is_seen_through(folder):
     link = folder.source.parent / "link.png"
     link.symlink_to(folder.source / "a.png")
-    with pytest.raises(ValueError, match="would replace its own source"):
+    with pytest.raises(ValueError, match="would replace a source"):
         main(replace(folder, source=folder.source / "a.png", out=link, existing="overwrite"))
 
 
@@ -267,3 +267,13 @@ def test_a_size_that_does_not_fit_the_network_names_file_size_and_remedy(tmp_pat
     assert "33x32 pixels" in error
     assert "set `tile`" in error
     assert (tmp_path / "out" / "good.png").is_file()
+
+
+def test_a_link_to_another_source_is_seen_through(folder):
+    folder.out.mkdir(exist_ok=True)
+    sources = sorted(folder.source.glob("*.png"))
+    other = folder.source / "other.png"
+    other.write_bytes(sources[0].read_bytes())
+    (folder.out / sources[0].name).symlink_to(other)
+    with pytest.raises(ValueError, match="would replace a source"):
+        main(replace(folder, existing="overwrite"))

@@ -5,6 +5,7 @@ from dataclasses import replace
 from ram_models.experiments.paper_arms import IG, MAC
 from ram_models.experiments.study.config import Block, Pretraining, Study
 from ram_models.experiments.study.runs import Job, made_with
+from ram_models.training.config import Compute
 
 JOB = Job(Block(Pretraining(0), 10), MAC, ("a",), 0.001)
 
@@ -23,3 +24,8 @@ def test_runs_at_other_rates_have_other_keys():
 
 def test_rates_of_other_arms_do_not_matter():
     assert made_with(Study("table6", tuned={"IG": 0.1}), JOB) == made_with(Study("table6"), JOB)
+
+
+def test_runs_of_another_precision_are_other_runs():
+    of = {p: made_with(Study("table6", compute=Compute(precision=p)), JOB) for p in ("fp32", "bf16")}
+    assert of["fp32"] == made_with(Study("table6"), JOB) != of["bf16"]

@@ -24,7 +24,7 @@ def made(arm, seed=10, made_with="a1", lr=0.001, progress=1.0):
 
 def test_what_is_added_is_finished(tmp_path):
     store = Store(tmp_path / "results")
-    store.add(made("MAC"), pd.DataFrame({"arm": ["MAC"]}))
+    store.add(made("MAC"), pd.DataFrame([key("MAC")]))
     store.add(made("MAC, with a comma", seed=11))
     assert store.finished() == {key("MAC"): "a1", key("MAC, with a comma", 11): "a1"}
     assert store.scores()["psnr_db"].tolist() == [20.1235, 20.1235]  # six digits are kept
@@ -67,3 +67,10 @@ def test_runs_at_two_rates_are_told_apart(tmp_path):
     chosen = store.scores_of([key("all", lr=0.003)])
     assert chosen[["arm", "progress"]].to_numpy().tolist() == [["all", 1.0], ["all, interpolated", 0.4], ["whole", 0.0]]
     assert store.runs_of([key("all", lr=0.003)])["lr"].tolist() == [0.003]
+
+
+def test_a_run_that_was_made_again_after_a_stop_between_both_tables_counts_once(tmp_path):
+    store = Store(tmp_path / "results")
+    for seconds in (1, 2):
+        store.add(made("MAC"), pd.DataFrame([key("MAC")]).assign(seconds=seconds))
+    assert store.runs()["seconds"].tolist() == [2]
