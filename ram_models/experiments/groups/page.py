@@ -36,7 +36,7 @@ def write_page(folder: Path, docs: Path) -> list[Path]:
 
 
 def draw(folder: Path) -> Figure:
-    """What every group gained, and how well each method foresees it.
+    """What every group gained, and how well each method predicts it.
 
     Args:
         folder: Of the tables.
@@ -59,7 +59,7 @@ def draw(folder: Path) -> Figure:
     right.axvline(0, color="grey", linewidth=0.8)
     right.set_yticks(places, ordered["method"])
     right.set(
-        xlabel="Spearman's correlation with the gains, 95 %", title="which score foresees the gains", xlim=(-1, 1)
+        xlabel="Spearman's correlation with the gains, 95 %", title="which score predicts the gains", xlim=(-1, 1)
     )
     for axes in (left, right):
         sns.despine(ax=axes)
@@ -92,12 +92,23 @@ class Page:
         """Number of groups that were trained."""
         return int(self._read("gains")["loss_gain"].count())
 
+    @property
+    def groups(self) -> int:
+        """Number of all groups."""
+        return len(self._read("gains"))
+
+    @property
+    def budgets(self) -> list[float]:
+        """Shares of the parameters that were filled with groups."""
+        return sorted(self._read("captured")["budget"].unique())
+
     def unfinished(self) -> str:
         """What is missing; empty if nothing is."""
-        groups, asked = len(self._read("gains")), len(self._read("foresight")) - 1  # one is the size of the group
-        if self.count == groups and asked == len(METHODS):
+        scored = len(self._read("foresight")) - 1  # one is the size of the group
+        if self.count == self.groups and scored == len(METHODS):
             return ""
-        return f"{self.count} of {groups} groups were trained and {asked} of {len(METHODS)} methods asked so far"
+        trained = f"{self.count} of {self.groups} groups were trained"
+        return f"{trained}, and {scored} of {len(METHODS)} methods have scores so far"
 
     def gains(self) -> str:
         """Every group with what it gained."""
@@ -118,7 +129,7 @@ class Page:
     def claims(self) -> str:
         """Every claim with its verdict."""
         rows = [
-            (f"{row['a']} foresees more than {row['b']}", [*_numbers(row), f"**{row['verdict']}**"])
+            (f"{row['a']} predicts better than {row['b']}", [*_numbers(row), f"**{row['verdict']}**"])
             for _, row in self._read("claims").iterrows()
         ]
         return grid(["claim", "difference", "95 % over groups", "p, Holm", "verdict"], rows)
@@ -128,7 +139,7 @@ class Page:
         captured = self._read("captured")
         wide = captured.pivot(index="method", columns=["budget", "small_first"], values="captured")
         order = self._read("foresight").sort_values("value", ascending=False)
-        columns = [(budget, first) for budget in sorted(captured["budget"].unique()) for first in (False, True)]
+        columns = [(budget, first) for budget in self.budgets for first in (False, True)]
         rows = [
             (
                 row["method"],
@@ -143,18 +154,19 @@ class Page:
         heads = [f"{budget:.0%} of the parameters{', small first' if first else ''}" for budget, first in columns]
         return grid(["method", "Spearman", "95 % over groups", *heads], rows)
 
-    def filler(self) -> str:
-        """Of the fillers that were named before, the one whose sets behind the small groups capture most."""
+    def fillers(self) -> list[str]:
+        """Of the fillers that were named before, those whose sets behind the small groups capture most."""
         captured = self._read("captured")
-        small = captured[captured["small_first"] & captured["method"].isin(Contrasts.read().fillers)]
-        return str(small.groupby("method", sort=False)["captured"].mean().idxmax())
+        named = Contrasts.read().fillers
+        means = captured[captured["small_first"]].groupby("method")["captured"].mean().reindex(named)
+        return [name for name in named if np.isclose(means[name], means.max())]
 
-    def ahead(self, filler: str) -> bool:
-        """Whether the composite with this filler captures more than MAC at every budget."""
+    def ahead(self, filler: str) -> int:
+        """Number of budgets at which the composite with this filler captures more than MAC."""
         captured = self._read("captured")
         composite = captured[(captured["method"] == filler) & captured["small_first"]]
         mac = captured[(captured["method"] == "mac") & ~captured["small_first"]]
-        return bool((composite.set_index("budget")["captured"] > mac.set_index("budget")["captured"]).all())
+        return int((composite.set_index("budget")["captured"] > mac.set_index("budget")["captured"]).sum())
 
     def _read(self, name: str) -> pd.DataFrame:
         """A table."""

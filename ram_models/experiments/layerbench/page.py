@@ -250,7 +250,7 @@ class Page:
             cells = [f"{100 * row['mean']:+.0f}", *intervals, f"{row['problems']:.0f}", p, f"**{row['verdict']}**"]
             rows.append((row["text"], cells))
         return grid(
-            ["asked", "difference, points", "95 % over problems", "over networks", "problems", "p (Holm)", "verdict"],
+            ["claim", "difference, points", "95 % over problems", "over networks", "problems", "p (Holm)", "verdict"],
             rows,
         )
 
@@ -270,7 +270,7 @@ class Page:
         for _, row in misfits(Ledger(self.results)).iterrows():
             better, problem = _percent(row["better"]), f"`{row['network']}` `{row['shift']}`"
             gave = f"that of the class gave {row['median']:+.1f} dB in the median, {row['worst']:+.1f} dB at worst"
-            lines.append(f"- {problem}, {row['sets']} sets: {better} were better at the other rate; {gave}.")
+            lines.append(f"- {problem}, {row['sets']} sets: {better} were better at the second rate; {gave}.")
         return "\n".join(lines)
 
     def networks(self) -> str:
@@ -320,8 +320,9 @@ class Page:
         if np.isfinite(ranking["mean"]):
             ends = _interval(ranking["low"], ranking["high"], "+")
             lines[-1] += (
-                f": the one that wins on the other networks differs from them by {100 * ranking['mean']:+.0f} points "
-                f"({ends}); fewer than {100 * self.asked.margin:.0f} would not matter"
+                f": the ranking that wins on the other networks differs from random layers by "
+                f"{100 * ranking['mean']:+.0f} points ({ends}); fewer than {100 * self.asked.margin:.0f} "
+                "would not matter"
             )
         return f"{' '.join(lines)}."
 
