@@ -62,7 +62,7 @@ def check(
         limit: Use the first images only.
         clean: Folder with the clean image of every image, under the same name; for methods that need a loss.
         weights: File of weights that replace those that the network comes with.
-        preset: Bundle of defaults for the options below.
+        preset: Set of defaults for the options of the path and the objective.
         seed: Seed of everything random.
         device: Device to compute on, such as cpu or cuda.
         **options: Of :class:`macattr.methods.task.Options`; the decorator puts their explanations here.

@@ -80,14 +80,14 @@ def rank(
     Args:
         model: The network: {forms}.
         images: Folder or image file; or a function that returns images: MODULE:NAME, or NAME in the model's module.
-            Methods that look at the weights alone (kappa, spectrum, magnitude) need none.
-        method: Name of a method, several with commas between, or all: every method that needs only this network's
-            weights. "macattr methods" explains them.
+            Methods that use the weights alone (kappa, spectrum, magnitude) need none.
+        method: Name of a method, several with commas between, or all: every method but faig, cka and cosine; some of
+            them need --clean. "macattr methods" explains them.
         out: Folder for the results.
         clean: Folder with the clean image of every image, under the same name; for methods that need a loss.
         weights: File of weights that replace those that the network comes with.
         layers: Names or globs of layers, with commas between; default every module that owns a parameter.
-        preset: Bundle of defaults for the options below.
+        preset: Set of defaults for the options of the path and the objective.
         seed: Seed of everything random.
         start_weights: Checkpoint where FAIG's path through weight space starts.
         crop: Use the middle of every file only, at most this many pixels a side.
@@ -99,7 +99,7 @@ def rank(
         fraction: Share of the layers that is selected, in (0, 1]; at least one layer.
         device: Device to compute on, such as cpu or cuda.
         bf16: Compute in bfloat16 (autocast); sums stay float32.
-        memory_budget_gib: Memory for activations and sums, in GiB; blocks of the network run again if they need more.
+        memory_budget_gib: Memory for activations and sums, in GiB; if they need more, blocks of the network run again.
         dry_run: Only estimate time and memory, from a short run on the first image.
         overwrite: Replace the results of another run in the folder.
         **options: Of :class:`macattr.methods.task.Options`; the decorator puts their explanations here.

@@ -23,8 +23,8 @@ def report(
     """Write rankings as one HTML page.
 
     The page shows which layers to train, with intervals and probabilities, and holds the selection of any number of
-    layers as text for other tools. It is one file without references to others: open it, mail it, print it. Several
-    rankings of the same layers stand on one page with what changes from one to the other: macattr report before after.
+    layers as text for other tools. It is one file without references to others: open it, mail it, print it. With
+    several rankings of the same layers, it also shows what changes from one to the other: macattr report before after.
 
     Args:
         rankings: Files or folders that "macattr rank" wrote, of the same layers; the page opens with the first.

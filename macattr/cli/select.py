@@ -65,19 +65,20 @@ def select(
         fill: Share of the budget that counts as used up. Below it the layer that comes nearest to the budget is added.
         over: Share of the budget by which the selection may exceed it, 0 for never. Default: by less than it would
             fall short otherwise.
-        per_parameter: Walk the layers by score per parameter, for scores that are sums: adam_gain, fisher, kernel, lca.
+        per_parameter: Order the layers by score per parameter, for scores that are sums: adam_gain, adam_gain_warm,
+            fisher, kernel, lca.
         small_first: Share in (0, 1] of a budget (--by parameters) that ends, norms and other vectors take first, the
             smallest first; the rest goes by score per parameter. Needs --model.
         whole_modules: A layer also stands for the parameters of modules inside it.
         model: The network, which makes the counts exact and checks the export: {forms}.
         weights: File of weights that replace those that the network comes with.
-        prefix: Beginning of the ranked names that is taken off, such as net. of a wrapper around the network. Where all
-            names fit the network without one, it is found by itself, with a message.
+        prefix: Beginning of the ranked names that is removed, such as net. of a wrapper around the network. If all
+            names fit the network without it, it is found automatically, with a message.
         export: File format. Of layers: csv, json; official (the authors' scripts). What is trained in full: spectrum
             (Spectrum and Axolotl), llama-factory (its YAML; blocks at one end), ms-swift (arguments of swift sft),
-            finetuning-scheduler (Lightning's callback; layers thaw by rank). Adapters: peft (get_peft_model), axolotl
-            (its YAML), diffusers (--lora_layers of its training scripts), kohya (--config_file of sd-scripts; Flux and
-            Stable Diffusion 1 and 2). All but csv, json, official and spectrum need --model.
+            finetuning-scheduler (Lightning's callback; layers are unfrozen by rank). Adapters: peft (get_peft_model),
+            axolotl (its YAML), diffusers (--lora_layers of its training scripts), kohya (--config_file of sd-scripts;
+            Flux and Stable Diffusion 1, 2, XL and 3). All but csv, json, official and spectrum need --model.
         out: Where the export goes.
         lora_rank: Rank of the adapters of peft, axolotl and kohya (default 8); in peft ranks follow the scores and cost
             what this one would on all.
