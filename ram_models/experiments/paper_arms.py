@@ -145,7 +145,7 @@ SHUFFLED_STAGES = Arm(
 """MAC's layers, shuffled within role over all stages."""
 
 ENDS = Arm("ends", _ends, always=True)
-"""The first and last layers alone."""
+"""The layers outside of all blocks alone: first and last convolutions, outer norms, the convolution after the body."""
 
 MAC_20 = Arm("MAC 20 %", partial(_by_mac, fraction=2 * FRACTION), "MAC, 20 %")
 """MAC's top 20 % of the layers."""

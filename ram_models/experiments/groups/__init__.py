@@ -1,1 +1,1 @@
-"""Groups of layers trained alone: which score foresees what a group can do."""
+"""Groups of layers trained alone: which score predicts what a group gains."""

@@ -1,4 +1,4 @@
-"""How well scores foresee gains: rank correlation over groups, and the gain of the groups that fill a budget."""
+"""How well scores predict gains: rank correlation over groups, and the gain of the groups that fill a budget."""
 
 __all__ = ["Foresight", "best_set", "correlations", "differences", "fill"]
 

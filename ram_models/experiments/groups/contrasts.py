@@ -14,7 +14,7 @@ class Contrasts:
 
     Args:
         additive: Methods whose scores are sums over parameters.
-        claims: Pairs of methods ``a`` and ``b``: a foresees the gains better than b, and ``why`` that was expected.
+        claims: Pairs of methods ``a`` and ``b``: a predicts the gains better than b, and ``why`` that was expected.
         fillers: Methods that may fill a budget behind the small groups.
     """
 

@@ -1,4 +1,4 @@
-"""Which score foresees what a group of layers can do: ``ram reproduce groups``.
+"""Which score predicts what a group of layers gains: ``ram reproduce groups``.
 
 Every group (type and stage) is trained alone. A score is good if it ranks the groups as their gains do, and if the
 groups that it chooses for a budget gain most of what any choice could. ``contrasts.yaml``, beside this module, holds

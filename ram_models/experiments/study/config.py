@@ -157,7 +157,7 @@ class Study:
 
     Args:
         what: Which one; rates compares learning rates of every arm on blocks of their own, at full length; groups
-            trains groups of layers alone and asks which score foresees their gains; denoising asks what a choice of
+            trains groups of layers alone and asks which score predicts their gains; denoising asks what a choice of
             layers is worth where noise alone is trained with (``--config denoising``); page draws the figures and
             writes reproduction.md from the results that are there; card draws that of the bundled networks' card.
         data: Folder with the data sets, in train/ and test/.
