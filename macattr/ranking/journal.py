@@ -125,8 +125,8 @@ def remove_parts(folder: Path) -> None:
         return
     for file in folder.iterdir():
         if PART.fullmatch(file.name) and not file.is_symlink():
-            file.unlink()
-    (folder / SETTINGS).unlink()
+            file.unlink(missing_ok=True)  # several processes of a run may remove them at once
+    (folder / SETTINGS).unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()
 

@@ -40,7 +40,8 @@ def randomised(model: nn.Module, layers: Sequence[str], seed: int = 0) -> Iterat
     owners = resolve_layers(model, list(layers)) if layers else {}
     for name, module in owners.items():
         refuse_changes(name, module)
-    parameters = list({id(p): p for module in owners.values() for p in own_parameters(module).values()}.values())
+    every = {id(p): p for module in owners.values() for p in own_parameters(module).values()}
+    parameters = [parameter for parameter in every.values() if parameter.is_floating_point() or parameter.is_complex()]
     stored = [parameter.detach().clone() for parameter in parameters]
     try:
         with torch.no_grad():

@@ -85,5 +85,6 @@ def _describe_door(task: Task) -> Attributes:
         "calls": "" if task.options.calls == "sum" else task.options.calls,
         "prefix": task.options.prefix,
         "with_input_residual": "" if task.options.with_input_residual else "no",
+        "flush_denormals": "yes" if task.options.flush_denormals else "",
     }
     return {name: value for name, value in given.items() if value}

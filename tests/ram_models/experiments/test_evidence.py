@@ -175,7 +175,10 @@ DENOISING = Evidence(
     margin=0.1,
     merged=np.inf,
 )
-STUDIES = pytest.mark.parametrize("evidence", [PAPER, DENOISING], ids=["paper", "denoising"])
+MEASURED = pytest.mark.skipif(not (DENOISING.results / "claims.csv").is_file(), reason="not measured yet")
+STUDIES = pytest.mark.parametrize(
+    "evidence", [pytest.param(PAPER, id="paper"), pytest.param(DENOISING, id="denoising", marks=MEASURED)]
+)
 
 
 def interval(values, margin):
@@ -223,7 +226,7 @@ def verdict(row, margin):
     [
         pytest.param(PAPER, "table5-claims", id="table5"),
         pytest.param(PAPER, "table6-claims", id="table6"),
-        pytest.param(DENOISING, "claims", id="denoising"),
+        pytest.param(DENOISING, "claims", id="denoising", marks=MEASURED),
     ],
 )
 def test_every_claim_follows_from_the_raw_scores(evidence, name):
