@@ -36,6 +36,9 @@ def main(study: Study) -> None:
     """Write rates.csv: by arm and rate the PSNR on held-out training images; nothing of the tests is seen.
 
     The file is written after every arm. Arms that are not compared now keep their rows.
+
+    Raises:
+        ValueError: If none of the arms that are asked for has rates to compare.
     """
     blocks = [Block(network, RATES_SEED + SEED_STEP * network.seed) for network in study.masked()[:BLOCKS]]
     for _ in in_parallel(partial(pretrain, study), [block.pretrained for block in blocks], study.processes, "network"):
