@@ -8,6 +8,7 @@ from jsonargparse import ArgumentParser, auto_cli
 
 from ram_models.experiments.denoising.arms import DENOISING
 from ram_models.experiments.denoising.contrasts import Contrasts
+from ram_models.experiments.study import networks
 from ram_models.experiments.study.config import Study
 from ram_models.experiments.verdicts.means import TRAINED_NOISE, above_trained
 from ram_models.recipes import finetune, pretrain
@@ -129,3 +130,13 @@ def test_wrong_keys_and_values_end_with_exit_code_2(tmp_path, capsys, content, m
         auto_cli(pretrain.Config, as_positional=False, args=["--config", str(tmp_path / "a.yaml"), "--out=run"])
     assert caught.value.code == 2
     assert message in capsys.readouterr().err.partition("error:")[2]
+
+
+def test_the_kept_networks_of_the_denoising_study_are_those_of_its_configuration(tmp_path):
+    (tmp_path / "train").mkdir()
+    config = replace(study("denoising"), data=tmp_path)
+    config = replace(config, pretrained=CONFIGS.parents[1] / config.pretrained)
+    kept = [networks.weights_file(config, network) for network in config.masked()]
+    assert all(file.is_file() for file in kept)
+    for network in config.masked():
+        networks.pretrain(config, network)  # it refuses weights of other settings
