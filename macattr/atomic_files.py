@@ -1,6 +1,6 @@
 """Files that are written whole or not at all, and folders with one writer at a time."""
 
-__all__ = ["sole_writer", "sync_folder", "write_atomically"]
+__all__ = ["sole_writer", "sync_folder", "write_atomically", "write_text"]
 
 import os
 import socket
@@ -48,6 +48,16 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except (OSError, RuntimeError) as error:  # torch.save reports a failed write as a RuntimeError
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         raise OSError(f"{str(path)!r} could not be written: {reason}. What was saved before is intact.") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8 so that a crash leaves either the old or the new file, whole; see :func:`write_atomically`.
+
+    Args:
+        path: File to write.
+        text: Its new content.
+    """
+    write_atomically(path, lambda opened: opened.write(text.encode()))
 
 
 def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "plain_tensors",
     "resolve_layers",
     "trainable_parameters",
+    "unknown_layer",
 ]
 
 import copy

@@ -4,19 +4,25 @@ __all__ = ["warn_user"]
 
 import sys
 import warnings
-from pathlib import Path
-
-PACKAGE = Path(__file__).parent
+from types import FrameType
 
 
 def warn_user(message: str) -> None:
-    """Issue a UserWarning at the innermost line outside of this package, however deep inside the package it arises.
+    """Issue a UserWarning at the line that called the package from which this is called, however deep inside it arises.
 
     Args:
         message: Text of the warning.
     """
-    level = 1
-    frame = sys._getframe()
-    while frame.f_back is not None and Path(frame.f_code.co_filename).is_relative_to(PACKAGE):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, stacklevel=level)
+    packages = [__package__]
+    frame = sys._getframe().f_back
+    while frame is not None:
+        packages.append(_package(frame))
+        frame = frame.f_back
+    ours = packages[:2]
+    outermost = max(level for level, package in enumerate(packages, start=1) if package in ours)
+    warnings.warn(message, stacklevel=outermost + 1)
+
+
+def _package(frame: FrameType) -> str:
+    """Outermost package of the module that a frame runs."""
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]

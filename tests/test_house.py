@@ -58,3 +58,22 @@ def test_the_formatter_skips_nothing():
         if re.search(r"#\s*fmt:\s*(skip|off)", line)
     ]
     assert not skipped, "\n".join(skipped)
+
+
+def exported(tree: ast.Module) -> set[str]:
+    """What a module lists in ``__all__``."""
+    listed = [node.value for node in tree.body if isinstance(node, ast.Assign) and "__all__" in ast.unparse(node)]
+    return set(ast.literal_eval(listed[0])) if listed else set()
+
+
+def test_what_another_module_imports_is_listed_in_all():
+    files = {file.removesuffix(".py").removesuffix("/__init__").replace("/", "."): file for file in TREES}
+    missing = {
+        f"{node.module}: {alias.name}"
+        for tree in TREES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module in files and exported(TREES[files[node.module]])
+        for alias in node.names
+        if alias.name not in exported(TREES[files[node.module]]) and f"{node.module}.{alias.name}" not in files
+    }
+    assert not missing, "\n".join(sorted(missing))

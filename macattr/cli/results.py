@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from macattr.atomic_files import write_atomically
+from macattr.atomic_files import write_text
 from macattr.ranking.importance import FILE, LayerImportance
 from macattr.ranking.journal import SETTINGS, read_settings, remove_parts, shorten
 
@@ -130,7 +130,7 @@ class Results:
         """Mark the run as finished and remove its parts."""
         files = [str(file.relative_to(self.folder)) for file in self.written()]
         text = json.dumps({"settings": self.settings, "files": files}, indent=1)
-        write_atomically(self.folder / RUN, lambda opened: opened.write(text.encode()))
+        write_text(self.folder / RUN, text)
         remove_parts(self.folder / "parts")
 
     def load(self) -> dict[str, LayerImportance]:

@@ -45,6 +45,9 @@ def image_folders(directory: Path | str) -> Iterator[tuple[Path, list[Path]]]:
 
     Raises:
         ValueError: If a folder cannot be read.
+
+    Warns:
+        UserWarning: If pictures are left out that are read by name alone.
     """
     visited = set()
     for parent, folders, names in os.walk(directory, onerror=_refuse_unreadable, followlinks=True):

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from macattr.methods.parameter_scores import EPS, gradient_moments, loss_gradients, own_parameters
+from macattr.methods.parameter_scores import EPS, gradient_moments, loss_gradients, parameter_vectors
 from macattr.methods.samples import Sample
 from macattr.methods.task import Task
 
@@ -34,7 +34,7 @@ def kernel_gain(task: Task, samples: Sequence[Sample]) -> list[float]:
         Ours. The layers' tangent kernels rank layers in F3OCUS (arXiv:2411.11912), one by one.
     """
     kernels = layer_kernels(task, samples)
-    sizes = [parameters.numel() for parameters in own_parameters(task)]
+    sizes = [parameters.numel() for parameters in parameter_vectors(task)]
     scores = [0.0] * len(sizes)
     for layer, added in greedy_order(kernels, sizes, ridge_of(kernels)):
         scores[layer] = added

@@ -1,6 +1,10 @@
 """Objectives by name: those that need the sample, its target or its path, and those that do not."""
 
-__all__ = ["OBJECTIVES", "objective_of"]
+__all__ = [
+    "OBJECTIVES",
+    "hidden_loss",
+    "objective_of",
+]
 
 from collections.abc import Callable, Mapping
 from typing import get_args

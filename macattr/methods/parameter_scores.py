@@ -5,11 +5,14 @@ the images. A layer's parameters are those that it owns directly; a layer withou
 """
 
 __all__ = [
+    "EPS",
     "adam_gain",
     "call_loss",
     "fisher",
     "gradient_moments",
     "loss_change_allocation",
+    "loss_gradients",
+    "parameter_vectors",
     "relative_gradient_norm",
     "signal_to_noise",
     "taylor",
@@ -25,8 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from macattr.layers import own_parameters as parameters_of
-from macattr.layers import own_values
+from macattr.layers import own_parameters, own_values
 from macattr.methods.samples import Sample
 from macattr.methods.task import Task
 from macattr.methods.weight_paths import adam_states, allocate_loss_change, straight_weights
@@ -62,7 +64,7 @@ def relative_gradient_norm(task: Task, sample: Sample) -> list[float]:
         Lee et al. 2023, surgical fine-tuning ("RGN"), with a layer's tensors taken together.
     """
     gradients = loss_gradients(task, sample, "the method 'rgn'")
-    return [float(h.norm() / (w.norm() + EPS)) for h, w in zip(gradients, own_parameters(task), strict=True)]
+    return [float(h.norm() / (w.norm() + EPS)) for h, w in zip(gradients, parameter_vectors(task), strict=True)]
 
 
 def signal_to_noise(task: Task, samples: Sequence[Sample]) -> list[float]:
@@ -98,7 +100,7 @@ def taylor(task: Task, samples: Sequence[Sample]) -> list[float]:
     moments = gradient_moments(task, samples, "the method 'taylor'")
     return [
         float((weights * mean).abs().mean()) if mean.numel() else 0.0
-        for weights, (mean, _) in zip(own_parameters(task), moments, strict=True)
+        for weights, (mean, _) in zip(parameter_vectors(task), moments, strict=True)
     ]
 
 
@@ -165,7 +167,7 @@ def weight_line(task: Task, sample: Sample) -> list[float]:
     return [abs(part) for part in _by_layer(task, change.parts)]
 
 
-def own_parameters(task: Task) -> Iterator[Tensor]:
+def parameter_vectors(task: Task) -> Iterator[Tensor]:
     """All parameters that a layer owns, as one vector a layer, wherever their values lie."""
     for name, module in task.layers.items():
         with own_values(module) as values:
@@ -174,6 +176,11 @@ def own_parameters(task: Task) -> Iterator[Tensor]:
 
 def loss_gradients(task: Task, sample: Sample, user: str) -> list[Tensor]:
     """Gradient of an image's loss with respect to every layer's own parameters, as one vector a layer.
+
+    Args:
+        task: Network, layers and loss.
+        sample: The image.
+        user: Name of what needs them, for the error message.
 
     Raises:
         ValueError: If the loss cannot be computed or is not finite.
@@ -193,7 +200,7 @@ def loss_gradients(task: Task, sample: Sample, user: str) -> list[Tensor]:
             _flat(
                 [
                     _or_zeros(gradients[by_identity[id(p)]], p)
-                    for p in _real_parameters(name, parameters_of(module).values())
+                    for p in _real_parameters(name, own_parameters(module).values())
                 ]
             )
             for name, module in task.layers.items()
@@ -268,7 +275,7 @@ def _by_layer(task: Task, sums: Mapping[str, Tensor]) -> list[float]:
     """Sums over the parameters that every layer owns; what layers share counts for each of them."""
     by_identity = {id(parameter): sums.get(name, 0.0) for name, parameter in task.model.named_parameters()}
     return [
-        float(sum(by_identity[id(parameter)] for parameter in parameters_of(module).values()))
+        float(sum(by_identity[id(parameter)] for parameter in own_parameters(module).values()))
         for module in task.layers.values()
     ]
 

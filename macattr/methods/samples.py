@@ -1,6 +1,15 @@
 """Samples to rank on: one at a time, named, on the model's device, from anything that holds some."""
 
-__all__ = ["Inputs", "Item", "Sample", "count_samples", "iterate_samples", "open_inputs", "refuse_iterator"]
+__all__ = [
+    "Files",
+    "Inputs",
+    "Item",
+    "Sample",
+    "count_samples",
+    "iterate_samples",
+    "open_inputs",
+    "refuse_iterator",
+]
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized

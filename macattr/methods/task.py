@@ -115,9 +115,7 @@ class Options:
         Raises:
             ValueError: If one of them is out of range or has no effect.
         """
-        base = RANKING if self.preset is None else self.preset
-        if isinstance(base, str):
-            base = _as_preset(base) or RANKING
+        base = _as_preset(self.preset) or RANKING
         names = ("r", "n_steps", "gate", "delta", "groups", "include_end", "tag", "objective")
         given = {name: getattr(self, name) for name in names}
         return base.override(**given | ({"objective": None} if isinstance(self.objective, str) else {}))

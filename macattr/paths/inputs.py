@@ -2,12 +2,15 @@
 
 __all__ = [
     "BlurPath",
+    "Gate",
     "LinearPath",
     "MaskAttributePath",
     "Path",
+    "Reference",
     "check_masked_fraction",
     "order_by_score",
     "random_order",
+    "resolve_reference",
     "reveal_gate",
 ]
 

@@ -13,6 +13,7 @@ __all__ = [
     "PlainObjectiveName",
     "Similarity",
     "Target",
+    "TargetType",
     "Window",
 ]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from macattr.atomic_files import write_atomically
+from macattr.atomic_files import write_text
 from macattr.methods.provenance import UNIDENTIFIED
 from macattr.methods.readings import Reading
 
@@ -62,7 +62,7 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         file, text = folder / SETTINGS, json.dumps(settings, indent=1, sort_keys=True)
         if not file.exists():
-            write_atomically(file, lambda opened: opened.write(text.encode()))
+            write_text(file, text)
         stored = read_settings(file)
         wanted = json.loads(text)
         if changed := sorted(name for name in stored | wanted if stored.get(name) != wanted.get(name)):
@@ -91,7 +91,7 @@ class Journal:
         """Keep a unit."""
         if self.folder is not None:
             text = json.dumps(asdict(record))
-            write_atomically(_part(self.folder, unit), lambda opened: opened.write(text.encode()))
+            write_text(_part(self.folder, unit), text)
 
 
 def refuse_unidentified(settings: Mapping[str, object]) -> None:

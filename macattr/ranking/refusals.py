@@ -121,6 +121,9 @@ def warn_of_readings(task: Task, sample: Sample) -> None:
     Args:
         task: With the network.
         sample: The first sample.
+
+    Warns:
+        UserWarning: If the network takes both.
     """
     image = sample.image
     if not sample.is_lone or image is None:

@@ -12,6 +12,7 @@ from macattr.layers import inner_network
 from macattr.methods.kinds import Method
 from macattr.methods.provenance import describe, hash_network, hash_parameters, hash_tensors
 from macattr.methods.task import Task
+from macattr.paths.objectives import PLAIN_OBJECTIVES
 from macattr.weights.processes import own_class
 from macattr.weights.values import device_of
 
@@ -23,14 +24,13 @@ def describe_task(task: Task) -> Attributes:
     options = task.options
     parameter, network = next(task.model.parameters(), torch.empty(0)), inner_network(task.model)[0]
     device = device_of(network).type
-    objective = options.objective
     low = torch.is_autocast_enabled(device)
     return {
         "preset": task.preset.name,
         "n_steps": task.preset.n_steps,
         "tag": task.preset.tag,
         "include_end": int(task.preset.include_end),
-        "objective": objective if isinstance(objective, str) else describe(task.preset.objective),
+        "objective": _describe_objective(task),
         "loss": "mean absolute error to the clean image" if options.loss is None else describe(options.loss),
         "start_weights": hash_tensors(*(options.start_weights or {}).values()),
         "across_images": task.preset.across_images,
@@ -44,6 +44,14 @@ def describe_task(task: Task) -> Attributes:
         "torch": str(torch.__version__),
         "python": platform.python_version(),
     }
+
+
+def _describe_objective(task: Task) -> str:
+    """The objective; a plain one is the same by its name as by itself."""
+    chosen = task.options.objective
+    if not isinstance(chosen, str):
+        return describe(task.preset.objective)
+    return next((describe(make()) for name, make in PLAIN_OBJECTIVES.items() if name == chosen), chosen)
 
 
 def describe_mask(task: Task) -> Attributes:

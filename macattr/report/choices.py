@@ -1,6 +1,13 @@
 """Choices of a report: the first k layers for every k, with their size and their certainty."""
 
-__all__ = ["Choice", "TopShares", "list_choices", "measure_top_shares", "pack_top_shares"]
+__all__ = [
+    "SURE",
+    "Choice",
+    "TopShares",
+    "list_choices",
+    "measure_top_shares",
+    "pack_top_shares",
+]
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

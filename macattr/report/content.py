@@ -24,7 +24,7 @@ from macattr.report.words import (
     reasons_to_doubt,
     why_without_intervals,
 )
-from macattr.selection.rules import SelectionRule, select
+from macattr.selection.rules import SelectionRule
 from macattr.statistics.agreement import common_layers, spearman
 from macattr.statistics.certainty import ranks, top_count
 
@@ -222,10 +222,7 @@ def _view(
     name: str, importance: LayerImportance, *, k: int, model: nn.Module | None, file: Path | str, seed: int
 ) -> RankingView:
     """One ranking, ready for the page."""
-    scores = importance.scores()
-    by_layer = dict(zip(scores["layer"].values.tolist(), scores.values.tolist(), strict=True))
-    rule = SelectionRule(count=len(by_layer))
-    whole = select(by_layer, importance.layer_table(model), rule, importance.dataset.attrs)
+    whole = importance.select(SelectionRule(count=importance.dataset.sizes["layer"]), model)
     uncertain = why_without_intervals(importance)
     tops = None if uncertain else measure_top_shares(importance, whole.layers, seed)
     layers, scale = list_layers(whole, None if uncertain else measure_intervals(importance, seed))

@@ -32,11 +32,18 @@ OBJECTIVES = {
     "GradientMagnitude": "Total gradient magnitude of the output image: the amount of edges and texture in it",
     "OutputSum": "Sum of the network's outputs",
     "OutputMean": "Mean of the network's outputs",
+    "OutputNorm": "Norm of the network's output",
     "Distance": "Distance of the output from a reference",
     "HiddenDistance": "Error of the output on the hidden pixels",
     "Target": "A single output of the network",
+    "Similarity": "Cosine similarity of the output to a reference",
+    "CrossEntropy": "Cross-entropy to the labels",
+    "class": "Score of the label, or of the class that wins where there is none",
+    "similarity": "Cosine similarity of the output to that of the whole input",
+    "loss": "The loss to the target, or the network's own",
+    "masked_loss": "The loss on what the path hides at its start",
 }
-"""Objectives in words, by class."""
+"""Objectives in words, by class, and by name those that depend on the sample."""
 
 
 def why_without_intervals(importance: LayerImportance) -> str:

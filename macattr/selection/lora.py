@@ -1,6 +1,13 @@
 """Selections as low-rank adapters: a LoraConfig of peft, checked on the network (the only import of peft)."""
 
-__all__ = ["AdaptedLayers", "adapted_layers", "lora_config", "read_lora_config", "uniform_lora_config"]
+__all__ = [
+    "AdaptedLayers",
+    "Bare",
+    "adapted_layers",
+    "lora_config",
+    "read_lora_config",
+    "uniform_lora_config",
+]
 
 import copy
 import importlib.util

@@ -1,6 +1,16 @@
 """From a ranking to a selection: the rule, the selected layers, and the parameters that they train."""
 
-__all__ = ["Selection", "SelectionRule", "select"]
+__all__ = [
+    "By",
+    "Candidate",
+    "Per",
+    "Rounding",
+    "Selection",
+    "SelectionRule",
+    "flat",
+    "pack",
+    "select",
+]
 
 import math
 from collections import Counter

@@ -3,10 +3,14 @@
 __all__ = [
     "IntervalMethod",
     "bootstrap",
+    "check_count",
+    "check_scores",
     "probability_in_top",
     "ranks",
     "resample_means",
     "stability_curve",
+    "summarise_images",
+    "surely_above",
     "top_count",
     "top_probabilities",
     "variance_components",
@@ -541,6 +545,11 @@ def surely_above(
     """Whether layer i scores higher than layer j by more than ``critical`` standard ``errors`` of their difference.
 
     Layers that agree on every image (two names of one tensor) are in the order of their positions.
+
+    Args:
+        sample: Summary of the scores over images.
+        critical: Number of standard errors, one for all pairs or one for each.
+        errors: Standard errors of the differences.
     """
     gap = sample.centre[:, None] - sample.centre[None]
     position = np.arange(len(gap))

@@ -3,7 +3,6 @@
 __all__ = ["sweep_activations"]
 
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +20,7 @@ from macattr.sweep.memory import ROWS_ON_CPU
 from macattr.sweep.nodes import Forward, evaluate, leaves_at, no_derivative, single_output
 from macattr.sweep.probes import Site
 from macattr.sweep.survey import Survey, never_ran, refuse_split, survey_inputs
+from macattr.user_warnings import warn_user
 from macattr.weights.processes import split_groups
 
 
@@ -135,9 +135,7 @@ class _Lines:
         wrong = [site for site, value in self.end.values.items() if not _repeats(again.values.get(site), value, count)]
         if wrong and count > 1:
             if moving := [site for site in wrong if not self._is_shared(site, again.values.get(site))]:
-                warnings.warn(
-                    f"layer {moving[0]} does not keep the batch first. Nodes are evaluated one at a time.", stacklevel=5
-                )
+                warn_user(f"layer {moving[0]} does not keep the batch first. Nodes are evaluated one at a time.")
             return 1
         if wrong or not _repeats(again.output, self.end.output, count):
             raise ValueError(

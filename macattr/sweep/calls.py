@@ -1,6 +1,6 @@
 """Layers that run several times in one forward pass: what of their calls counts."""
 
-__all__ = ["CallsName", "apart", "check_calls", "counted", "join_calls"]
+__all__ = ["CallsName", "add_calls", "apart", "check_calls", "counted", "join_calls"]
 
 from collections.abc import Mapping
 from typing import Literal, get_args
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from macattr.sweep.probes import Site
-from macattr.sweep.trace import add_calls
 
 CallsName = Literal["sum", "each", "last"]
 """How calls count: added up neuron by neuron, each with neurons of its own, or the last alone."""
@@ -65,6 +64,24 @@ def join_calls(values: Mapping[Site, Tensor], calls: CallsName = "sum") -> tuple
         torch.stack(some) if len({value.shape for value in some}) == 1 else torch.cat([v.flatten() for v in some])
         for _, some in sorted(by_item.items())
     )
+
+
+def add_calls(values: Mapping[Site, Tensor]) -> tuple[Tensor, ...]:
+    """Sums over the calls of one layer, one for each tensor that it returns.
+
+    Raises:
+        ValueError: If calls return different shapes, so that neurons do not correspond.
+    """
+    parts: dict[int, Tensor] = {}
+    for site, value in values.items():
+        before = parts.get(site.item)
+        if before is not None and before.shape != value.shape:
+            raise ValueError(
+                f"layer {site.layer!r} is called several times with outputs of different shapes, "
+                f"{tuple(before.shape)} and {tuple(value.shape)}: its neurons cannot be added up."
+            )
+        parts[site.item] = value if before is None else before + value
+    return tuple(parts[index] for index in sorted(parts))
 
 
 def counted(values: Mapping[Site, Tensor], calls: CallsName) -> Mapping[Site, Tensor]:

@@ -3,7 +3,6 @@
 __all__ = ["ROWS_ON_CPU", "Plan", "plan_sweeps", "state_bytes"]
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from torch import nn
 from macattr.paths.sums import LayerSum, sum_bytes
 from macattr.sweep.recompute import Blocks
 from macattr.sweep.survey import ProbedTensor, Survey
+from macattr.user_warnings import warn_user
 
 ROWS_ON_CPU = 4
 """Rows (nodes x samples) that share a forward pass on a CPU."""
@@ -103,10 +103,9 @@ def plan_sweeps(
     plan = min(possible, key=lambda plan: plan.cost(n_nodes))
     if len(plan.groups) > 1:
         reason = blocks.reason or makers.why_no_overlap(blocks)
-        warnings.warn(
+        warn_user(
             f"`memory_budget` splits the layers over {len(plan.groups)} sweeps, which take "
-            f"{plan.cost(n_nodes):.1f} times as long as one: {reason}.",
-            stacklevel=4,
+            f"{plan.cost(n_nodes):.1f} times as long as one: {reason}."
         )
     return plan
 

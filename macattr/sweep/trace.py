@@ -1,9 +1,7 @@
 """The sweep: one walk along a path that feeds every layer's outputs and gradients into sums."""
 
-__all__ = ["Trace", "add_calls", "trace"]
+__all__ = ["Trace", "trace"]
 
-import time
-import warnings
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,6 +18,7 @@ from macattr.paths.partitions import Partition
 from macattr.paths.sums import LayerSum, StieltjesSum
 from macattr.sweep.allocator import keep_freed_memory, return_free_memory, return_freed_memory
 from macattr.sweep.blocks import find_blocks
+from macattr.sweep.calls import add_calls
 from macattr.sweep.cuts import find_cuts
 from macattr.sweep.guard import modules_of, undisturbed
 from macattr.sweep.memory import Plan, plan_sweeps
@@ -27,6 +26,7 @@ from macattr.sweep.nodes import Forward, evaluate, leaves_at, no_derivative
 from macattr.sweep.probes import Site, Visit
 from macattr.sweep.recompute import Recomputation
 from macattr.sweep.survey import ProbedTensor, Survey, Surveys, never_ran, refuse_split, survey_inputs
+from macattr.user_warnings import warn_user
 from macattr.weights.processes import smallest_of_all
 from macattr.weights.values import refuse_inference_only
 
@@ -46,7 +46,6 @@ class Trace:
         nodes_per_batch: Nodes that shared a forward pass.
         recomputed: Blocks that ran again in the backward pass, so that a memory budget was kept.
         estimated_bytes: Memory for activations, layer outputs and sums, as planned beforehand.
-        seconds: Wall-clock time.
     """
 
     survey: Survey
@@ -59,7 +58,6 @@ class Trace:
     nodes_per_batch: int
     recomputed: tuple[str, ...]
     estimated_bytes: int
-    seconds: float
 
     @property
     def input_residual(self) -> Float[Tensor, " b"]:
@@ -92,24 +90,6 @@ class Trace:
         """
         aliases = {site: alias for site, alias in self.survey.aliases.items() if site.layer == layer}
         return {site: self.survey.whole(site, layer_sum.value(alias)) for site, alias in aliases.items()}
-
-
-def add_calls(values: Mapping[Site, Tensor]) -> tuple[Tensor, ...]:
-    """Sums over the calls of one layer, one for each tensor that it returns.
-
-    Raises:
-        ValueError: If calls return different shapes, so that neurons do not correspond.
-    """
-    parts: dict[int, Tensor] = {}
-    for site, value in values.items():
-        before = parts.get(site.item)
-        if before is not None and before.shape != value.shape:
-            raise ValueError(
-                f"layer {site.layer!r} is called several times with outputs of different shapes, "
-                f"{tuple(before.shape)} and {tuple(value.shape)}: its neurons cannot be added up."
-            )
-        parts[site.item] = value if before is None else before + value
-    return tuple(parts[index] for index in sorted(parts))
 
 
 class BatchLayoutError(ValueError):
@@ -172,7 +152,6 @@ def trace(
         UserWarning: If a layer does not keep the batch first: nodes are then evaluated one at a time. If a memory
             budget splits the layers over several sweeps, with the reason.
     """
-    started = time.perf_counter()
     if internal_batch_size is not None:
         internal_batch_size = whole_number("internal_batch_size", internal_batch_size)
     memory_budget = checked_budget(memory_budget)
@@ -227,7 +206,6 @@ def trace(
         nodes_per_batch=sweep.plan.nodes_per_batch,
         recomputed=tuple(sweep.plan.blocks),
         estimated_bytes=sweep.plan.estimated_bytes,
-        seconds=time.perf_counter() - started,
     )
 
 
@@ -514,7 +492,7 @@ class _Sweep:
         if self.plan.nodes_per_batch == 1:
             raise ValueError(str(error)) from None
         if not isinstance(error, SharedTensorError):
-            warnings.warn(f"{error} Nodes are evaluated one at a time.", stacklevel=5)
+            warn_user(f"{error} Nodes are evaluated one at a time.")
         self.plan = self.plan_alone() if self.plan.overlaps else replace(self.plan, nodes_per_batch=1)
 
     def _pass(

@@ -5,13 +5,13 @@ __all__ = ["read_sets", "recognise"]
 import itertools
 import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from macattr.image_files import SUFFIXES, display_name, image_folders, read_size, unique_names
+from macattr.user_warnings import warn_user
 from ram_models.data.layouts import LAYOUTS, Form, Layout
 from ram_models.data.sets import ImageSet, Pair, clean_folder
 
@@ -203,10 +203,9 @@ def read_sets(directory: Path | str, layout: str | None = None) -> list[ImageSet
     for image_set in sets:
         if image_set.unmatched:
             count, first = len(image_set.unmatched), image_set.unmatched[0].name
-            warnings.warn(
+            warn_user(
                 f"{image_set.name} in {str(image_set.directory)!r}: files without a counterpart are left out "
-                f"({count}, the first is {first!r}); `ram data check` lists them.",
-                stacklevel=2,
+                f"({count}, the first is {first!r}); `ram data check` lists them."
             )
     complete = [image_set for image_set in sets if image_set.pairs]
     if not complete:

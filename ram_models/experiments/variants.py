@@ -67,9 +67,8 @@ def plan_variants(study: Study, networks: Sequence[Pretraining]) -> list[Job]:
     ranked = dict(in_parallel(partial(rank, study, name="mac"), networks, study.processes, "ranking"))
     tops = {network: top(ranking, FRACTION, load(study, network)).layers for network, ranking in ranked.items()}
     network = load(study, networks[0])
-    parameters = sum(parameter.numel() for parameter in network.parameters())
     layers = {block: {ARM.name: tops[block.pretrained]} for block in blocks}
-    return Plan(layers, {}, LayerTable.of(network), parameters, {ARM.name: ARM}).jobs(study, [ARM], {})
+    return Plan(layers, {}, LayerTable.of(network), {ARM.name: ARM}).jobs(study, [ARM], {})
 
 
 def write(study: Study, scores: pd.DataFrame, labels: Sequence[str], claims: Sequence[Claim]) -> None:

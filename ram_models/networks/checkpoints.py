@@ -1,6 +1,7 @@
 """Networks by name, and weights from files and repositories: all of them or none."""
 
 __all__ = [
+    "BUNDLED",
     "LoadReport",
     "UnfittingWeights",
     "build",
@@ -15,7 +16,6 @@ __all__ = [
 import functools
 import hashlib
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
+from macattr.user_warnings import warn_user
 from macattr.weights.files import SUFFIXES, read_weights
 from ram_models.networks.rgb import RGBPromptIR, RGBSwinIR
 
@@ -210,10 +211,9 @@ def load_weights(network: nn.Module, source: Path | str) -> LoadReport:
             report,
         )
     if report.kept:
-        warnings.warn(
-            f"{file.name!r} has no {OPTIONAL} of the network's size: the network keeps its own, which shows only where "
-            "a bare network gets a mask without tokens.",
-            stacklevel=2,
+        warn_user(
+            f"{file.name!r} has no {OPTIONAL} of the network's size: the network keeps its own, which shows "
+            "only where a bare network gets a mask without tokens."
         )
     with torch.no_grad():
         for name, parameter in network.named_parameters():

@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from macattr.atomic_files import write_atomically
+from macattr.atomic_files import write_text
 from macattr.image_files import display_name
 from ram_models.data.check import CheckReport, Problem, check_data, summary
 
@@ -42,7 +42,7 @@ def _write_csv(report: CheckReport, file: Path) -> None:
     writer = csv.DictWriter(text, [field.name for field in fields(Problem)])
     writer.writeheader()
     writer.writerows(asdict(problem) | {"file": display_name(problem.file)} for problem in report.problems)
-    write_atomically(file, lambda opened: opened.write(text.getvalue().encode()))
+    write_text(file, text.getvalue())
 
 
 def main(config: Config) -> int:
@@ -56,5 +56,5 @@ def main(config: Config) -> int:
         _write_csv(report, config.csv)
     if config.json is not None:
         text = json.dumps(asdict(report), indent=2, default=str) + "\n"
-        write_atomically(config.json, lambda opened: opened.write(text.encode()))
+        write_text(config.json, text)
     return 1 if report.problems else 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
-from macattr.atomic_files import write_atomically
+from macattr.atomic_files import write_text
 from macattr.methods.catalogue import METHODS
 from macattr.methods.provenance import hash_parameters, hash_tensors
 from macattr.ranking.importance import LayerImportance
@@ -173,7 +173,7 @@ def _keep_layers(mask: TrainableMask, file: Path) -> None:
     text = "\n".join(mask.layers) + "\n"
     if file.is_file() and file.read_text() != text:
         raise ValueError(f"{str(file)!r} lists other layers than are selected now: choose another `out`.")
-    write_atomically(file, lambda opened: opened.write(text.encode()))
+    write_text(file, text)
 
 
 def tune(config: Config, mask: TrainableMask) -> None:

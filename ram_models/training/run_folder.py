@@ -14,7 +14,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from safetensors.torch import save
 from torch import nn
 
 from macattr.atomic_files import sync_folder, write_atomically
+from macattr.user_warnings import warn_user
 
 CHECKPOINTS = "step-*.pt"
 
@@ -76,10 +76,9 @@ def latest_checkpoint(folder: Path) -> dict[str, Any] | None:
         if file.stem.rpartition("-")[2] == _digest(file):
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
             return state
-        warnings.warn(
+        warn_user(
             f"the checkpoint {str(file)!r} is damaged (its content does not match the hash in its name): "
-            "going back to the one before.",
-            stacklevel=2,
+            "going back to the one before."
         )
     if files:
         raise ValueError(

@@ -2,11 +2,11 @@
 
 __all__ = ["Saver"]
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from macattr.user_warnings import warn_user
 from ram_models.training.config import FREE, Run
 from ram_models.training.run_folder import (
     flat_settings,
@@ -65,7 +65,7 @@ class Saver:
             return None
         refuse_other_settings(stored["settings"], self.settings, self.out)
         if stored["data"] != self.data_id:
-            warnings.warn("the run began with other images; it continues with these.", stacklevel=3)
+            warn_user("the run began with other images; it continues with these.")
         state.load(stored)
         metrics: str = stored["metrics"]
         return metrics

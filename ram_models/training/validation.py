@@ -2,7 +2,6 @@
 
 __all__ = ["Validation", "validate", "whole_views"]
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from macattr.user_warnings import warn_user
 from ram_models.psnr_means import MeanPSNR, mean_psnr
 from ram_models.training.batches import Batch, Crops, read
 
@@ -69,8 +69,7 @@ def _warn_of_identical(means: Mapping[str, MeanPSNR], count: int) -> None:
     """Say how many of the crops are left out of which mean."""
     if found := {name: mean.identical for name, mean in means.items() if mean.identical}:
         parts = ", ".join(f"{identical} of psnr_{name}" for name, identical in found.items())
-        warnings.warn(
-            f"of the {count} held-out crops, these equal the clean ones: {parts}. Their PSNR is infinite; the mean is "
-            "that of the others.",
-            stacklevel=3,
+        warn_user(
+            f"of the {count} held-out crops, these equal the clean ones: {parts}. Their PSNR is infinite; "
+            "the mean is that of the others."
         )

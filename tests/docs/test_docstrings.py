@@ -96,13 +96,17 @@ def unexplained_fields(entry: Documented) -> str:
     return f"does not explain {sorted(missing)}" if missing and not re.search(r":func:", text_of(entry)) else ""
 
 
+WARNING = ("warnings.warn", "warn_user")
+"""Functions that warn."""
+
+
 def unannounced_errors(entry: Documented) -> str:
     """Complaint about errors or warnings that the docstring leaves out."""
     body = list(ast.walk(entry.node))
     text = text_of(entry)
     sections = {m.args[0] for m in parse(text, style=DocstringStyle.GOOGLE).meta}
     raises = any(isinstance(node, ast.Raise) and node.exc is not None for node in body)
-    warns = any(isinstance(node, ast.Call) and ast.unparse(node.func) == "warnings.warn" for node in body)
+    warns = any(isinstance(node, ast.Call) and ast.unparse(node.func) in WARNING for node in body)
     if raises and "raises" not in sections and not re.match(r"Raise (if|unless|for)\b", text):
         return "raises an error that it does not announce"
     if warns and "warns" not in sections and not re.search(r"\bwarn", text, re.IGNORECASE):
@@ -146,6 +150,7 @@ def test_every_docstring_announces_errors_and_warnings() -> None:
         (unexplained_fields, 'class C:\n    """A."""\n    a: int', r"does not explain \['a'\]"),
         (unannounced_errors, 'def f():\n    """A."""\n    raise ValueError("no")', "raises an error"),
         (unannounced_errors, 'def f():\n    """A."""\n    warnings.warn("no")', "warns without"),
+        (unannounced_errors, 'def f():\n    """A."""\n    warn_user("no")', "warns without"),
     ],
 )
 def test_a_breach_of_a_rule_is_listed(rule: Callable[[Documented], str], definition: str, complaint: str) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from macattr.atomic_files import write_atomically
+from macattr.atomic_files import write_text
 from ram_models.evaluation.tables import between, grid
 from ram_models.experiments.denoising.arms import DENOISING
 from ram_models.experiments.denoising.contrasts import Contrasts
@@ -37,7 +37,7 @@ def write_page(folder: Path, docs: Path) -> list[Path]:
     tables = Page(folder)
     draw(tables.ends, list(tables.contrasts.noises)).savefig(image, dpi=110)
     text = render(Path(__file__).with_name("denoising.md.j2"), tables)
-    write_atomically(page, lambda opened: opened.write(text.encode()))
+    write_text(page, text)
     return [page, image]
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from macattr.atomic_files import write_atomically
+from macattr.atomic_files import write_text
 from ram_models.evaluation.tables import between, grid
 from ram_models.experiments.groups.contrasts import Contrasts
 from ram_models.experiments.groups.scores import METHODS
@@ -31,7 +31,7 @@ def write_page(folder: Path, docs: Path) -> list[Path]:
     image.parent.mkdir(parents=True, exist_ok=True)
     draw(folder).savefig(image, dpi=110)
     text = render(Path(__file__).with_name("groups.md.j2"), Page(folder))
-    write_atomically(page, lambda opened: opened.write(text.encode()))
+    write_text(page, text)
     return [page, image]
 
 

@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from macattr.atomic_files import write_atomically
+from macattr.atomic_files import write_text
 from macattr.methods.weight_paths import adam_states
 from macattr.selection.trainable import TrainableMask
 from ram_models.evaluation.metrics import psnr
@@ -247,4 +247,4 @@ def _write(probes: pd.DataFrame, file: Path) -> None:
     """Replace the table of finished probes."""
     file.parent.mkdir(parents=True, exist_ok=True)
     text = probes.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    write_atomically(file, lambda opened: opened.write(text.encode()))
+    write_text(file, text)

@@ -1,6 +1,12 @@
 """Controls: choices that ask no data, everything, and low-rank adapters of the same size."""
 
-__all__ = ["ADAPTERS", "ALL", "RANDOM", "random_order"]
+__all__ = [
+    "ADAPTERS",
+    "ALL",
+    "DRAWS",
+    "RANDOM",
+    "random_order",
+]
 
 import warnings
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What the bench has measured, in four tables that are only ever added to."""
+"""What the bench has measured, in five tables that are only ever added to."""
 
 __all__ = ["ANY_SEED", "BLOCK", "RUN", "Ledger"]
 

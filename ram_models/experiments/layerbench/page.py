@@ -12,7 +12,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from macattr.atomic_files import write_atomically
+from macattr.atomic_files import write_text
 from ram_models.evaluation.tables import between, grid
 from ram_models.experiments.layerbench.controls import ADAPTERS, ALL, DRAWS, RANDOM
 from ram_models.experiments.layerbench.ledger import BLOCK, Ledger
@@ -67,7 +67,7 @@ def write_page(results: Path, docs: Path) -> list[Path]:
             written.append(results / f"{name}.csv")
     text = render(Path(__file__).with_name("layerbench.md.j2"), page)
     docs.mkdir(parents=True, exist_ok=True)
-    write_atomically(docs / FILE, lambda opened: opened.write(text.encode()))
+    write_text(docs / FILE, text)
     return written
 
 

@@ -1,6 +1,11 @@
 """Problems with photographs: crops and their degraded copies, made on the fly, the same for all methods."""
 
-__all__ = ["Fidelity", "Photographs"]
+__all__ = [
+    "JUDGED",
+    "RANKED",
+    "Fidelity",
+    "Photographs",
+]
 
 from collections.abc import Sequence
 from dataclasses import dataclass

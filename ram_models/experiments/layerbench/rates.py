@@ -1,6 +1,11 @@
 """Learning rates: one for every class of choices on every problem, chosen on held-out training photographs."""
 
-__all__ = ["CLASSES", "rate_class", "tune"]
+__all__ = [
+    "CLASSES",
+    "rate_class",
+    "representative",
+    "tune",
+]
 
 from collections.abc import Callable
 from types import MappingProxyType

@@ -2,6 +2,7 @@
 
 __all__ = [
     "CELL",
+    "WINNER",
     "Asked",
     "best_rates",
     "cells",

@@ -1,6 +1,12 @@
 """Problems with texts: docstrings that a language model sorts into classes, its new last layer fitted beforehand."""
 
-__all__ = ["TASKS", "Certainty", "Task", "Texts"]
+__all__ = [
+    "JUDGED",
+    "TASKS",
+    "Certainty",
+    "Task",
+    "Texts",
+]
 
 import copy
 import hashlib

@@ -1,6 +1,6 @@
 """The page ``docs/reproduction.md``: every number of the paper that was measured again, and what came out."""
 
-__all__ = ["Page", "main", "write_page"]
+__all__ = ["Page", "main", "page_text"]
 
 import re
 from collections.abc import Sequence
@@ -60,12 +60,12 @@ def main(study: Study) -> None:
     file, images = study.docs / "reproduction.md", study.docs / "images"
     images.mkdir(parents=True, exist_ok=True)
     written = [image.name for image in draw(study.results, images)]
-    text = write_page(study.results, written).encode()
+    text = page_text(study.results, written).encode()
     write_atomically(file, lambda opened: opened.write(text))
     print(f"written: {file}, {', '.join(str(images / name) for name in written)}")
 
 
-def write_page(results: Path, figures: Sequence[str]) -> str:
+def page_text(results: Path, figures: Sequence[str]) -> str:
     """The page in Markdown, from the template beside this module.
 
     Args:

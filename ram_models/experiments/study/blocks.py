@@ -28,14 +28,12 @@ class Plan:
         layers: By block and arm, the layers that are trained.
         stands: For every arm the one that is run for it, see :func:`ram_models.experiments.study.arms.merge`.
         table: Layers of the network.
-        parameters: Number of the network's parameters, those outside of all layers too.
         arms: Every arm by its name.
     """
 
     layers: Mapping[Block, Mapping[str, Layers]]
     stands: Mapping[str, str]
     table: LayerTable
-    parameters: int
     arms: Mapping[str, Arm]
 
     @property
@@ -70,7 +68,7 @@ class Plan:
             run = [self.arms[name] for name in stand if name in layers_of]
             generator = seeded(f"order of {block.pretrained.name} {block.seed}")
             for arm in (run[place] for place in torch.randperm(len(run), generator=generator)):
-                share = self.table.count(layers_of[arm.name]) / self.parameters
+                share = self.table.count(layers_of[arm.name]) / self.table.total
                 lr = tuned[arm.name] if arm.name in tuned else study.lr(share)
                 jobs.append(
                     Job(block, arm, layers_of[arm.name], float(f"{lr:.6g}"))
@@ -126,8 +124,7 @@ def plan_arms(study: Study, arms: Arms, blocks: Sequence[Block]) -> Plan:
         layers[block] = layers_of_arms(arms, choice)
     table = LayerTable.of(network)
     own = [arm.name for arm in arms.arms if arm.own]
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    return Plan(layers, merge(layers.values(), table, keep=own), table, parameters, arms.by_name)
+    return Plan(layers, merge(layers.values(), table, keep=own), table, arms.by_name)
 
 
 def run_blocks(study: Study, store: Store, jobs: Sequence[Job]) -> None:

@@ -1,6 +1,7 @@
 """The pre-trained networks of a study: their weights, their rankings, and their scores before any fine-tuning."""
 
 __all__ = [
+    "WEIGHTS",
     "load",
     "pretrain",
     "rank",

@@ -15,7 +15,7 @@ from macattr.selection.trainable import TrainableMask
 from ram_models.experiments.study.arms import Arm
 from ram_models.experiments.study.config import Block, Study
 from ram_models.experiments.study.judge import Judge
-from ram_models.experiments.study.networks import load, weights_file, weights_hash
+from ram_models.experiments.study.networks import WEIGHTS, load, weights_file, weights_hash
 from ram_models.experiments.study.store import RUN_COLUMNS, RunKey, keyed
 from ram_models.networks.checkpoints import build, create, load_weights
 from ram_models.recipes import finetune
@@ -78,7 +78,7 @@ class RunResult:
     @property
     def weights(self) -> Path:
         """File of the fine-tuned weights."""
-        return self.config.out / "weights.safetensors"
+        return self.config.out / WEIGHTS
 
 
 def made_with(study: Study, job: Job) -> str:

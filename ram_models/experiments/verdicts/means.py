@@ -17,13 +17,13 @@ __all__ = [
     "with_runs",
 ]
 
-import warnings
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
+from macattr.user_warnings import warn_user
 from ram_models.experiments.study.store import UNTUNED_SEED, BlockKey
 from ram_models.psnr_means import mean_of_means, mean_psnr
 
@@ -117,10 +117,9 @@ def _mean_over_tasks(means: pd.Series) -> float:
 def _warn_of_identical(scores: pd.DataFrame) -> None:
     """Say how many scores have no share in the means."""
     if count := int(np.isposinf(scores["psnr_db"]).sum()):
-        warnings.warn(
-            f"{count} of {len(scores)} restorations equal the clean image: their PSNR is infinite, and the means are "
-            "those of the others.",
-            stacklevel=3,
+        warn_user(
+            f"{count} of {len(scores)} restorations equal the clean image: their PSNR is infinite, and the means "
+            "are those of the others."
         )
 
 

@@ -2,6 +2,7 @@
 
 __all__ = [
     "DECISIVE",
+    "LEVEL",
     "Contrast",
     "Interval",
     "Verdict",

@@ -15,7 +15,7 @@ from ram_models.experiments.study.config import Block, Pretraining, Study
 ORDER = list(PAPER.by_name)
 LADDER = [8e-4, 2e-3, 5e-3, 1.25e-2]
 LAYERS = {Block(Pretraining(number), 97 + 100 * number): {MAC.name: ("0",)} for number in (0, 1)}
-PLAN = Plan(LAYERS, {}, LayerTable.of(nn.Sequential(nn.Linear(1, 1))), 2, PAPER.by_name)
+PLAN = Plan(LAYERS, {}, LayerTable.of(nn.Sequential(nn.Linear(1, 1))), PAPER.by_name)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_arms_that_are_not_compared_keep_their_rows(monkeypatch, tmp_path):
     for arm, peak in ((ALL, 2e-3), (MAC, 5e-3), (ENDS, 2e-3), (MAC, 2e-3)):
         monkeypatch.setattr(rates, "validate", lambda _, job, peak=peak: 20.0 - math.log(job.lr / peak) ** 2)
         layers = {block: {arm.name: ("0",)} for block in LAYERS}
-        plan = Plan(layers, {}, LayerTable.of(nn.Sequential(nn.Linear(1, 1))), 2, PAPER.by_name)
+        plan = Plan(layers, {}, LayerTable.of(nn.Sequential(nn.Linear(1, 1))), PAPER.by_name)
         table = rates._replace_arm(path, rates._rows(arm, plan, rates.compare(ladder, plan, arm)), ORDER)
     assert pd.read_csv(path)["arm"].tolist() == table["arm"].tolist()
     assert table.loc[table["best"], ["arm", "lr"]].to_numpy().tolist() == [["MAC", 2e-3], ["ends", 2e-3], ["all", 2e-3]]

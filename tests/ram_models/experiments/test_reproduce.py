@@ -15,7 +15,7 @@ from ram_models.cli import main
 from ram_models.experiments import rates
 from ram_models.experiments.denoising.arms import DENOISING, EQUAL
 from ram_models.experiments.denoising.arms import SMALL as SMALL_BUDGET
-from ram_models.experiments.page.page import write_page
+from ram_models.experiments.page.page import page_text
 from ram_models.experiments.paper_arms import ALL, LONGER, LONGER_MAC
 from ram_models.experiments.reproduce import EXPERIMENTS
 from ram_models.experiments.study import blocks, networks
@@ -208,7 +208,7 @@ def test_the_page_says_which_variants_were_trained_on_another_device(measured, t
     results = shutil.copytree(measured / "results", tmp_path / "results")
     file = results / "table4-pretrainings.csv"
     pd.read_csv(file).assign(device=["cuda", "cpu"]).to_csv(file, index=False)
-    page = write_page(results, [])
+    page = page_text(results, [])
     assert "Pre-trainings on cuda: paired (1); on cpu: ground truth only (1). A seed has the same crops" in page
 
 
@@ -257,7 +257,7 @@ def test_learning_rates_are_compared_on_held_out_training_images(folder, measure
         inside = not (of["best"] & of["edge"]).any()
         assert inside or len(of) == 3 + rates.EXTENSIONS  # an edge that is the best is moved
         assert of["lr"].is_monotonic_increasing
-    page = write_page(folder / "results", [])
+    page = page_text(folder / "results", [])
     assert page.count("| **") >= 2
     assert "In Tables 5 and 6 every arm has its best rate, except: " in page
 

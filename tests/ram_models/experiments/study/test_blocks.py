@@ -21,7 +21,7 @@ STUDY = Study("table5", rates=[Rate(0.5, 1e-3), Rate(1.0, 4e-3)])
 
 
 def plan(seeds=(10,)):
-    return Plan({Block(Pretraining(0), seed): LAYERS for seed in seeds}, {}, LayerTable.of(NETWORK), 210, PAPER.by_name)
+    return Plan({Block(Pretraining(0), seed): LAYERS for seed in seeds}, {}, LayerTable.of(NETWORK), PAPER.by_name)
 
 
 @pytest.fixture
