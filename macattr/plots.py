@@ -94,7 +94,7 @@ def plot_heatmap(table: pd.DataFrame, title: str, unit: str, k: int = 0) -> Figu
         table: One row for each layer: ``layer``, ``score``, ``type``, ``block``, ``role``, ``depth``.
         title: Heading.
         unit: Unit of the scores.
-        k: Number of the highest layers that are framed above and circled below; 0 for none.
+        k: Number of the highest layers with parameters that are framed above and circled below; 0 for none.
 
     Source:
         Qin et al. 2024 (RAM), Fig. 14.
@@ -106,7 +106,8 @@ def plot_heatmap(table: pd.DataFrame, title: str, unit: str, k: int = 0) -> Figu
     figure = plt.figure(figsize=(width, 8 if grid.blocks else 4.5), layout="constrained")
     ratios = (1.25, 1) if grid.blocks else (1,)
     *above, below = figure.subplots(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
-    top = frozenset(table.nlargest(k, "score")["layer"])
+    owners = table[table["parameters"] > 0]
+    top = frozenset((owners if len(owners) else table).nlargest(k, "score")["layer"])
     _draw_depth(below, table, unit, top, letters=int(6.5 * width) - 22)
     for axes in above:
         norm = _logarithmic(table.loc[table["layer"].isin(grid.places), "score"])

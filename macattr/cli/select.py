@@ -109,6 +109,8 @@ def select(
     )
     network = load_optional_network(model, weights)
     if small_first is not None:
+        if whole_modules:
+            raise ValueError("`small_first` and `whole_modules` exclude each other: small layers go by what they own.")
         if not 0 < small_first <= 1:
             raise ValueError(f"`small_first` must lie in (0, 1], got {small_first}: it is a part of the budget.")
         if network is None:
@@ -154,7 +156,11 @@ def _prefix(names: list[str], network: nn.Module | None, given: str | None) -> s
     if given is not None or network is None:
         return given or ""
     known = {name for name, _ in network.named_modules(remove_duplicate=False)}
-    found = next((p for p in leading_parts(names) if all(name.removeprefix(p) in known for name in names)), "")
+    found = (
+        ""
+        if known.issuperset(names)
+        else next((p for p in leading_parts(names) if all(name.removeprefix(p) in known for name in names)), "")
+    )
     if found:
         print(
             f"the ranked names begin with {found!r}, as of a wrapper; without it all fit the network", file=sys.stderr

@@ -293,8 +293,9 @@ def _check(words: list[str], parser: ArgumentParser, configs: Path | None) -> No
     """Refuse unknown options, on the command line and in files; put bundled files in place of their names.
 
     Raises:
-        ValueError: If an option is unknown or a file cannot be read.
+        ValueError: If an option is unknown or given twice, or a file cannot be read.
     """
+    given: set[str] = set()
     for place, (before, word) in enumerate(pairwise(["", *words])):
         name, equals, value = word.partition("=")
         if before == "--config" or (name == "--config" and equals):
@@ -304,6 +305,9 @@ def _check(words: list[str], parser: ArgumentParser, configs: Path | None) -> No
                 _check_name(key, parser, f"{str(file)!r} has no option {key!r}", "")
         elif name.startswith("--") and name != "--":
             _check_name(name[2:], parser, f"no option {name.replace('_', '-')!r}", "--")
+            if name in given and not name.endswith("+"):
+                raise ValueError(f"{name.replace('_', '-')!r} is given twice: give it once, lists with commas between.")
+            given.add(name)
 
 
 def _check_name(name: str, parser: ArgumentParser, complaint: str, prefix: str) -> None:

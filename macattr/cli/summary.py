@@ -70,7 +70,7 @@ def describe_top(importance: LayerImportance, model: nn.Module, fraction: float)
         model: The network.
         fraction: Share of the layers that is chosen, in (0, 1].
     """
-    ranking = importance.ranking()
+    ranking, every = importance.with_parameters().ranking(), importance.dataset.sizes["layer"]
     count = top_count(fraction, len(ranking))
     top, shown = ranking.head(count), ranking.head(max(count + NEXT_ROWS, FEWEST_ROWS))
     table = importance.layer_table(model)
@@ -82,8 +82,9 @@ def describe_top(importance: LayerImportance, model: nn.Module, fraction: float)
     if len(shown) > count:
         lines.insert(count + 1, f"{' chosen above ':-^{max(map(len, lines))}}")
     words = (
-        f"{attrs['method']}, top {100 * fraction:g} %: {count} of {len(ranking)} layers, {format_percent(share)} of "
-        f"the network's parameters; score = {attrs['unit']}"
+        f"{attrs['method']}, top {100 * fraction:g} %: {count} of {len(ranking)} layers"
+        f"{' with parameters' if len(ranking) < every else ''}, {format_percent(share)} of the network's parameters; "
+        f"score = {attrs['unit']}"
     )
     shared = [f"{row.layer} = {row.alias_of}" for row in top.itertuples() if row.layer != row.alias_of]
     more = f" and {len(shared) - MOST_PAIRS} more" if len(shared) > MOST_PAIRS else ""
@@ -100,6 +101,7 @@ def describe_certainty(importance: LayerImportance, fraction: float) -> str:
     """
     if reason := why_without_intervals(importance):
         return reason
+    importance = importance.with_parameters()
     names = importance.ranking()["layer"]
     count = top_count(fraction, len(names))
     probabilities = importance.probability_in_top(fraction)[names[:count]]
@@ -118,6 +120,7 @@ def describe_degradations(importance: LayerImportance, fraction: float) -> str:
         importance: The ranking.
         fraction: Share of the layers that is chosen, in (0, 1].
     """
+    importance = importance.with_parameters()
     kinds = importance.degradations
     if len(kinds) < 2:
         return ""

@@ -2,12 +2,14 @@
 
 __all__ = ["ImageFolder"]
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import overload
 
 from torch import Tensor
 
+from macattr.image_files.pictures import read_size
 from macattr.image_files.search import display_name, find_images, find_partners
 from macattr.image_files.tensors import center_crop, fit_to_multiple, read_image
 
@@ -18,13 +20,15 @@ class ImageFolder:
     Args:
         source: Folder, searched recursively; image file; or list of image files.
         crop: Largest side in pixels, cut from the middle; None for whole images.
-        clean: Folder of the clean images, under the same relative paths; or list of as many files. None if unknown.
+        clean: Folder of the clean images, under the same relative paths (of a list of files, below the folder that
+            holds them all); or list of as many files. None if unknown.
         multiple: Number that divides both sides of every image: the rest is cut from the edges, and a shorter side is
             reflected. See :func:`macattr.image_files.tensors.fit_to_multiple`.
         grey: Whether images have one channel, see :func:`macattr.image_files.tensors.luminance`.
 
     Raises:
-        ValueError: If there is no image, not one clean image for each, or no pixel would be left.
+        ValueError: If there is no image, not one clean image for each, or no pixel would be left; when an image is
+            read, if ``crop`` or ``multiple`` would cut it and its clean image differently.
 
     Example:
         >>> import tempfile
@@ -58,9 +62,10 @@ class ImageFolder:
     def _partners(
         self, source: Path | str | Sequence[Path | str], clean: Path | str | Sequence[Path | str]
     ) -> list[Path]:
-        """The clean image of every file."""
-        if isinstance(clean, Path | str) and isinstance(source, Path | str):
-            return find_partners(self.files, source, clean)
+        """The clean image of every file: by name in a folder, by position in a list."""
+        if isinstance(clean, Path | str) and (isinstance(source, Path | str) or Path(clean).is_dir()):
+            root = source if isinstance(source, Path | str) else _common_folder(self.files)
+            return find_partners(self.files, root, clean)
         partners = _files(clean)
         if len(partners) != len(self.files):
             raise ValueError(f"`clean` has {len(partners)} files for {len(self.files)} images: give one for each.")
@@ -92,7 +97,11 @@ class ImageFolder:
         if isinstance(index, slice):
             return self.select(range(*index.indices(len(self))))
         item: dict[str, object] = {"image": self._read(self.files[index]), "name": display_name(self.files[index])}
-        return item if self.clean is None else item | {"clean": self._read(self.clean[index])}
+        if self.clean is None:
+            return item
+        if self.crop is not None or self.multiple is not None:
+            _refuse_other_size(self.files[index], self.clean[index])
+        return item | {"clean": self._read(self.clean[index])}
 
     def _read(self, file: Path) -> Tensor:
         """An image, cropped."""
@@ -104,3 +113,24 @@ class ImageFolder:
 def _files(source: Path | str | Sequence[Path | str]) -> list[Path]:
     """Image files of a folder, or those of a list."""
     return find_images(source) if isinstance(source, Path | str) else [Path(file) for file in source]
+
+
+def _common_folder(files: Sequence[Path]) -> Path:
+    """The innermost folder that holds all files."""
+    try:
+        return Path(os.path.commonpath([file.parent for file in files]))
+    except ValueError as error:
+        raise ValueError(
+            f"the files lie in no common folder ({error}): give the clean images as a list, too."
+        ) from None
+
+
+def _refuse_other_size(file: Path, clean: Path) -> None:
+    """Raise if an image and its clean one, which are cut alike, have other sizes."""
+    sizes = [read_size(path) for path in (file, clean)]
+    if sizes[0] != sizes[1]:
+        one, other = ("x".join(map(str, size)) for size in sizes)
+        raise ValueError(
+            f"{str(file)!r} has {one} pixels, its clean image {str(clean)!r} {other}: `crop` and `multiple` cut both "
+            "alike, so their sizes must be equal. Cut the files beforehand, or leave these options out."
+        )

@@ -60,6 +60,10 @@ PER_ORDER = (
     "order_seed",
 )
 
+NEEDED = ("layer", "sample", "type", "block", "role", "depth", "parameters", "alias_of")
+NEEDED_ATTRIBUTES = ("model", "method", "unit", "source")
+"""Variables and attributes without which a file is no ranking."""
+
 SEALED = "macattr_seal"
 """Attribute of files whose end, after the NetCDF data, is ``SEAL`` and the data's SHA-256."""
 
@@ -152,6 +156,11 @@ class LayerImportance:
         table.insert(0, "rank", np.arange(1, len(table) + 1))
         return table
 
+    def with_parameters(self) -> "LayerImportance":
+        """The ranking of the layers that own parameters, which can be chosen for training; as it is if none does."""
+        owners = self.dataset["parameters"].values > 0
+        return LayerImportance(self.dataset.sel(layer=owners)) if owners.any() and not owners.all() else self
+
     def layer_table(self, model: nn.Module | None = None, *, whole_modules: bool = False) -> LayerTable:
         """The ranked layers, as selections need them.
 
@@ -218,7 +227,7 @@ class LayerImportance:
         )
         attrs = self.dataset.attrs
         title = f"{attrs['model']}: layer importance by {attrs['method']}, {self._images}"
-        k = 0 if fraction is None else top_count(fraction, len(table))
+        k = 0 if fraction is None else top_count(fraction, self.with_parameters().dataset.sizes["layer"])
         figure = plot_heatmap(table, title, attrs["unit"], k)
         if path is not None:
             figure.savefig(path, dpi=150)
@@ -264,6 +273,11 @@ class LayerImportance:
         dataset.attrs.pop(SEALED, None)
         if "score" not in dataset or "across_images" not in dataset.attrs:
             raise ValueError(f"{refused}: it has no `score`. LayerImportance.save and macattr rank write rankings.")
+        absent = [name for name in NEEDED if name not in dataset]
+        absent += [name for name in NEEDED_ATTRIBUTES if name not in dataset.attrs]
+        if absent:
+            version = dataset.attrs.get("macattr", "another program")
+            raise ValueError(f"{refused}: as {version} wrote it, it lacks {', '.join(absent)}. Rank again.")
         return cls(dataset)
 
     def to_csv(self, path: Path | str) -> None:
@@ -280,7 +294,7 @@ class LayerImportance:
         return np.asarray(self.dataset["score"].transpose("sample", "order", "layer").values)
 
     def intervals(self, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
-        """Scores and ranks with confidence intervals for other images of the same kind.
+        """Scores and ranks with confidence intervals for other images of the same kind, in the unit of :meth:`scores`.
 
         By :func:`macattr.statistics.certainty.bootstrap`.
 
@@ -298,6 +312,8 @@ class LayerImportance:
         method: IntervalMethod = "studentized" if len(self.values) >= 4 else "t"
         table = bootstrap(self.values, np.random.default_rng(seed), confidence=confidence, method=method)
         table.insert(0, "layer", self.dataset["layer"].values)
+        if self.dataset.attrs["across_images"] == "sum":
+            table[["score", "score_low", "score_high"]] *= len(self.values)
         return table.sort_values("rank", ignore_index=True)
 
     def probability_in_top(self, fraction: float, seed: int = 0) -> pd.Series:
@@ -351,7 +367,7 @@ class LayerImportance:
         """The ranking with the beginning that a wrapper gave to all names taken off: those of the network inside.
 
         Args:
-            prefix: Beginning such as ``net.``.
+            prefix: Beginning such as ``net``, with or without the dot behind it.
 
         Raises:
             ValueError: If a name begins otherwise.
@@ -395,6 +411,12 @@ class LayerImportance:
             raise ValueError(
                 f"the rankings share some images but not all: merge different images, or the same ones. {NAME_THEM}"
             )
+        counts = sorted({part.dataset.sizes["order"] for part in parts})
+        if along == "sample" and len(counts) > 1:
+            raise ValueError(
+                f"the rankings have {' and '.join(map(str, counts))} pixel orders of an image: rank all images with "
+                "the same number of `orders` to merge them."
+            )
         if along == "order":
             seeds = np.concatenate([part.dataset["order_seed"].values for part in parts], axis=1)
             if any(len(set(row)) < len(row) for row in seeds.tolist()):
@@ -403,7 +425,12 @@ class LayerImportance:
                     f"add. {NAME_THEM}"
                 )
         merged = xr.concat(
-            [part.dataset for part in parts], along, coords="minimal", compat="override", combine_attrs="override"
+            [part.dataset for part in parts],
+            along,
+            coords="minimal",
+            compat="override",
+            combine_attrs="override",
+            join="exact",
         )
         if along == "order":
             merged = merged.assign_coords(order=np.arange(merged.sizes["order"]))
@@ -427,6 +454,7 @@ def strip_prefix(names: Sequence[str], prefix: str) -> list[str]:
     Raises:
         ValueError: If one of them begins otherwise, or is nothing else.
     """
+    prefix = f"{prefix.removesuffix('.')}." if prefix else ""
     if other := [name for name in names if not name.startswith(prefix) or name == prefix]:
         raise ValueError(
             f"{len(other)} of {len(names)} layers do not begin with `prefix` = {prefix!r}, such as {other[0]!r}."

@@ -15,7 +15,7 @@ from macattr.ranking.importance import LayerImportance
 from macattr.report.choices import Choice, TopShares, list_choices, measure_top_shares, pack_top_shares
 from macattr.report.exports import Export, list_exports, list_pieces
 from macattr.report.heat_map import HeatMap, arrange_layers
-from macattr.report.layers import Layer, list_layers, measure_intervals
+from macattr.report.layers import Layer, list_layers
 from macattr.report.stability import FEWEST_IMAGES, StabilityChart, chart_stability
 from macattr.report.words import (
     describe_measurement,
@@ -225,7 +225,7 @@ def _view(
     whole = importance.select(SelectionRule(count=importance.dataset.sizes["layer"]), model)
     uncertain = why_without_intervals(importance)
     tops = None if uncertain else measure_top_shares(importance, whole.layers, seed)
-    layers, scale = list_layers(whole, None if uncertain else measure_intervals(importance, seed))
+    layers, scale = list_layers(whole, None if uncertain else importance.intervals(seed=seed).set_index("layer"))
     by_name = {layer.name: layer for layer in layers}
     has_curve = not uncertain and importance.dataset.sizes["sample"] >= FEWEST_IMAGES
     return RankingView(

@@ -1,6 +1,6 @@
 """Layers of a report, most important first: rank, score, intervals, colour and place on the axis of scores."""
 
-__all__ = ["Layer", "list_layers", "measure_intervals"]
+__all__ = ["Layer", "list_layers"]
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from macattr.ranking.importance import LayerImportance
 from macattr.selection.rules import Selection
 
 
@@ -90,20 +89,12 @@ class Layer:
     beyond: tuple[bool, bool]
 
 
-def measure_intervals(importance: LayerImportance, seed: int) -> pd.DataFrame:
-    """Intervals of scores and ranks by layer; of the sum over images where scores are summed over images."""
-    table = importance.intervals(seed=seed).set_index("layer")
-    if importance.dataset.attrs["across_images"] == "sum":
-        table[["score", "score_low", "score_high"]] *= importance.dataset.sizes["sample"]
-    return table
-
-
 def list_layers(whole: Selection, intervals: pd.DataFrame | None) -> tuple[tuple[Layer, ...], str]:
     """The layers, most important first, and the scale of their scores (``log`` or ``linear``).
 
     Args:
         whole: Selection of all layers.
-        intervals: Table of :func:`measure_intervals`; None without several images.
+        intervals: Of :meth:`LayerImportance.intervals`, by layer; None without several images.
     """
     rows = {} if intervals is None else intervals.to_dict("index")
     axis = Axis.of(np.array(list(whole.scores.values())))

@@ -457,7 +457,11 @@ def _ranks(
     weights = dict.fromkeys(sizes, 1.0)
     if scores is not None:
         if bad := [name for name in sizes if not 0 <= scores.get(name, -1.0) < math.inf]:
-            raise ValueError(f"`scores` must hold every adapted layer, finite and not negative: see {bad[0]!r}.")
+            got = scores.get(bad[0], "none")
+            raise ValueError(
+                f"`scores` must hold every adapted layer, finite and not negative, got {got} for {bad[0]!r}: ranks "
+                "cannot follow such scores. Leave `scores` out for equal ranks, or take one without negative scores."
+            )
         weights = {name: scores[name] ** power / math.sqrt(size.per_rank) for name, size in sizes.items()}
     if not (highest := max(weights.values())):
         raise ValueError("`scores` of all adapted layers are 0: no ranks follow from them.")

@@ -21,11 +21,17 @@ def read_official_ranking(folder: FilePath | str) -> dict[str, float]:
     if absent := [str(file) for file in files.values() if not file.is_file()]:
         raise ValueError(f"an official ranking consists of three files; missing: {', '.join(absent)}.")
     names, scores, index = (files[part].read_text().split() for part in ("name", "cond", "index"))
-    if not len(names) == len(scores) == len(index) or sorted(map(int, index)) != list(range(len(index))):
+    try:
+        numbers, places = list(map(float, scores)), sorted(map(int, index))
+    except ValueError as error:
+        raise ValueError(f"the lists in {folder} hold something else than numbers: {error}.") from None
+    if not len(names) == len(scores) == len(index) or places != list(range(len(index))):
         raise ValueError(
             f"the lists in {folder} do not fit: {len(names)} names, {len(scores)} scores, {len(index)} indices."
         )
-    return dict(zip(names, map(float, scores), strict=True))
+    if len(set(names)) < len(names):
+        raise ValueError(f"{str(files['name'])!r} names {len(names) - len(set(names))} layers more than once.")
+    return dict(zip(names, numbers, strict=True))
 
 
 def write_official_ranking(scores: Mapping[str, float], layers: Sequence[str], folder: FilePath | str) -> None:
@@ -39,7 +45,7 @@ def write_official_ranking(scores: Mapping[str, float], layers: Sequence[str], f
         folder: Where to write; made if it is missing.
 
     Raises:
-        ValueError: If a layer has no score, or a score no layer.
+        ValueError: If a layer has no score, or a score no layer, or a name holds a blank.
 
     Example:
         >>> import tempfile
@@ -48,6 +54,8 @@ def write_official_ranking(scores: Mapping[str, float], layers: Sequence[str], f
         ...     read_official_ranking(folder)
         {'norm': 2.0, 'conv_first': 0.5}
     """
+    if spaced := [name for name in layers if len(name.split()) != 1]:
+        raise ValueError(f"the authors' lists cannot hold {spaced[0]!r}: they divide names at blanks.")
     if unmatched := sorted(set(scores) ^ set(layers)):
         raise ValueError(f"scores and layers do not fit: {', '.join(unmatched)} stand in one of them only.")
     ranked = sorted(scores, key=lambda name: -scores[name])

@@ -357,6 +357,11 @@ def _within_number(
     chosen = []
     for key, members in _classes(pool, table, rule.per).items():
         forced = [candidate for candidate in members if candidate in fixed]
+        if rule.per and len(forced) > amounts[key]:
+            raise ValueError(
+                f"{rule}: {len(forced)} of {rule.per} {key!r} are included, which is more than its {amounts[key]}: "
+                "include fewer, or raise the number."
+            )
         others = [candidate for candidate in members if candidate not in forced]
         chosen += forced + others[: max(0, amounts[key] - len(forced))]
     return sorted(chosen, key=pool.index) or pool[:1]
@@ -390,11 +395,18 @@ def _within_budget(
 
 
 def _smallest(pool: list[Candidate], budget: int, table: LayerTable, rule: SelectionRule) -> list[Candidate]:
-    """The smallest candidate, in place of a budget that is smaller than all of them."""
+    """The smallest candidate, in place of a budget that is smaller than all of them; else the first that fits."""
     smallest = min(pool, key=table.count)
     reason = f"a budget of {budget:,} parameters is smaller than the smallest layer {smallest[0]!r}"
     if rule.per:
         reason = f"no layer fits into the budget of its {rule.per}; the smallest is {smallest[0]!r}"
+    elif table.count(smallest) <= budget:
+        first = next(candidate for candidate in pool if table.count(candidate) <= budget)
+        warn_user(
+            f"the first layers by score are larger than the budget of {budget:,} parameters, and more than `skips` = "
+            f"{rule.skips}; the first that fits is selected, {first[0]!r} with {table.count(first):,} parameters."
+        )
+        return [first]
     warn_user(f"{reason}, which is selected with its {table.count(smallest):,} parameters.")
     return [smallest]
 

@@ -88,6 +88,8 @@ def _from_csv(text: str) -> dict[str, float]:
     if not rows:
         return {}
     head = [cell.strip().lower() for cell in rows[0]]
+    if "trains" in head:
+        raise ValueError("it is an exported selection, which names the chosen layers alone; give the ranking")
     names = next((head.index(column) for column in NAME_COLUMNS if column in head), None)
     values = next((head.index(column) for column in SCORE_COLUMNS if column in head), None)
     if names is None or values is None:

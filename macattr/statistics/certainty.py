@@ -118,7 +118,8 @@ def bootstrap(
     surely below, by all of its pairwise differences together. Percentiles of resampled ranks would be shorter but
     wrong where layers nearly tie: noise added to noise drives them to the middle. These images set no limit to a layer
     that is 0, or nearly, on most of them: its own rank stays open, and the other layers' ranks count it as one that may
-    be above.
+    be above. A layer that is 0 on all of them counts as one that is always 0: what is active on rare images alone, such
+    as an expert, cannot be seen in images without it.
 
     Args:
         scores: One score for every image, order and layer, finite.

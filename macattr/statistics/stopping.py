@@ -29,6 +29,7 @@ class Stability:
         confidence: Probability with which a top that is declared stable is right, over all looks.
         error_spent: Share of 1 - ``confidence`` that this look used.
         min_images: Number of images before the first look; with fewer, a top is never stable.
+        silent: Number of layers that are 0 on all images so far.
     """
 
     stable: bool
@@ -40,6 +41,7 @@ class Stability:
     confidence: float
     error_spent: float
     min_images: int
+    silent: int = 0
 
     def saved(self, images: int) -> float:
         """Factor by which this took fewer passes than all ``images`` with as many orders would have taken."""
@@ -66,7 +68,11 @@ class Stability:
         passes = f", with {self.saved(images):.1f} x fewer passes" if images > self.images else ""
         differ = f"at most {self.may_differ} of its layers" if self.may_differ else "none of its layers"
         line = f"The {top} is stable {after}{passes}. At {self.confidence:.0%} confidence {differ} would differ."
-        return f"{line}\nnot separated, which the tolerance allows: {names}" if names else line
+        if names:
+            line += f"\nnot separated, which the tolerance allows: {names}"
+        if self.silent:
+            line += f"\n{self.silent} layers are 0 on all these images: not covered, if rare images make them active"
+        return line
 
 
 @dataclass(frozen=True)
@@ -83,13 +89,15 @@ class StableTop:
     is tested two-sided at the level of the look, without correction for the number of pairs (an intersection-union
     test); two layers tied at the border, and all others far away, are the worst case for t = 0. This is an argument,
     not a theorem for unequal variances and t > 0. benchmarks/ranking_statistics.py measures the error in bad cases;
-    it stays below 5 % in all of them.
+    it stays below 5 % in all that it measures.
 
     Repeated looks share the error: look j spends :math:`1/(j(j+1))` of 1 - ``confidence``, so any number of looks
     spends no more than all of it (a union bound, whatever their dependence). Looks are at ``min_images`` and whenever
     the number of images has grown by the factor ``growth``.
 
-    The images must come in random order. The answer holds for all images of their kind, not for this folder alone.
+    The images must come in random order. The answer holds for all images of their kind, not for this folder alone. It
+    does not hold for layers that are active on rare images alone, such as experts: one that is 0 on all images so far
+    counts as one that is always 0, and :meth:`Stability.report` says how many there are.
 
     Args:
         fraction: Top share of the layers, in (0, 1].
@@ -188,6 +196,7 @@ class StableTop:
             confidence=self.confidence,
             error_spent=spent,
             min_images=self.min_images,
+            silent=int((sample.values == 0).all(axis=0).sum()),
         )
 
 

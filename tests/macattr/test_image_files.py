@@ -591,3 +591,28 @@ def test_pictures_that_are_not_looked_for_in_folders_are_said(tmp_path, name):
     (tmp_path / name).touch()
     with pytest.warns(UserWarning, match=rf"1 of the pictures in .* are left out, such as '{name}'"):
         assert find_images(tmp_path) == [tmp_path / "a.png"]
+
+
+def save_pair(folder, name, size=(8, 8), clean_size=None, level=0):
+    for side, sides in (("in", size), ("gt", clean_size or size)):
+        (folder / side).mkdir(exist_ok=True)
+        Image.new("RGB", sides, (level, 0, 0)).save(folder / side / name)
+
+
+def test_files_of_a_list_have_the_clean_image_of_their_name(tmp_path):
+    for name in ("a.png", "b.png", "c.png"):
+        save_pair(tmp_path, name)
+    images = ImageFolder([tmp_path / "in/b.png", tmp_path / "in/a.png"], clean=tmp_path / "gt")
+    assert [file.name for file in images.clean] == ["b.png", "a.png"]
+    (tmp_path / "gt/c.png").unlink()
+    with pytest.raises(ValueError, match=r"1 of 1 images .* have no clean one of that path"):
+        ImageFolder([tmp_path / "in/c.png"], clean=tmp_path / "gt")
+
+
+@pytest.mark.parametrize("options", [{"crop": 8}, {"multiple": 4}])
+def test_a_clean_image_of_another_size_is_not_cut_by_itself(tmp_path, options):
+    save_pair(tmp_path, "a.png", (12, 10), (16, 16))
+    images = ImageFolder(tmp_path / "in", clean=tmp_path / "gt", **options)
+    with pytest.raises(ValueError, match=r"a\.png' has .* `crop` and `multiple` cut both alike"):
+        images[0]
+    assert ImageFolder(tmp_path / "in", clean=tmp_path / "gt")[0]["clean"].shape == (3, 16, 16)

@@ -213,3 +213,35 @@ def test_small_layers_come_first_and_others_by_score_per_parameter(importance, n
 def test_small_layers_are_known_by_the_network_alone(importance, capsys):
     error = refused(capsys, importance, "--fraction", "0.6", "--by", "parameters", "--small-first", "0.5")
     assert "`small_first` needs the network" in error
+
+
+def test_names_that_fit_have_no_prefix_taken_off(tmp_path, capsys):
+    file = tmp_path / "nested.py"
+    file.write_text(
+        "from torch import nn\n\n"
+        "def net():\n"
+        "    return nn.Sequential(nn.Sequential(nn.ReLU(), nn.Conv2d(3, 3, 1)), nn.Conv2d(3, 3, 1))\n"
+    )
+    (tmp_path / "scores.json").write_text('{"0.1": 1.0}')
+    main(["select", str(tmp_path / "scores.json"), "--count", "1", "--model", f"{file}:net"])
+    assert "0.1" in capsys.readouterr().out
+
+
+def test_an_option_that_is_given_twice_is_refused(importance, model, capsys):
+    twice = ["--include", "0", "--include", "2"]
+    assert "'--include' is given twice" in refused(capsys, importance, "--count", "1", *twice, "--model", model)
+
+
+def test_a_prefix_needs_no_dot(importance, capsys, tmp_path):
+    ranking = LayerImportance.load(importance)
+    names = [f"net.{name}" for name in ranking.dataset["layer"].values.tolist()]
+    wrapped = LayerImportance(ranking.dataset.assign_coords(layer=names, alias_of=("layer", names)))
+    for prefix in ("net", "net."):
+        assert wrapped.without_prefix(prefix).ranking()["layer"].tolist() == ranking.ranking()["layer"].tolist()
+    with pytest.raises(ValueError, match=r"do not begin with `prefix` = 'ne\.'"):
+        wrapped.without_prefix("ne")
+
+
+def test_small_first_and_whole_modules_exclude_each_other(importance, model, capsys):
+    options = ["--fraction", "0.5", "--by", "parameters", "--small-first", "0.5", "--whole-modules"]
+    assert "exclude each other" in refused(capsys, importance, *options, "--model", model)

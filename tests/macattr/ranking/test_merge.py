@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from macattr.cli.summary import describe_top
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.rank import rank_layers
 from macattr.statistics.certainty import bootstrap
@@ -76,3 +77,37 @@ def test_the_step_part_of_the_variance_needs_step_errors(network, images):
     with_errors = rank_layers(network, images, n_steps=10, step_error=True).variance_components()
     assert "step" not in set(without["source"])
     assert float(with_errors.set_index("source")["variance"]["step"]) > 0
+
+
+def test_images_with_other_numbers_of_orders_are_not_merged(network, images):
+    parts = [rank_layers(network, images[:1], n_steps=4), rank_layers(network, images[1:2], n_steps=4, orders=2)]
+    with pytest.raises(ValueError, match="have 1 and 2 pixel orders of an image: rank all images with the same"):
+        LayerImportance.merge(parts)
+
+
+def test_intervals_are_in_the_unit_of_the_scores(network, images):
+    found = rank_layers(network, images, preset="official", n_steps=4)
+    scores = found.scores()
+    expected = dict(zip(scores["layer"].values.tolist(), scores.values.tolist(), strict=True))
+    assert found.intervals().set_index("layer")["score"].to_dict() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("absent", ["alias_of", "parameters", "unit"])
+def test_a_file_without_what_a_ranking_needs_is_refused(network, images, tmp_path, absent):
+    dataset = rank_layers(network, images[:1], n_steps=2).dataset
+    if absent in dataset.attrs:
+        del dataset.attrs[absent]
+    else:
+        dataset = dataset.drop_vars(absent)
+    LayerImportance(dataset).save(tmp_path / "old.nc")
+    with pytest.raises(ValueError, match=f"it lacks {absent}. Rank again"):
+        LayerImportance.load(tmp_path / "old.nc")
+
+
+def test_layers_without_parameters_are_not_chosen(network, images):
+    found = rank_layers(network, images, layers=["0", "1", "2"], n_steps=4)
+    assert found.with_parameters().dataset["layer"].values.tolist() == ["0", "2"]
+    shown = describe_top(found, network, 0.5)
+    assert "1 of 2 layers with parameters" in shown
+    assert found.top(0.5).layers[0] in shown.partition("chosen above")[0]
+    assert "Tanh" not in shown

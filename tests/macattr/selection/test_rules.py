@@ -404,3 +404,20 @@ def test_a_threshold_has_no_walk():
 def test_a_rule_names_a_few_of_the_layers_that_are_always_in():
     words = str(SelectionRule(0.5, include=tuple("abcdefg")))
     assert words == "top 50 % of the layers, with a b c d e and 2 more"
+
+
+def test_included_layers_count_towards_the_number_of_their_block():
+    block = lambda: nn.ModuleDict({name: nn.Linear(2, 2) for name in "xyz"})  # noqa: E731
+    table = LayerTable.of(nn.ModuleDict({"b": nn.ModuleList([block(), block()])}))
+    scores = {name: -float(place) for place, name in enumerate(table.names)}
+    with pytest.raises(ValueError, match=r"2 of block .* are included, which is more than its 1"):
+        select(scores, table, SelectionRule(count=1, per="block", include=("b.0.x", "b.0.y")))
+
+
+def test_a_budget_that_a_later_layer_fits_takes_the_first_that_does():
+    table = LayerTable.of(nn.Sequential(nn.Linear(9, 10), nn.Linear(9, 1), nn.Linear(4, 1)))
+    with pytest.warns(UserWarning, match=r"larger than the budget of 20 .* '1' with 10 parameters"):
+        chosen = select(
+            {"0": 3.0, "1": 2.0, "2": 1.0}, table, SelectionRule(count=20, by="parameters", fill=0.0, skips=0)
+        )
+    assert chosen.layers == ("1",)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from macattr.selection.official import read_official_ranking, write_official_ranking
 from macattr.selection.score_files import read_scores
 
 SNR = {
@@ -71,3 +72,27 @@ def test_what_holds_no_scores_is_explained(tmp_path, name, text, message):
         (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=message):
         read_scores(tmp_path / name)
+
+
+def test_an_exported_selection_is_no_ranking(tmp_path):
+    file = tmp_path / "selection.csv"
+    file.write_text("layer,score,type,block,parameters,trains\na,1,Linear,,2,own parameters\n")
+    with pytest.raises(ValueError, match="it is an exported selection"):
+        read_scores(file)
+
+
+@pytest.mark.parametrize(
+    ("names", "scores", "message"),
+    [("a a b", "3 2 1", "names 1 layers more than once"), ("a b c", "3 x 1", "hold something else than numbers")],
+)
+def test_official_lists_that_cannot_be_read_are_refused(tmp_path, names, scores, message):
+    for part, text in {"name": names, "cond": scores, "index": "0 1 2"}.items():
+        (tmp_path / f"filter_{part}.txt").write_text(text.replace(" ", "\n"))
+    with pytest.raises(ValueError, match=message):
+        read_official_ranking(tmp_path)
+
+
+def test_names_with_blanks_have_no_place_in_the_official_lists(tmp_path):
+    with pytest.raises(ValueError, match="cannot hold 'a b'"):
+        write_official_ranking({"a b": 1.0}, ["a b"], tmp_path / "lists")
+    assert not (tmp_path / "lists").exists()

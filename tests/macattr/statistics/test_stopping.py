@@ -182,3 +182,11 @@ def test_options_out_of_range_are_refused(options, message):
 
 def test_a_small_fraction_still_has_a_top_of_one_layer():
     assert StableTop(0.01).check(draw(-np.arange(LAYERS), np.random.default_rng(0), 8)).top == (0,)
+
+
+def test_layers_that_are_silent_so_far_are_said():
+    scores = np.exp(np.random.default_rng(0).normal(size=(30, 1, 5)) * 0.1 + 3 * np.arange(5))
+    scores[..., 0] = 0
+    found = StableTop(0.4, tolerance=0.0).check(scores)
+    assert found.silent == 1
+    assert "1 layers are 0 on all these images: not covered" in found.report("abcde", 30)
