@@ -11,7 +11,7 @@ __all__ = [
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from macattr.arguments import as_tuple, checked_seed, positive_number, whole_number
-from macattr.layers import LayerLike, entries_of, is_glob, own_attribute, resolve_layers
+from macattr.layers import LayerLike, entries_of, matched_by_globs, own_attribute, resolve_layers
 from macattr.paths.inputs import Gate, LinearPath, Path, Reference, random_order, resolve_reference
 from macattr.paths.objectives import PLAIN_OBJECTIVES, Objective, PlainObjectiveName, Target, TargetType
-from macattr.paths.partitions import Partition, Tag, captum_nodes, tagged_partition
+from macattr.paths.partitions import CaptumMethod, Partition, Tag, captum_nodes, tagged_partition
 from macattr.paths.presets import DEFAULT, MacTag, Preset
 from macattr.paths.sums import ActivationGradientSum, GradientSum, LayerSum, StieltjesSum
 from macattr.paths.tokens import Token, TokenMaskPath
@@ -39,9 +39,7 @@ from macattr.sweep.probes import Site
 from macattr.sweep.survey import other_layouts, survey
 from macattr.sweep.trace import Trace, trace
 
-MacMethod = Literal["riemann_left", "riemann_right", "riemann_trapezoid", "riemann_middle", "gausslegendre"]
-
-TAGS: Mapping[MacMethod, MacTag] = {
+TAGS: Mapping[CaptumMethod, MacTag] = {
     "riemann_left": "left",
     "riemann_right": "right",
     "riemann_trapezoid": "trapezoid",
@@ -131,11 +129,7 @@ class _LayerMethod(LayerAttribution, GradientAttribution):  # type: ignore[misc]
             if len(self._layers) < len(entries):
                 raise ValueError(f"`layer` names a layer twice: {len(entries)} entries for {list(self._layers)}.")
             self._several = self._several or len(self._layers) > 1
-            named = [entry for entry in entries if not is_glob(entry)]
-            if len(named) < len(entries):
-                self._droppable = frozenset(
-                    self._layers.keys() - (resolve_layers(forward_func, named, prefix) if named else {})
-                )
+            self._droppable = matched_by_globs(forward_func, entries, prefix)
         else:
             if not all(isinstance(module, nn.Module) for module in entries):
                 raise ValueError(f"layer names need a network, got {layer!r} with a function: pass the modules.")
@@ -300,7 +294,7 @@ class MaskAttributeConductance(_ConductanceMethod):
         target: TargetType = None,
         additional_forward_args: Any = None,
         n_steps: int | None = None,
-        method: MacMethod | None = None,
+        method: CaptumMethod | None = None,
         internal_batch_size: int | None = None,
         return_convergence_delta: bool = False,
         attribute_to_layer_input: bool = False,
@@ -803,7 +797,7 @@ def _path(
     return path
 
 
-def _tag(method: MacMethod | None) -> MacTag | None:
+def _tag(method: CaptumMethod | None) -> MacTag | None:
     """The tag of a method by the name that Captum gives its sum; None stays None."""
     if method is not None and method not in TAGS:
         raise ValueError(f"`method` must be one of {', '.join(TAGS)}, got {method!r}.")

@@ -16,6 +16,7 @@ __all__ = [
     "layer_of",
     "left_out",
     "mark_frozen",
+    "matched_by_globs",
     "own_attribute",
     "own_parameters",
     "own_values",
@@ -430,6 +431,22 @@ def _names(
     return match_names(layer, [name for name in own_names if name])
 
 
+def matched_by_globs(
+    model: nn.Module, entries: Iterable[LayerLike | type[nn.Module]], prefix: str = ""
+) -> frozenset[str]:
+    """The layers that globs and classes among some entries bring in, and that no other entry names.
+
+    Args:
+        model: Network that contains the layers.
+        entries: As :func:`resolve_layers` takes them.
+        prefix: Beginning of all names that a wrapper adds.
+    """
+    every = list(entries)
+    named = [entry for entry in every if not is_glob(entry)]
+    found = resolve_layers(model, every, prefix).keys() if len(named) < len(every) else set()
+    return frozenset(found - (resolve_layers(model, named, prefix).keys() if named else set()))
+
+
 def match_names(pattern: str, names: Sequence[str]) -> list[str]:
     """The names that a name or glob stands for.
 
@@ -438,7 +455,7 @@ def match_names(pattern: str, names: Sequence[str]) -> list[str]:
     """
     if pattern in names:
         return [pattern]
-    matches = [name for name in names if any(c in pattern for c in "*?[") and fnmatch.fnmatchcase(name, pattern)]
+    matches = [name for name in names if is_glob(pattern) and fnmatch.fnmatchcase(name, pattern)]
     if not matches:
         raise ValueError(unknown_layer(pattern, names))
     return matches

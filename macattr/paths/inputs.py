@@ -12,12 +12,13 @@ __all__ = [
     "random_order",
     "resolve_reference",
     "reveal_gate",
+    "visible_count",
 ]
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -159,8 +160,8 @@ class MaskAttributePath:
 
     def __post_init__(self) -> None:
         check_masked_fraction(self.r)
-        if self.gate not in ("fade", "sigmoid", "one_sided"):
-            raise ValueError(f"`gate` must be 'fade', 'sigmoid' or 'one_sided', got {self.gate!r}.")
+        if self.gate not in get_args(Gate):
+            raise ValueError(f"`gate` must be one of {', '.join(get_args(Gate))}, got {self.gate!r}.")
         if not self.delta > 0 or math.isinf(self.delta):
             raise ValueError(f"`delta` must be positive, got {self.delta}: it is the sharpness of the sigmoid gates.")
         if self.patch_size < 1 or self.groups < 1:
@@ -170,7 +171,7 @@ class MaskAttributePath:
             object.__setattr__(self, "interval", (1 - self.r, 1.0))
         _check_interval(self.interval)
         count = math.prod(self._grid())
-        if math.floor(count * (1 - self.r) + 0.5) == count:
+        if visible_count(count, self.r) == count:
             raise ValueError(f"`r` = {self.r} hides none of the {count} pixels (blocks for patch_size > 1): raise it.")
         order = self.order.reshape(-1, self.order.shape[-1])
         expected = torch.arange(count, device=order.device)
@@ -210,6 +211,20 @@ class MaskAttributePath:
         return 1 - seen.at(torch.tensor(self.interval[:1], dtype=torch.float64))[0][:, 0]
 
 
+def visible_count(count: int, r: float) -> int:
+    """Number of pixels or tokens that are visible at the start of a mask path.
+
+    Args:
+        count: Number of all.
+        r: Masked fraction, in (0, 1].
+
+    Example:
+        >>> visible_count(5, 0.5)
+        3
+    """
+    return math.floor(count * (1 - r) + 0.5)
+
+
 def reveal_gate(
     alpha: Float[Tensor, " k"], rank: Int[Tensor, "b n"], path: MaskAttributePath
 ) -> Float[Tensor, "k b n"]:
@@ -225,7 +240,7 @@ def reveal_gate(
     if path.gate == "one_sided":
         revealed = rank < torch.ceil(count * position - 1e-9)
         return torch.sigmoid(path.delta * (position - rank / count)) * revealed
-    visible = math.floor(count * (1 - path.r) + 0.5)
+    visible = visible_count(count, path.r)
     if path.gate == "sigmoid":
         gate = torch.sigmoid(path.delta * (position - (rank + 0.5) / count))
         gate = torch.where(position <= 1 - path.r, (rank < visible).double(), gate)

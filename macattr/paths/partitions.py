@@ -1,6 +1,15 @@
 """Nodes on a path: where a sum is evaluated, and where its gradient is taken."""
 
-__all__ = ["Partition", "Tag", "can_coarsen", "captum_nodes", "check_tag", "every_nth_node", "tagged_partition"]
+__all__ = [
+    "CaptumMethod",
+    "Partition",
+    "Tag",
+    "can_coarsen",
+    "captum_nodes",
+    "check_tag",
+    "every_nth_node",
+    "tagged_partition",
+]
 
 from dataclasses import dataclass
 from typing import Literal, get_args

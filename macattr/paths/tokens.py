@@ -2,14 +2,13 @@
 
 __all__ = ["Token", "TokenMaskPath", "TokenPath", "token_groups"]
 
-import math
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from macattr.paths.inputs import check_masked_fraction
+from macattr.paths.inputs import check_masked_fraction, visible_count
 
 
 @dataclass(frozen=True)
@@ -128,8 +127,7 @@ def token_groups(may_hide: Bool[Tensor, "b n"], order: Int[Tensor, "..."], r: fl
     found = torch.full((batch, count), -1, dtype=torch.int64, device=may_hide.device)
     for sample, row in enumerate(rows.to(may_hide.device)):
         candidates = row[may_hide[sample, row]]
-        visible = math.floor(len(candidates) * (1 - r) + 0.5)
-        hidden = candidates[visible:]
+        hidden = candidates[visible_count(len(candidates), r) :]
         if not len(hidden):
             raise ValueError(f"`r` = {r} hides none of the {len(candidates)} tokens that may be hidden: raise it.")
         found[sample, hidden] = torch.arange(len(hidden), device=found.device) * groups // len(hidden)

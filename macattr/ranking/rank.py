@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from macattr.layers import LayerLike, entries_of, is_glob, left_out, own_parameters, resolve_layers
+from macattr.layers import LayerLike, entries_of, left_out, matched_by_globs, own_parameters, resolve_layers
 from macattr.methods.catalogue import find_methods, refuse_missing_images
 from macattr.methods.kinds import Method, PathMethod
 from macattr.methods.readings import estimate_evaluations, measure
@@ -343,9 +343,8 @@ def task_of(model: nn.Module, layers: LayerLike | Iterable[LayerLike] | None, op
     found = resolve_layers(model, entries, options.prefix)
     if entries is None:
         _warn_of_left_out(model)
-    literal = [entry for entry in entries or () if not is_glob(entry)]
-    named = resolve_layers(model, literal, options.prefix) if literal else {}
-    return Task(model, found, options, droppable=frozenset(found.keys() - named.keys()))
+    droppable = frozenset(found) if entries is None else matched_by_globs(model, entries, options.prefix)
+    return Task(model, found, options, droppable=droppable)
 
 
 def _warn_of_left_out(model: nn.Module) -> None:

@@ -18,7 +18,7 @@ from macattr.sweep.nodes import Forward
 from macattr.sweep.probes import Site
 from macattr.sweep.recompute import Blocks, Recomputation
 from macattr.sweep.survey import BackwardInsideError, Survey, unpack_or_refuse
-from macattr.weights.values import is_sharded, storages_of
+from macattr.weights.values import is_sharded, storages_of, storages_of_weights
 
 MOST_REHEARSALS = 4
 """Choices of blocks that are tried out; each tries the parts of those that could not run again."""
@@ -104,9 +104,7 @@ def _observe(forward: Forward, inputs: tuple[Tensor, ...], modules: Mapping[str,
     root = _Call("")
     stack = [root]
     seen: dict[int, StorageWeakRef] = {}  # a reference says which storage it is, also after the storage is gone
-    parameters = (weight for module in modules.values() for weight in module.parameters(recurse=False))
-    held = (storage for weight in parameters if not weight.is_meta for storage in storages_of(weight))
-    weights = {storage._cdata for storage in held}
+    weights = storages_of_weights(modules.values())
 
     def note(tensor: Tensor, storages: Storages) -> None:
         for storage in storages_of(tensor):

@@ -16,7 +16,7 @@ from macattr.paths.objectives import GradientMagnitude, Objective
 from macattr.sweep.guard import Rewind, modules_of, undisturbed
 from macattr.sweep.probes import Visit, probing
 from macattr.sweep.recompute import Recomputation
-from macattr.weights.values import is_packed
+from macattr.weights.values import has_packed
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,14 @@ class Forward:
         with self.rewind(), probing(layers, visit, self.at_input, calls), active:
             return self.model(*(leaf.clone() for leaf in inputs), *arguments)
 
+    @property
+    def modules(self) -> list[nn.Module]:
+        """All modules of the model, each once."""
+        return list(modules_of(self.model, self.layers.values()).values())
+
     def output(self, inputs: tuple[Tensor, ...], count: int) -> Any:
         """Output of the model without probes and gradients."""
-        modules = modules_of(self.model, self.layers.values()).values()
-        packed = any(is_packed(weight) for module in modules for weight in module.parameters(recurse=False))
+        packed = has_packed(self.modules)
         with torch.set_grad_enabled(packed):  # passes without gradients make bitsandbytes repack, see weights.values
             output = self(inputs, count, lambda _, tensor: tensor, ())
         return output.detach() if isinstance(output, Tensor) else output

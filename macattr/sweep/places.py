@@ -15,7 +15,6 @@ __all__ = [
     "token_value",
 ]
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from macattr.layers import inner_network, resolve_layers
+from macattr.paths.inputs import visible_count
 from macattr.paths.tokens import Token, TokenMaskPath, TokenPath, token_groups
 from macattr.sweep.entry import Entry, forward_parameters, output_at
 from macattr.sweep.outputs import OutputChoice
@@ -252,7 +252,7 @@ def token_path(
     if isinstance(given, Tensor) and given.numel() == may_hide.numel():
         may_hide = given.reshape(may_hide.shape) > 0
         r = 1.0 if place.patch is not None else r
-    fewest = min(int(row.sum()) - math.floor(int(row.sum()) * (1 - r) + 0.5) for row in may_hide)
+    fewest = min(tokens - visible_count(tokens, r) for tokens in may_hide.sum(1).tolist())
     count = min(groups if path.groups is None else path.groups, max(1, fewest))
     hidden = torch.full_like(whole, place.hidden_value) if place.hidden_value is not None else reference
     if hidden is None:

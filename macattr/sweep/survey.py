@@ -28,13 +28,13 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from macattr.paths.inputs import Path
 from macattr.paths.partitions import Partition
-from macattr.sweep.guard import modules_of, refuse_random_draws, undisturbed
+from macattr.sweep.guard import refuse_random_draws, undisturbed
 from macattr.sweep.nodes import Forward, leaves_at
 from macattr.sweep.probes import Site
 from macattr.sweep.recompute import Blocks
 from macattr.weights.columns import Columns, columns_of
 from macattr.weights.processes import split_groups
-from macattr.weights.values import is_packed, is_sharded, storages_of
+from macattr.weights.values import has_packed, is_sharded, storages_of, storages_of_weights
 
 HALF_PRECISION, TF32, SINGLE_PRECISION = 0.1, 1e-2, 1e-4
 """Relative differences that rounding may make between two forward passes; CUDA may round to TF32."""
@@ -278,10 +278,10 @@ def survey_inputs(forward: Forward, inputs: tuple[Tensor, ...]) -> Survey:
     tensors = recorder.tensors()
     final = output.detach().clone() if isinstance(output, Tensor) else None
     split, columns = _divided(forward, tensors, final)
-    low = saved.low_precision or any(tensor.low_precision for tensor in tensors) or _has_packed_weights(forward)
+    low = saved.low_precision or any(tensor.low_precision for tensor in tensors) or has_packed(forward.modules)
     return Survey(
         tensors=tensors,
-        saved_bytes=saved.total(_SavedBytes.storages_of(forward)),
+        saved_bytes=saved.total(storages_of_weights(forward.modules)),
         inputs=tuple(leaf.detach() for leaf in inputs),
         output=final,
         low_precision=low or (final is not None and final.element_size() < 4),
@@ -321,12 +321,6 @@ def unpack_or_refuse(kept: Tensor | None) -> Tensor:
     return kept
 
 
-def _has_packed_weights(forward: Forward) -> bool:
-    """Whether kernels for 4-bit weights run, which round otherwise with gradients than without."""
-    modules = modules_of(forward.model, forward.layers.values()).values()
-    return any(is_packed(weight) for module in modules for weight in module.parameters(recurse=False))
-
-
 def _divided(
     forward: Forward, tensors: Sequence[ProbedTensor], output: Tensor | None
 ) -> tuple[tuple[str, ...], dict[Site, Columns]]:
@@ -338,7 +332,7 @@ def _divided(
     split: dict[str, None] = {}
     joined: dict[Site, Columns] = {}
     seen: dict[Site | None, Any] = {tensor.site: (tensor.shape, tensor.fingerprint) for tensor in tensors}
-    groups = split_groups(modules_of(forward.model, forward.layers.values()).values())
+    groups = split_groups(forward.modules)
     if groups and output is not None:
         seen[None] = None if is_sharded(output) else (output.shape, _fingerprint(output.reshape(-1)))
     for group in groups:
@@ -509,15 +503,8 @@ class _SavedBytes:
         self.low_precision |= tensor.is_floating_point() and tensor.element_size() < 4
 
     def total(self, without: set[int]) -> int:
-        """Bytes of all storages but some."""
+        """Bytes of all storages but some, such as those of weights, which take no memory of their own."""
         return sum(nbytes for storage, (_, nbytes) in self.storages.items() if storage not in without)
-
-    @staticmethod
-    def storages_of(forward: Forward) -> set[int]:
-        """Storages of all parameters, which take no memory of their own."""
-        modules = modules_of(forward.model, forward.layers.values())
-        weights = (parameter for module in modules.values() for parameter in module.parameters(recurse=False))
-        return {storage._cdata for weight in weights if not weight.is_meta for storage in storages_of(weight)}
 
 
 @dataclass(frozen=True)

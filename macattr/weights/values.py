@@ -3,6 +3,7 @@
 __all__ = [
     "dense_parts",
     "device_of",
+    "has_packed",
     "is_offloaded",
     "is_packed",
     "is_sharded",
@@ -17,12 +18,13 @@ __all__ = [
     "refuse_hidden",
     "refuse_inference_only",
     "storages_of",
+    "storages_of_weights",
     "values_of",
 ]
 
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -71,6 +73,25 @@ def storages_of(tensor: Tensor) -> list[torch.UntypedStorage]:
         tensor: Any tensor.
     """
     return [part.untyped_storage() for part in dense_parts(local_part(tensor))]
+
+
+def storages_of_weights(modules: Iterable[nn.Module]) -> set[int]:
+    """Identities of the storages that hold the modules' own parameters, where these have values.
+
+    Args:
+        modules: Modules, without those inside them.
+    """
+    weights = (weight for module in modules for weight in module.parameters(recurse=False) if not weight.is_meta)
+    return {storage._cdata for weight in weights for storage in storages_of(weight)}
+
+
+def has_packed(modules: Iterable[nn.Module]) -> bool:
+    """Whether modules own weights that are packed into 4 bits.
+
+    Args:
+        modules: Modules, without those inside them.
+    """
+    return any(is_packed(weight) for module in modules for weight in module.parameters(recurse=False))
 
 
 def is_sharded(tensor: Tensor) -> bool:

@@ -124,7 +124,7 @@ def test_an_order_that_is_no_permutation_is_refused(order):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gate": "hard"}, "`gate` must be 'fade', 'sigmoid' or 'one_sided', got 'hard'"),
+        ({"gate": "hard"}, "`gate` must be one of fade, sigmoid, one_sided, got 'hard'"),
         ({"gate": "sigmoid", "delta": 0.0}, "`delta` must be positive, got 0.0"),
         ({"groups": 0}, "`patch_size` and `groups` must be at least 1, got 1 and 0"),
         ({"patch_size": 0}, "`patch_size` and `groups` must be at least 1, got 0"),
