@@ -91,10 +91,11 @@ def plot_heatmap(table: pd.DataFrame, title: str, unit: str, k: int = 0) -> Figu
     columns. Layers outside of any block appear in the lower panel only. A network without blocks has that panel alone.
 
     Args:
-        table: One row for each layer: ``layer``, ``score``, ``type``, ``block``, ``role``, ``depth``.
+        table: One row for each layer: ``layer``, ``score``, ``type``, ``block``, ``role``, ``depth``; and
+            ``parameters``, if layers without any are not to be marked.
         title: Heading.
         unit: Unit of the scores.
-        k: Number of the highest layers with parameters that are framed above and circled below; 0 for none.
+        k: Number of the highest layers that are framed above and circled below; 0 for none.
 
     Source:
         Qin et al. 2024 (RAM), Fig. 14.
@@ -106,7 +107,7 @@ def plot_heatmap(table: pd.DataFrame, title: str, unit: str, k: int = 0) -> Figu
     figure = plt.figure(figsize=(width, 8 if grid.blocks else 4.5), layout="constrained")
     ratios = (1.25, 1) if grid.blocks else (1,)
     *above, below = figure.subplots(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
-    owners = table[table["parameters"] > 0]
+    owners = table[table["parameters"] > 0] if "parameters" in table else table
     top = frozenset((owners if len(owners) else table).nlargest(k, "score")["layer"])
     _draw_depth(below, table, unit, top, letters=int(6.5 * width) - 22)
     for axes in above:
