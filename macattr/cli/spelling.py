@@ -242,6 +242,17 @@ def _is_list(action: Action) -> bool:
     return list[str] in members and str not in members
 
 
+WITH_COMMAS = ("method", "task")
+"""Options of text that may hold several names."""
+
+
+def _takes_several(action: Action | None) -> bool:
+    """Whether an option takes a list, or text with commas between names."""
+    if action is None:
+        return False
+    return action.dest in WITH_COMMAS or any(typing.get_origin(m) in (list, tuple) for m in _members(_type(action)))
+
+
 def _refuse_empty(values: Mapping[str, object], parser: ArgumentParser) -> None:
     """Raise ValueError for an empty text, unless that is the default: a variable of the shell may have been empty."""
     for action in parser._actions:
@@ -293,7 +304,7 @@ def _check(words: list[str], parser: ArgumentParser, configs: Path | None) -> No
     """Refuse unknown options, on the command line and in files; put bundled files in place of their names.
 
     Raises:
-        ValueError: If an option is unknown or given twice, or a file cannot be read.
+        ValueError: If an option is unknown, or takes a list and is given twice, or a file cannot be read.
     """
     given: set[str] = set()
     for place, (before, word) in enumerate(pairwise(["", *words])):
@@ -305,8 +316,8 @@ def _check(words: list[str], parser: ArgumentParser, configs: Path | None) -> No
                 _check_name(key, parser, f"{str(file)!r} has no option {key!r}", "")
         elif name.startswith("--") and name != "--":
             _check_name(name[2:], parser, f"no option {name.replace('_', '-')!r}", "--")
-            if name in given and not name.endswith("+"):
-                raise ValueError(f"{name.replace('_', '-')!r} is given twice: give it once, lists with commas between.")
+            if name in given and _takes_several(parser._option_string_actions.get(name)):
+                raise ValueError(f"{name.replace('_', '-')!r} is given twice: give it once, with commas between.")
             given.add(name)
 
 

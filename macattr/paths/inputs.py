@@ -27,7 +27,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Gate = Literal["fade", "sigmoid", "one_sided"]
+"""How pixels appear along a mask path."""
+
 Reference = float | Tensor | Callable[[Tensor], Tensor]
+"""A reference input: a number, a tensor, or a function of the inputs."""
 
 
 @runtime_checkable

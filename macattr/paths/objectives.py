@@ -27,6 +27,8 @@ from torch import Tensor
 from torch.nn import functional
 
 TargetType = int | tuple[int, ...] | Tensor | Sequence[int] | Sequence[tuple[int, ...]] | None
+"""Which output is attributed, as Captum's ``target``."""
+
 Metric = Literal["l1", "l2", "psnr"]
 
 

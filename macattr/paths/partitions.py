@@ -23,6 +23,7 @@ Tag = Literal["left", "right", "trapezoid"]
 
 
 CaptumMethod = Literal["gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"]
+"""Names that Captum gives sums along a path."""
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,13 @@ Candidate = tuple[str, ...]
 """Layers that are chosen together: one name, or all that return the same tensor."""
 
 By = Literal["layers", "outputs", "parameters"]
+"""What a selection counts: names, distinct outputs or parameters."""
+
 Per = Literal["block", "type"]
+"""What a quota is for."""
+
 Rounding = Literal["floor", "round"]
+"""How a fraction becomes a whole number."""
 
 UNEVEN = 1.5
 """Factor between the parameters of a selection and of a random one above which comparing them is unfair."""

@@ -45,6 +45,7 @@ NETWORKS: Mapping[str, tuple[type[RGBSwinIR] | type[RGBPromptIR], Arguments]] = 
 """Class and constructor arguments by name; empty ones are the paper's network."""
 
 BUNDLED = Path(__file__).parents[1] / "weights"
+"""Folder of the weights that come with the package."""
 
 PREFIXES = ("module.", "_orig_mod.", "net.", "model.", "network.", "netG.", "net_g.", "generator.")
 """Prefixes that DataParallel, torch.compile and training frameworks put before every name."""
