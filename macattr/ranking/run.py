@@ -417,7 +417,7 @@ class _Progress:
                 readings[method.name] = Reading.plain(method.score(task, trial.sample), method.cost(task))
                 self.advance(method.cost(task))
         for name, reading in readings.items():
-            _refuse_non_finite(name, task, reading.score)
+            _check_scores(name, task, reading.score)
         return readings
 
     def is_stable_after(self, images: int) -> bool:
@@ -469,7 +469,7 @@ class _Progress:
             if isinstance(method, JointMethod):
                 with explained(self.task, self.samples):
                     scores[method.name] = [float(score) for score in method.score(self.task, self.samples)]
-                    _refuse_non_finite(method.name, self.task, scores[method.name])
+                    _check_scores(method.name, self.task, scores[method.name])
                 self.advance(len(self.samples) * method.cost(self.task))
         return scores
 
@@ -489,8 +489,10 @@ class _Progress:
         )
 
 
-def _refuse_non_finite(method: str, task: Task, scores: Sequence[float]) -> None:
-    """Raise if a method gives a layer no finite score, which no mean over images may hide."""
+def _check_scores(method: str, task: Task, scores: Sequence[float]) -> None:
+    """Raise unless a method gives every layer a finite score: no mean over images may hide another one."""
+    if len(scores) != len(task.layers):
+        raise ValueError(f"the method {method!r} gives {len(scores)} scores for {len(task.layers)} layers.")
     for layer, score in zip(task.layers, scores, strict=True):
         if not math.isfinite(score):
             raise ValueError(

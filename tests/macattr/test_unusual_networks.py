@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 import macattr
+from macattr.methods.catalogue import METHODS, register_method
+from macattr.methods.kinds import JointMethod
 from macattr.selection.controls import convolutions
 from macattr.weights.files import copy_weights
 
@@ -397,3 +399,13 @@ def test_similarity_of_outputs_that_are_no_numbers_is_none():
     images = [torch.rand(3), torch.rand(3), torch.full((3,), torch.nan)]
     with pytest.raises(ValueError, match="'cka' gives the layer 'a' the score nan"):
         macattr.rank_layers(Root().eval(), images, "cka")
+
+
+def test_a_method_of_ones_own_must_score_every_layer():
+    short = JointMethod("short", "one score", "ours", lambda task, samples: [1.0], needs_images=False)
+    register_method(short)
+    try:
+        with pytest.raises(ValueError, match="'short' gives 1 scores for 2 layers"):
+            macattr.rank_layers(Root().eval(), None, "short")
+    finally:
+        del METHODS["short"]
