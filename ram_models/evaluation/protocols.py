@@ -184,7 +184,8 @@ def _identity(image_set: ImageSet) -> tuple[str, str, str]:
 def _names_of_own(sets: Sequence[ImageSet]) -> dict[Path, str]:
     """Names of a user's own sets by their folders: with as much of the folder's path as tells them apart."""
     folders = [image_set.directory for image_set in sets if _is_own(image_set)]
-    depth = next(n for n in itertools.count(1) if len({f.resolve().parts[-n:] for f in folders}) == len(folders))
+    places = {folder.resolve() for folder in folders}
+    depth = next(n for n in itertools.count(1) if len({place.parts[-n:] for place in places}) == len(places))
     names = {image_set.directory: image_set.name for image_set in sets}
     return {folder: f"{names[folder]} {'/'.join(folder.resolve().parts[-depth:])}" for folder in folders}
 

@@ -1,6 +1,7 @@
 """The identity of what was measured: it differs wherever results could differ, and only there."""
 
 import functools
+import importlib.util
 import operator
 import os
 import subprocess
@@ -151,28 +152,47 @@ class Net(nn.Module):
 """
 
 
-def hash_of(code, tmp_path, **environment):
-    (tmp_path / "own_network.py").write_text(code)
+def hash_of(code, tmp_path, monkeypatch):
+    """Hash of the network in a module of this code."""
+    file = tmp_path / "own_network.py"
+    file.write_text(code)
+    spec = importlib.util.spec_from_file_location("own_network", file)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "own_network", module)
+    exec(compile(code, str(file), "exec"), vars(module))
+    return hash_network(module.Net())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("return torch.relu(y)", "return torch.tanh(3 * y)"),
+        ("SCALE = 2.0", "SCALE = 3.0"),
+        ("return SCALE * x", "return x + SCALE"),
+        ("return 0.5", "return 0.25"),
+        ("if x.dim() in {1, 2} and", "if x.dim() in {1, 3} and"),
+    ],
+    ids=["function", "constant", "static method", "property", "decorated forward"],
+)
+def test_a_networks_hash_follows_all_that_its_code_uses(tmp_path, monkeypatch, old, new):
+    before = hash_of(OWN_CODE, tmp_path, monkeypatch)
+    assert hash_of(f"\n\n{OWN_CODE}", tmp_path, monkeypatch) == before
+    assert old in OWN_CODE
+    assert hash_of(OWN_CODE.replace(old, new), tmp_path, monkeypatch) != before
+
+
+def test_a_networks_hash_is_the_same_in_every_process(tmp_path):
+    (tmp_path / "own_network.py").write_text(OWN_CODE)
     script = "import own_network; from macattr.methods.provenance import hash_network as h; print(h(own_network.Net()))"
-    done = subprocess.run(
-        [sys.executable, "-B", "-c", script],
-        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path.cwd()}"} | environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.strip()
-
-
-def test_a_networks_hash_is_the_same_in_every_process_and_follows_all_that_its_code_uses(tmp_path):
-    before = hash_of(OWN_CODE, tmp_path, PYTHONHASHSEED="1")
-    assert hash_of(f"\n\n{OWN_CODE}", tmp_path, PYTHONHASHSEED="2") == before
-    for old, new in {
-        "return torch.relu(y)": "return torch.tanh(3 * y)",
-        "SCALE = 2.0": "SCALE = 3.0",
-        "return SCALE * x": "return x + SCALE",
-        "return 0.5": "return 0.25",
-        "if x.dim() in {1, 2} and": "if x.dim() in {1, 3} and",
-    }.items():
-        assert old in OWN_CODE
-        assert hash_of(OWN_CODE.replace(old, new), tmp_path) != before, old
+    root = Path(__file__).parents[3]
+    hashes = [
+        subprocess.run(
+            [sys.executable, "-B", "-c", script],
+            env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}", "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert hashes[0] == hashes[1] != ""

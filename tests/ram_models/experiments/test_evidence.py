@@ -81,9 +81,23 @@ class Evidence:
 
     @cached_property
     def means(self):
-        """PSNR by task of every network, as scored."""
+        """Of every network, PSNR by task, under pre-training, seed and arm: with rate and progress."""
         keys = ["pretrained", "seed", "arm", "lr", "progress"]
-        return dict(iter(self.scores.groupby(keys)))
+        table = self.scores.pivot_table("psnr_db", keys, "task")
+        found = {}
+        for (*name, lr, progress), psnr in table.iterrows():
+            found.setdefault(tuple(name), []).append((lr, progress, psnr.dropna()))
+        return found
+
+    @cached_property
+    def tensors(self):
+        """Number of values of every parameter of the network, by layer and name."""
+        return {
+            (layer, name): parameter.numel()
+            for layer, module in create("ram-swinir-tiny").named_modules()
+            for name, parameter in module.named_parameters(recurse=False)
+            if layer
+        }
 
     def network(self, block, arm, progress=1.0, line=False):
         """PSNR by task of a network; None if it was not scored."""
@@ -92,10 +106,11 @@ class Evidence:
         if arm in UNTUNED:
             pretrained = pretrained.replace("masked", "pairwise") if arm == "pairwise" else pretrained
             seed, lr, progress = -1, 0.0, 0.0
-        wanted = (pretrained, seed, f"{arm}, interpolated" if line else arm)
-        for key, of in self.means.items():
-            if key[:3] == wanted and np.isclose(key[3], lr, rtol=1e-9) and np.isclose(key[4], progress):
-                return of.pivot_table("psnr_db", "task").squeeze(axis=1)
+        for its_lr, its_progress, psnr in self.means.get(
+            (pretrained, seed, f"{arm}, interpolated" if line else arm), []
+        ):
+            if np.isclose(its_lr, lr, rtol=1e-9) and np.isclose(its_progress, progress):
+                return psnr
         return None
 
     def quantity(self, psnr, column):
@@ -127,12 +142,8 @@ class Evidence:
     def parameters(self, block, arm):
         """Names of the parameters that an arm trains in a block."""
         layers = self.of_arm(block, arm)["layers"].iloc[0]
-        return {
-            f"{layer}.{name}": parameter.numel()
-            for layer, module in create("ram-swinir-tiny").named_modules()
-            for name, parameter in module.named_parameters(recurse=False)
-            if layer and (layers == "every" or layer in layers.split())
-        }
+        trained = set(layers.split())
+        return {name: size for name, size in self.tensors.items() if layers == "every" or name[0] in trained}
 
     def overlap(self, block, a, b):
         """Parameters that both arms train over those that either trains; 0 where one is not fine-tuned."""
