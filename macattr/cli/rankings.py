@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from macattr.ranking.importance import FILE, LayerImportance
+from macattr.ranking.files import FILE
+from macattr.ranking.importance import LayerImportance
 from macattr.ranking.journal import SETTINGS
 from macattr.selection.official import read_official_ranking
 from macattr.selection.score_files import SUFFIXES, read_scores

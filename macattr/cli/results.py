@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from macattr.atomic_files import write_text
-from macattr.ranking.importance import FILE, LayerImportance
+from macattr.ranking.files import FILE
+from macattr.ranking.importance import LayerImportance
 from macattr.ranking.journal import SETTINGS, read_settings, remove_parts, shorten
 
 EACH = (FILE, "ranking.csv", "heatmap.png")

@@ -1,12 +1,9 @@
 """Rankings: how important every layer is over images and pixel orders, with how it was measured."""
 
-__all__ = ["FILE", "LayerImportance", "assemble", "leading_parts", "strip_prefix"]
+__all__ = ["LayerImportance"]
 
-import hashlib
-import io
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import accumulate, takewhile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -17,77 +14,20 @@ import xarray as xr
 from matplotlib.figure import Figure
 from torch import nn
 
-from macattr.atomic_files import write_atomically
 from macattr.layers import LayerDescription, LayerTable, describe_layers
-from macattr.methods.kinds import JointMethod, Method, PathMethod, walks_of
-from macattr.methods.readings import Reading
 from macattr.plots import plot_heatmap
 from macattr.ranking.doubts import doubts, without_scores
-from macattr.ranking.journal import Record
-from macattr.ranking.run import RunResult
-from macattr.ranking.settings import describe_mask, describe_task
-from macattr.ranking.untrained import UNTRAINED, looks_untrained
+from macattr.ranking.files import read_dataset, write_dataset
+from macattr.ranking.merging import merge_datasets
+from macattr.ranking.prefixes import strip_prefix
+from macattr.ranking.untrained import AS_INITIALISED, UNTRAINED
 from macattr.selection.rules import Selection, SelectionRule, select
 from macattr.selection.trainable import TrainableMask
 from macattr.statistics.certainty import IntervalMethod, bootstrap, probability_in_top, top_count, variance_components
 from macattr.statistics.groups import group_ranks
 
-FILE = "importance.nc"
-"""Name of a ranking's file in the folders of ``macattr rank``."""
-
-PER_LAYER = ("score", "signed_sum", "step_error")
-ALWAYS = {
-    "preset",
-    "across_images",
-    "model",
-    "model_sha256",
-    "network_sha256",
-    "dtype",
-    "device",
-    "macattr",
-    "torch",
-    "python",
-    "weights",
-}
-"""Attributes that every ranking has."""
-
-PER_ORDER = (
-    "input_residual",
-    "objective_start",
-    "objective_end",
-    "objective_variation",
-    "step_order",
-    "order_seed",
-)
-
-NEEDED = ("layer", "sample", "type", "block", "role", "depth", "parameters", "alias_of")
-NEEDED_ATTRIBUTES = ("model", "method", "unit", "source")
-"""Variables and attributes without which a file is no ranking."""
-
-SEALED = "macattr_seal"
-"""Attribute of files whose end, after the NetCDF data, is ``SEAL`` and the data's SHA-256."""
-
-SEAL = b"\nmacattr sha256 "
-"""Beginning of a file's seal; readers of HDF5 ignore what follows the data."""
-
-CALLS_IN_WORDS = {
-    "sum": "{layers} in a pass, such as {first!r}: the sum over their calls is no share of the change",
-    "each": "{layers} in a pass, such as {first!r}: every call has neurons of its own",
-    "last": "{layers} in a pass, such as {first!r}: the last call alone counts",
-}
-"""What counts of layers that run several times."""
-
-AS_INITIALISED = "as initialised"
-"""What the attribute ``weights`` of a ranking says where the network looks untrained; else there is none."""
-
 SUMMARISED = 5
 """Number of layers in the printed summary of a ranking."""
-
-LISTED = 3
-"""Rankings that are named where another may be meant."""
-
-NAME_THEM = "Different images need names: give each a `name`, as `{'image': tensor, 'name': 'a'}`."
-"""Remedy where rankings of different images hold the same numbers in place of names."""
 
 
 @dataclass(frozen=True)
@@ -240,9 +180,7 @@ class LayerImportance:
         Args:
             path: File, by custom ``importance.nc``.
         """
-        content = bytes(self.dataset.assign_attrs({SEALED: "SHA-256 at the end"}).to_netcdf(engine="h5netcdf"))
-        seal = SEAL + hashlib.sha256(content).hexdigest().encode()
-        write_atomically(Path(path), lambda file: file.write(content + seal))
+        write_dataset(self.dataset, Path(path))
 
     @classmethod
     def load(cls, path: Path | str) -> "LayerImportance":
@@ -254,31 +192,7 @@ class LayerImportance:
         Raises:
             ValueError: If the file cannot be opened, is damaged or does not hold a ranking.
         """
-        file = Path(path) / FILE if (Path(path) / FILE).is_file() else Path(path)
-        refused = f"{str(path)!r} cannot be read as a ranking"
-        try:
-            content = file.read_bytes()
-        except OSError as error:
-            hint = _rankings_beside(file) or "Rankings are files such as importance.nc."
-            raise ValueError(f"{refused}: {error.strerror}. {hint}") from error
-        data, seal, digest = content.rpartition(SEAL)
-        matches = digest == hashlib.sha256(data).hexdigest().encode() if seal else SEALED.encode() not in content
-        if not matches:
-            raise ValueError(f"{refused}: it is damaged, its content does not match its checksum. Rank again.")
-        try:
-            dataset = xr.load_dataset(io.BytesIO(data or content), engine="h5netcdf")
-        except Exception as error:  # files that are no rankings raise anything, with the HDF5 library's own text
-            hint = _rankings_beside(file) or "Rank again."
-            raise ValueError(f"{refused}: it is damaged, cut off or not a NetCDF file. {hint}") from error
-        dataset.attrs.pop(SEALED, None)
-        if "score" not in dataset or "across_images" not in dataset.attrs:
-            raise ValueError(f"{refused}: it has no `score`. LayerImportance.save and macattr rank write rankings.")
-        absent = [name for name in NEEDED if name not in dataset]
-        absent += [name for name in NEEDED_ATTRIBUTES if name not in dataset.attrs]
-        if absent:
-            version = dataset.attrs.get("macattr", "another program")
-            raise ValueError(f"{refused}: as {version} wrote it, it lacks {', '.join(absent)}. Rank again.")
-        return cls(dataset)
+        return cls(read_dataset(Path(path)))
 
     def to_csv(self, path: Path | str) -> None:
         """Write :meth:`ranking` as CSV.
@@ -393,178 +307,4 @@ class LayerImportance:
         Raises:
             ValueError: If there are none, they were measured differently, or samples repeat.
         """
-        if not parts:
-            raise ValueError("there is nothing to merge: give at least one ranking.")
-        first = parts[0].dataset
-        counted = ("evaluations", "estimated_bytes", "stability")
-        for other in (part.dataset for part in parts[1:]):
-            if list(other["layer"].values) != list(first["layer"].values):
-                raise ValueError("the rankings are over different layers: rank the same ones to merge them.")
-            for name in sorted((first.attrs.keys() | other.attrs.keys()) - set(counted)):
-                if first.attrs.get(name) != other.attrs.get(name):
-                    raise ValueError(
-                        f"the rankings differ in {name!r}: {first.attrs.get(name)} and {other.attrs.get(name)}."
-                    )
-        names = [part.dataset["sample"].values.tolist() for part in parts]
-        along = "order" if all(some == names[0] for some in names[1:]) and len(parts) > 1 else "sample"
-        if along == "sample" and len(set().union(*names)) < sum(map(len, names)):
-            raise ValueError(
-                f"the rankings share some images but not all: merge different images, or the same ones. {NAME_THEM}"
-            )
-        counts = sorted({part.dataset.sizes["order"] for part in parts})
-        if along == "sample" and len(counts) > 1:
-            raise ValueError(
-                f"the rankings have {' and '.join(map(str, counts))} pixel orders of an image: rank all images with "
-                "the same number of `orders` to merge them."
-            )
-        if along == "order":
-            seeds = np.concatenate([part.dataset["order_seed"].values for part in parts], axis=1)
-            if any(len(set(row)) < len(row) for row in seeds.tolist()):
-                raise ValueError(
-                    "the rankings hold the same pixel orders of the same images, by their names: there is nothing to "
-                    f"add. {NAME_THEM}"
-                )
-        merged = xr.concat(
-            [part.dataset for part in parts],
-            along,
-            coords="minimal",
-            compat="override",
-            combine_attrs="override",
-            join="exact",
-        )
-        if along == "order":
-            merged = merged.assign_coords(order=np.arange(merged.sizes["order"]))
-        merged.attrs["evaluations"] = sum(int(part.dataset.attrs["evaluations"]) for part in parts)
-        merged.attrs["estimated_bytes"] = max(int(part.dataset.attrs["estimated_bytes"]) for part in parts)
-        merged.attrs.pop("stability", None)
-        return cls(merged.transpose("sample", "order", "layer", ...))
-
-
-def _rankings_beside(path: Path) -> str:
-    """A question about the rankings in the same folder, or those one below; '' without any."""
-    folder = path if path.is_dir() else path.parent
-    found = [file for place in ("", "*/") for file in sorted(folder.glob(f"{place}{FILE}")) if file != path]
-    more = f" or one of {len(found) - LISTED} more" if len(found) > LISTED else ""
-    return f"Did you mean {' or '.join(map(str, found[:LISTED]))}{more}?" if found else ""
-
-
-def strip_prefix(names: Sequence[str], prefix: str) -> list[str]:
-    """The names without their common beginning.
-
-    Raises:
-        ValueError: If one of them begins otherwise, or is nothing else.
-    """
-    prefix = f"{prefix.removesuffix('.')}." if prefix else ""
-    if other := [name for name in names if not name.startswith(prefix) or name == prefix]:
-        raise ValueError(
-            f"{len(other)} of {len(names)} layers do not begin with `prefix` = {prefix!r}, such as {other[0]!r}."
-        )
-    return [name.removeprefix(prefix) for name in names]
-
-
-def leading_parts(names: Sequence[str]) -> list[str]:
-    """The beginnings that all names share, each up to a dot, shortest first.
-
-    Example:
-        >>> leading_parts(["net.body.0", "net.body.1"])
-        ['net.', 'net.body.']
-    """
-    levels = takewhile(lambda parts: len(set(parts)) == 1, zip(*(name.split(".")[:-1] for name in names), strict=False))
-    return list(accumulate(f"{parts[0]}." for parts in levels))
-
-
-def assemble(result: RunResult) -> dict[str, LayerImportance]:
-    """The rankings of a run, by the names of the methods."""
-    described = describe_task(result.task) | describe_mask(result.task)
-    if looks_untrained(result.task.model):
-        described["weights"] = AS_INITIALISED
-    return {
-        method.name: LayerImportance(
-            _without_containers(result, method, _dataset(result, method, _attributes(result, method, described)))
-        )
-        for method in result.methods
-    }
-
-
-def _without_containers(result: RunResult, method: Method, dataset: xr.Dataset) -> xr.Dataset:
-    """The measurements without layers that a glob matched and that own no parameter, if the method scores these."""
-    if isinstance(method, PathMethod) or not method.of_parameters:
-        return dataset
-    names, sizes = dataset["layer"].values.tolist(), dataset["parameters"].values.tolist()
-    kept = [size > 0 or name not in result.task.droppable for name, size in zip(names, sizes, strict=True)]
-    return dataset if all(kept) or not any(kept) else dataset.isel(layer=np.flatnonzero(kept))
-
-
-def _dataset(result: RunResult, method: Method, attributes: Mapping[str, str | int | float]) -> xr.Dataset:
-    """One method's measurements."""
-    layers = dict(result.task.layers)
-    rows = _rows(result, method)
-
-    def stack(name: str) -> np.ndarray:
-        return np.array([[getattr(reading, name) for reading in readings] for _, readings in rows])
-
-    dims = ("sample", "order", "layer")
-    records = [record for record, _ in rows]
-    described = pd.DataFrame([asdict(description) for description in describe_layers(layers)])
-    return xr.Dataset(
-        {name: (dims, stack(name).astype(float)) for name in PER_LAYER}
-        | {name: (dims[:2], stack(name)) for name in PER_ORDER},
-        coords={
-            "layer": list(layers),
-            "sample": [record.name for record in records],
-            "order": np.arange(len(rows[0][1])),
-            "degradation": ("sample", [record.degradation for record in records]),
-            "height": ("sample", [record.height for record in records]),
-            "width": ("sample", [record.width for record in records]),
-            "alias_of": ("layer", [result.alias_of.get(name, name) for name in layers]),
-            "is_cut": ("layer", rows[0][1][0].is_cut),
-            "calls": ("layer", [result.calls.get(name, 1) for name in layers]),
-        }
-        | {name: ("layer", described[name].to_numpy()) for name in ("type", "depth", "block", "role", "parameters")},
-        attrs=dict(attributes)
-        | {"evaluations": int(stack("evaluations").sum()), "estimated_bytes": int(stack("estimated_bytes").max())},
-    )
-
-
-def _rows(result: RunResult, method: Method) -> list[tuple[Record, list[Reading]]]:
-    """For every image its record and the method's readings along its pixel orders."""
-    if isinstance(method, JointMethod):
-        whole = Record(
-            name="all images" if result.records else "no image",
-            degradation="",
-            height=0,
-            width=0,
-            sha256="",
-            readings={},
-        )
-        cost = len(result.records) * method.cost(result.task)
-        return [(whole, [Reading.plain(result.joint[method.name], cost)])]
-    return [
-        (records[0], [record.readings[method.name] for record in records if method.name in record.readings])
-        for records in result.records
-    ]
-
-
-def _attributes(
-    result: RunResult, method: Method, described: Mapping[str, str | int | float]
-) -> dict[str, str | int | float]:
-    """How one method measured: the attributes that have an effect on it."""
-    task = result.task
-    relevant = method.arguments(task) | ALWAYS
-    attributes: dict[str, str | int | float] = {"method": method.name, "unit": method.unit(task)}
-    attributes |= {"source": method.source}
-    attributes |= {name: value for name, value in described.items() if name in relevant}
-    said = (
-        {"output", "at"} if isinstance(method, PathMethod) or "objective" in relevant else {"loss"} & attributes.keys()
-    )
-    attributes |= {name: words for name, words in result.facts.items() if name in said}
-    repeated = [name for name in task.layers if result.calls.get(name, 1) > 1]
-    if isinstance(method, PathMethod) and repeated:
-        layers = "1 layer runs several times" if len(repeated) == 1 else f"{len(repeated)} layers run several times"
-        attributes["calls"] = CALLS_IN_WORDS[method.calls(task)].format(layers=layers, first=repeated[0])
-    if isinstance(method, PathMethod):
-        attributes |= {"path": ", ".join(walk.name for walk in walks_of(method, task))}
-        attributes |= {"reduction": method.reduction or task.options.reduction}
-    if result.stability is not None and method is result.methods[0]:
-        attributes["stability"] = result.stability.report(list(task.layers), result.available or len(result.records))
-    return attributes
+        return cls(merge_datasets([part.dataset for part in parts]))

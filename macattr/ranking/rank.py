@@ -23,7 +23,8 @@ from macattr.paths.inputs import Gate, Reference
 from macattr.paths.objectives import Objective
 from macattr.paths.presets import MOST_STEPS, MacTag, Preset
 from macattr.paths.tokens import Token
-from macattr.ranking.importance import LayerImportance, assemble
+from macattr.ranking.assembly import assemble
+from macattr.ranking.importance import LayerImportance
 from macattr.ranking.refusals import explained
 from macattr.ranking.run import RunStopped, World, run
 from macattr.statistics.step_errors import LEAST_ORDER, steps_for_tolerance

@@ -1,6 +1,6 @@
 """Whether a network's parameters are still those of its initialisation, so that a ranking says little."""
 
-__all__ = ["UNTRAINED", "looks_untrained"]
+__all__ = ["AS_INITIALISED", "UNTRAINED", "looks_untrained"]
 
 import math
 
@@ -15,6 +15,9 @@ UNTRAINED = (
     "untrained network, by any method, says nothing about the trained one: load its weights (`--weights`)."
 )
 """What a ranking of such a network is worth, in words."""
+
+AS_INITIALISED = "as initialised"
+"""What the attribute ``weights`` of such a network's ranking says; other rankings have no such attribute."""
 
 LOOKED_AT = 1 << 14
 """Values of a parameter that are looked at, evenly spread."""
