@@ -11,7 +11,7 @@ __all__ = [
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from macattr.layers import LayerLike, entries_of, matched_by_globs, own_attribut
 from macattr.paths.inputs import Gate, LinearPath, Path, Reference, random_order, resolve_reference
 from macattr.paths.objectives import PLAIN_OBJECTIVES, Objective, PlainObjectiveName, Target, TargetType
 from macattr.paths.partitions import CaptumMethod, Partition, Tag, captum_nodes, tagged_partition
-from macattr.paths.presets import DEFAULT, MacTag, Preset
+from macattr.paths.presets import DEFAULT, MacTag, Preset, as_preset
 from macattr.paths.sums import ActivationGradientSum, GradientSum, LayerSum, StieltjesSum
 from macattr.paths.tokens import Token, TokenMaskPath
 from macattr.sweep.activations import sweep_activations
@@ -39,14 +39,17 @@ from macattr.sweep.probes import Site
 from macattr.sweep.survey import other_layouts, survey
 from macattr.sweep.trace import Trace, trace
 
-TAGS: Mapping[CaptumMethod, MacTag] = {
+TAGS: Mapping[CaptumMethod | MacTag, MacTag] = {
+    "left": "left",
+    "right": "right",
+    "trapezoid": "trapezoid",
     "riemann_left": "left",
     "riemann_right": "right",
     "riemann_trapezoid": "trapezoid",
     "riemann_middle": "riemann_middle",
     "gausslegendre": "gausslegendre",
 }
-"""Where the gradient is taken, by the name that Captum gives the sum."""
+"""Where the gradient is taken, by our name or the one that Captum gives the sum."""
 
 Tensors = Tensor | tuple[Tensor, ...]
 Attributions = Tensors | list[Tensors]
@@ -294,7 +297,7 @@ class MaskAttributeConductance(_ConductanceMethod):
         target: TargetType = None,
         additional_forward_args: Any = None,
         n_steps: int | None = None,
-        method: CaptumMethod | None = None,
+        method: CaptumMethod | MacTag | None = None,
         internal_batch_size: int | None = None,
         return_convergence_delta: bool = False,
         attribute_to_layer_input: bool = False,
@@ -305,7 +308,7 @@ class MaskAttributeConductance(_ConductanceMethod):
         gate: Gate | None = None,
         delta: float | None = None,
         objective: Objective | PlainObjectiveName | None = None,
-        preset: Preset | None = None,
+        preset: Preset | Literal["default", "ranking", "paper", "official"] | None = None,
         seed: int | None = None,
         show_progress: bool = False,
         groups: int | None = None,
@@ -327,8 +330,10 @@ class MaskAttributeConductance(_ConductanceMethod):
             target: As in Captum, for models that do not return images; excludes ``objective``.
             additional_forward_args: Further positional arguments of the model.
             n_steps: Increments of alpha (default 200; rankings need fewer).
-            method: Where the gradient is taken (default ``riemann_trapezoid``); see
-                :class:`macattr.paths.presets.Preset`.
+            method: Where on an increment the gradient is taken: ``left``, ``right`` or ``trapezoid`` (default) on
+                n_steps + 1 nodes, both ends of the path among them. ``riemann_left`` and so on mean the same here; in
+                :class:`LayerConductance` they are Captum's nodes. ``riemann_middle`` and ``gausslegendre`` are Captum's
+                n_steps + 1 nodes, which miss the ends, with the gradient at the left one.
             internal_batch_size: Rows (nodes x images) of one forward pass; None chooses by memory.
             return_convergence_delta: Also return the sum of the attributions minus the objective's change, (B,) for
                 each layer: 0 only where the layer is a cut of the network.
@@ -340,10 +345,11 @@ class MaskAttributeConductance(_ConductanceMethod):
             delta: Sharpness of the last two (default 1e4).
             objective: Scalar function of the output whose change is attributed, (B, ...) to (B,), or a name of
                 :data:`macattr.paths.objectives.PLAIN_OBJECTIVES` (default: gradient magnitude).
-            preset: Bundle of defaults: :data:`macattr.paths.presets.DEFAULT`, ``PAPER`` or ``OFFICIAL``.
+            preset: Bundle of defaults: :data:`macattr.paths.presets.DEFAULT`, ``PAPER``, ``OFFICIAL`` or ``RANKING``,
+                or its name.
             seed: Seed of the random order (default 0); excludes ``order``.
             show_progress: Show a progress bar.
-            groups: Groups of pixels of the ``fade`` gate (default one for every 10 steps, at most 5).
+            groups: Groups of pixels of the ``fade`` gate (default 5; no more than steps).
             include_end: Whether the whole image is the last node (default True).
             patch_size: Side in pixels of the blocks that are revealed together.
             output: Which tensor of the model's output is read, as in :func:`macattr.rank_layers`.
@@ -366,7 +372,7 @@ class MaskAttributeConductance(_ConductanceMethod):
             raise ValueError(f"a mask path needs one tensor of images (B, C, H, W), got {type(inputs).__name__}.")
         place, _ = self._place(inputs, additional_forward_args, output, at)
         (images,) = _ends(place, inputs)
-        options = _preset(preset).override(
+        options = (as_preset(preset) or DEFAULT).override(
             r=None if r is None else _masked_fraction(r),
             n_steps=None if n_steps is None else whole_number("n_steps", n_steps),
             gate=gate,
@@ -514,6 +520,12 @@ class InternalInfluence(_LayerMethod):
         """Mean gradient at every neuron; arguments as in :meth:`LayerConductance.attribute`.
 
         Captum's methods put ``n_steps`` nodes on the path, ``left``, ``right`` and ``trapezoid`` one more.
+
+        Returns:
+            The mean over the path, in the shape of the layer's output; a tuple or a list as there.
+
+        Raises:
+            ValueError: As there.
         """
         place, keywords = self._place(inputs, additional_forward_args, output, at, path)
         walked = _path(place, keywords, inputs, baselines, path)
@@ -589,7 +601,13 @@ class LayerIntegratedGradients(_LayerMethod):
     ) -> Attributions | tuple[Attributions, Tensor]:
         """Integrated gradients of every neuron; arguments as in :meth:`LayerConductance.attribute`.
 
-        The delta is that of all layers together, (B,).
+        Captum's methods put ``n_steps`` nodes on the line, ``left``, ``right`` and ``trapezoid`` one more.
+
+        Returns:
+            As there, but the delta is that of all layers together, (B,).
+
+        Raises:
+            ValueError: As there.
         """
         place, keywords = self._place(inputs, additional_forward_args, output, at, path)
         walked = _path(place, keywords, inputs, baselines, path)
@@ -675,7 +693,7 @@ class LayerGradientXActivation(_LayerMethod):
         """Gradient x activation of every neuron; arguments as in :meth:`LayerConductance.attribute`."""
         place, _ = self._place(inputs, additional_forward_args, output, at)
         ends = _ends(place, inputs)
-        weight = torch.ones(1, dtype=torch.float64)
+        weight = torch.ones(1, dtype=torch.float64, device="cpu")
         call = _Call(
             place=_after(place, inputs),
             path=LinearPath(ends, ends),
@@ -698,13 +716,6 @@ def _inputs(inputs: Tensors) -> tuple[Tensor, ...]:
     return ends
 
 
-def _preset(preset: Preset | None) -> Preset:
-    """The preset, or the default."""
-    if preset is not None and not isinstance(preset, Preset):
-        raise ValueError(f"`preset` must be a Preset such as macattr.PAPER or macattr.OFFICIAL, got {preset!r}.")
-    return preset or DEFAULT
-
-
 def _masked_fraction(r: object) -> float:
     """The masked fraction as a number; its range is checked with the other options."""
     if isinstance(r, bool | np.bool_) or not isinstance(r, int | float | np.number):
@@ -717,7 +728,7 @@ def _order(order: object) -> Tensor:
     if not isinstance(order, Tensor | np.ndarray | Sequence) or isinstance(order, str):
         raise ValueError(f"`order` must be a tensor of pixel indices, (H*W,) or (B, H*W), got {type(order).__name__}.")
     try:
-        tensor = torch.as_tensor(order)
+        tensor = order if isinstance(order, Tensor) else torch.as_tensor(order, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"`order` must hold pixel indices, (H*W,) or (B, H*W): {error}.") from None
     if tensor.dim() not in (1, 2) or not tensor.numel() or tensor.is_complex() or tensor.dtype == torch.bool:
@@ -789,7 +800,7 @@ def _path(
     if not isinstance(path, Path):
         raise ValueError(f"`path` must have an interval, groups and a method `at`, got {type(path).__name__}.")
     own = getattr(path, "inputs", None)
-    last = path.at(torch.tensor(path.interval[1:], dtype=torch.float64)) if own is None else as_tuple(own)
+    last = path.at(torch.tensor(path.interval[1:], dtype=torch.float64, device="cpu")) if own is None else as_tuple(own)
     if len(last) != len(ends) or not all(
         a.shape == b.shape and torch.allclose(a, b.to(a)) for a, b in zip(last, ends, strict=True)
     ):
@@ -797,11 +808,13 @@ def _path(
     return path
 
 
-def _tag(method: CaptumMethod | None) -> MacTag | None:
-    """The tag of a method by the name that Captum gives its sum; None stays None."""
-    if method is not None and method not in TAGS:
+def _tag(method: CaptumMethod | MacTag | None) -> MacTag | None:
+    """Where the gradient is taken, by our name or the one that Captum gives the sum; None stays None."""
+    if method is None:
+        return None
+    if method not in TAGS:
         raise ValueError(f"`method` must be one of {', '.join(TAGS)}, got {method!r}.")
-    return None if method is None else TAGS[method]
+    return TAGS[method]
 
 
 def _partition(path: Path, n_steps: object, method: str, extra: int) -> Partition:

@@ -77,5 +77,5 @@ def _middle(image: Tensor, rows: int, columns: int) -> Tensor:
 def _reflected(side: int, size: int) -> Tensor:
     """Indices into a side whose image continues beyond both ends as in mirrors, ``size`` in all."""
     period = max(1, 2 * (side - 1))
-    places = (torch.arange(size) - (size - side) // 2) % period
+    places = (torch.arange(size, device="cpu") - (size - side) // 2) % period
     return torch.minimum(places, period - places) if side > 1 else torch.zeros_like(places)

@@ -15,7 +15,7 @@ from macattr.methods import weight_scores as weights
 from macattr.methods.aliases import explain_alias
 from macattr.methods.kernel import kernel_gain
 from macattr.methods.kinds import JointMethod, Method, PathMethod, SampleMethod, Sums, needs_images
-from macattr.methods.layer_ig import layer_integrated_gradients
+from macattr.methods.layer_ig import layer_integrated_gradients, options_of_path
 from macattr.methods.samples import Sample
 from macattr.methods.task import Task
 
@@ -42,7 +42,7 @@ def _patching(sums: Sums) -> Tensor:
 
 def _random(task: Task, samples: Sequence[Sample]) -> list[float]:
     """Uniform random numbers from the task's seed."""
-    return torch.rand(len(task.layers), generator=torch.Generator().manual_seed(task.seed)).tolist()
+    return torch.rand(len(task.layers), generator=torch.Generator().manual_seed(task.seed), device="cpu").tolist()
 
 
 def _depth(task: Task, samples: Sequence[Sample]) -> list[float]:
@@ -107,7 +107,8 @@ BUILT_IN: tuple[Method, ...] = (
         score=layer_integrated_gradients,
         evaluations=_line_nodes,
         price="layers x (n_steps + 1) an image",
-        options=frozenset({"path", "baselines", "n_steps", "tag", "include_end", "objective", "reduction"}),
+        options=frozenset({"path", "n_steps", "tag", "include_end", "objective", "reduction"}),
+        further_options=options_of_path,
     ),
     PathMethod(
         name="grad_x_activation",
@@ -182,7 +183,7 @@ BUILT_IN: tuple[Method, ...] = (
     ),
     JointMethod(
         name="adam_gain",
-        summary="sum of (mean gradient)^2 / root mean square over the images: Adam's first step",
+        summary="sum of (mean gradient)^2 / root mean square over the images: decrease by a step of Adam",
         source="ours",
         score=parameters.adam_gain,
         evaluations=lambda task: 1,

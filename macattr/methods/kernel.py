@@ -83,7 +83,7 @@ def gain(kernel: Float[Tensor, "*sets n n"], ridge: float) -> Float[Tensor, "*se
     number = kernel.shape[-1]
     ones = kernel.new_ones(number, 1)
     solved: Tensor = torch.linalg.solve(
-        kernel + ridge * torch.eye(number, dtype=kernel.dtype), ones.expand(*kernel.shape[:-1], 1)
+        kernel + ridge * torch.eye(number, dtype=kernel.dtype, device=kernel.device), ones.expand(*kernel.shape[:-1], 1)
     )
     shares: Tensor = 1 - ridge * solved.sum((-2, -1)) / number
     return shares
@@ -139,8 +139,10 @@ def greedy_order(
 def _signs(like: Tensor, seed: int) -> Tensor:
     """Random signs for a gradient that is longer than a sketch; none for others."""
     if like.numel() <= SKETCH:
-        return torch.empty(0, dtype=torch.int8)
-    draws = torch.randint(0, 2, (like.numel(),), generator=torch.Generator().manual_seed(seed), dtype=torch.int8)
+        return torch.empty(0, dtype=torch.int8, device="cpu")
+    draws = torch.randint(
+        0, 2, (like.numel(),), generator=torch.Generator().manual_seed(seed), dtype=torch.int8, device="cpu"
+    )
     return (2 * draws - 1).to(like.device)
 
 

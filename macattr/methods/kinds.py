@@ -12,7 +12,7 @@ __all__ = [
     "walks_of",
 ]
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -111,6 +111,7 @@ class _WithoutPath:
     evaluations: Callable[[Task], int] = lambda task: 1
     price: str = "1 an image"
     options: frozenset[str] = frozenset()
+    further_options: Callable[[Task], Collection[str]] = lambda task: ()
     is_general: bool = True
     of_parameters: bool = False
 
@@ -124,7 +125,7 @@ class _WithoutPath:
 
     def arguments(self, task: Task) -> set[str]:
         """Options that have an effect on the score."""
-        return set(self.options)
+        return {*self.options, *self.further_options(task)}
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ class SampleMethod(_WithoutPath):
         evaluations: From task to the evaluations for one image.
         price: The same in words.
         options: Names of the arguments of :func:`macattr.rank_layers` that have an effect on it.
+        further_options: From task to names of those that have one with the task's other options.
         is_general: Whether it scores any layer on any images; the name ``all`` leaves the others out.
         of_parameters: Whether it scores the parameters that a layer owns, so that layers without any have no score.
     """
@@ -178,7 +180,7 @@ def walks_of(method: PathMethod, task: Task) -> tuple[Walk, ...]:
         ValueError: If the method needs hidden pixels and the chosen path has none, or the path has an unknown name.
     """
     chosen = task.options.path
-    if chosen is None or (method.hidden_loss and chosen == "mask"):
+    if chosen is None or method.reads == "end" or (method.hidden_loss and chosen == "mask"):
         return tuple(WALKS[name] for name in method.walks)
     if method.hidden_loss:
         raise ValueError(f"the method {method.name!r} reads hidden pixels, so it walks the mask path only.")

@@ -1,6 +1,6 @@
 """Integrated gradients in every layer's own space, one layer after the other."""
 
-__all__ = ["layer_integrated_gradients"]
+__all__ = ["layer_integrated_gradients", "options_of_path"]
 
 from macattr.methods.objectives import objective_of
 from macattr.methods.reductions import REDUCTIONS, reduce_neurons
@@ -14,7 +14,8 @@ from macattr.sweep.calls import join_calls
 def layer_integrated_gradients(task: Task, sample: Sample) -> list[float]:
     """Scores of all layers on one image: each walks a straight line between its values at the ends of the path.
 
-    One sweep a layer: so many times the cost of the methods that share one.
+    One sweep a layer: so many times the cost of the methods that share one. A path with a random pixel order has one,
+    the same for all images of a size.
 
     Raises:
         ValueError: If the reduction needs the layer's output, or as
@@ -40,3 +41,13 @@ def layer_integrated_gradients(task: Task, sample: Sample) -> list[float]:
         parts = join_calls({site: g * change for site, (g, change) in sums.items()}, task.options.calls)
         scores.append(reduce_neurons(reduction, parts[0], module))
     return scores
+
+
+def options_of_path(task: Task) -> set[str]:
+    """Options that have an effect with the task's path and objective.
+
+    Args:
+        task: Network and options.
+    """
+    options = set(walk_of(task.options.path or "line").options - {"orders"})
+    return options | {"loss"} if task.attributes_loss else options

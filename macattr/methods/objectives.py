@@ -26,14 +26,15 @@ from macattr.paths.objectives import (
 from macattr.paths.tokens import TokenPath
 from macattr.sweep.entry import LOSS
 from macattr.sweep.guard import undisturbed
+from macattr.sweep.nodes import repeat_rows
 from macattr.sweep.places import Place
 
 
 def _whole_output(trial: Trial, place: Place, path: Path) -> Tensor:
     """The model's output at the end of the path."""
-    (end,) = path.at(torch.tensor(path.interval[1:], dtype=torch.float64))
+    (end,) = path.at(torch.tensor(path.interval[1:], dtype=torch.float64, device="cpu"))
     with undisturbed(trial.task.model), torch.no_grad():
-        return place.entry(end, *place.arguments).detach()
+        return place.entry(*repeat_rows((end, *place.arguments), 1, 1)).detach()
 
 
 def _class(trial: Trial, place: Place, path: Path) -> Objective:

@@ -25,13 +25,18 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
 from macattr.layers import own_parameters, own_values
 from macattr.methods.samples import Sample
 from macattr.methods.task import Task
-from macattr.methods.weight_paths import adam_states, allocate_loss_change, straight_weights
+from macattr.methods.weight_paths import (
+    adam_states,
+    allocate_loss_change,
+    call_with,
+    dense_gradient,
+    straight_weights,
+)
 from macattr.sweep.guard import undisturbed
 from macattr.weights.values import refuse_gradients
 
@@ -86,7 +91,14 @@ def signal_to_noise(task: Task, samples: Sequence[Sample]) -> list[float]:
 
 
 def adam_gain(task: Task, samples: Sequence[Sample]) -> list[float]:
-    r"""Loss decrease of Adam's first step, for a unit learning rate: :math:`\sum_p \bar h_p^2 / \sqrt{E[h_p^2]}`."""
+    r"""Loss decrease by a step of Adam, to first order: :math:`\sum_p \bar h_p^2 / \sqrt{E[h_p^2]}` times its rate.
+
+    It is a step whose first moment is the mean gradient over the images and whose second moment is the mean square of
+    their single gradients, as both are after many steps of one image each. Never negative.
+
+    Raises:
+        ValueError: If an image has no target and there is no loss, or a loss is not finite.
+    """
     moments = gradient_moments(task, samples, "the method 'adam_gain'")
     return [float((mean.square() / (square.sqrt() + EPS)).sum()) for mean, square in moments]
 
@@ -191,7 +203,7 @@ def loss_gradients(task: Task, sample: Sample, user: str) -> list[Tensor]:
             name: p.detach().requires_grad_() for name, p in task.model.named_parameters() if p.is_floating_point()
         }
         by_identity = {id(p): name for name, p in task.model.named_parameters()}
-        loss = call_loss(task, sample, partial(_call, task.model, weights), user)
+        loss = call_loss(task, sample, partial(call_with, task.model, weights), user)
         if not bool(loss.isfinite()):
             raise ValueError(f"the loss of {sample.name!r} is {float(loss)}: image or weights hold NaN or infinity.")
         known = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
@@ -199,7 +211,7 @@ def loss_gradients(task: Task, sample: Sample, user: str) -> list[Tensor]:
         return [
             _flat(
                 [
-                    _or_zeros(gradients[by_identity[id(p)]], p)
+                    dense_gradient(gradients[by_identity[id(p)]], p)
                     for p in _real_parameters(name, own_parameters(module).values())
                 ]
             )
@@ -261,11 +273,6 @@ def _real_parameters(layer: str, parameters: Iterable[Tensor]) -> list[Tensor]:
     return [parameter for parameter in own if parameter.is_floating_point()]
 
 
-def _call(model: nn.Module, weights: Mapping[str, Tensor], *arguments: object, **keywords: object) -> Any:
-    """Output of the network with other weights."""
-    return functional_call(model, dict(weights), arguments, keywords)
-
-
 def _sums(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Sum of what was allocated to every parameter."""
     return {name: part.sum() for name, part in parts.items()}
@@ -278,11 +285,6 @@ def _by_layer(task: Task, sums: Mapping[str, Tensor]) -> list[float]:
         float(sum(by_identity[id(parameter)] for parameter in own_parameters(module).values()))
         for module in task.layers.values()
     ]
-
-
-def _or_zeros(gradient: Tensor | None, parameter: Tensor) -> Tensor:
-    """The gradient, or zeros where the loss does not depend on the parameter."""
-    return torch.zeros_like(parameter) if gradient is None else gradient.detach()
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:

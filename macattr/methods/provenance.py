@@ -116,7 +116,7 @@ def describe(value: object) -> str:
         items = sorted(map(describe, value)) if isinstance(value, set | frozenset) else map(describe, value)
         return f"{type(value).__name__}({', '.join(items)})"
     if isinstance(value, np.ndarray):
-        return describe(torch.as_tensor(value))
+        return describe(torch.as_tensor(value, device="cpu"))
     if value is None or isinstance(value, int | float | complex | bytes | np.generic | torch.dtype | torch.device):
         return repr(value)
     if _is_data(value):

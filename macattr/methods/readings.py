@@ -349,7 +349,7 @@ def _at(layer: str, result: Trace, sums: Mapping[str, LayerSum], calls: CallsNam
 
 
 def _mean(readings: Sequence[Reading]) -> Reading:
-    """One reading of several walks: the mean of the scores, of errors the mean too, of cost the sum."""
+    """One reading of several walks: means of scores, step errors and objective, the largest residual, all the cost."""
     if len(readings) == 1:
         return readings[0]
 
@@ -357,14 +357,15 @@ def _mean(readings: Sequence[Reading]) -> Reading:
         columns = zip(*(getattr(reading, name) for reading in readings), strict=True)
         return [sum(column) / len(readings) for column in columns]
 
-    residual = sum(reading.input_residual for reading in readings) / len(readings)
+    along = ("objective_start", "objective_end", "objective_variation")
     return replace(
         readings[0],
         score=mean("score"),
         signed_sum=mean("signed_sum"),
         step_error=mean("step_error"),
-        input_residual=residual,
+        input_residual=max((reading.input_residual for reading in readings), key=abs),
         step_order=float(np.min([reading.step_order for reading in readings])),
+        **{name: sum(getattr(reading, name) for reading in readings) / len(readings) for name in along},
         evaluations=sum(reading.evaluations for reading in readings),
         estimated_bytes=max(reading.estimated_bytes for reading in readings),
     )

@@ -15,10 +15,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 from torch.utils.data import Dataset
 
 from macattr.image_files import ImageFolder
@@ -183,7 +185,7 @@ def _samples(item: Item, model: nn.Module, number: int) -> Iterator[Sample]:
     if "clean" in fields and "target" in fields:
         raise ValueError(f"sample {number}: `clean` and `target` are two names of the same thing: give one.")
     arguments = fields.get("forward_args", ())
-    if not isinstance(arguments, tuple):
+    if not isinstance(arguments, tuple | list):
         raise ValueError(f"sample {number}: `forward_args` must be a tuple, got {type(arguments).__name__}.")
     _refuse_unknown(keywords, model, number)
     if "edge_index" in keywords:
@@ -216,8 +218,8 @@ def _samples(item: Item, model: nn.Module, number: int) -> Iterator[Sample]:
             name=_text(fields.get("name"), row, f"{kind} {number + row}"),
             degradation=_text(fields.get("degradation"), row, ""),
             clean=_row(target, row, count),
-            forward_args=arguments,
-            keywords={name: _row(value, row, count) for name, value in keywords.items()},
+            forward_args=_rows(tuple(arguments), row, count),
+            keywords=_rows(keywords, row, count),
             key=key,
             fixed=() if is_walked or own is None else (own,),
             is_lone=is_picture and is_single,
@@ -232,14 +234,12 @@ def _moved(sample: Sample, parameter: Tensor) -> Sample:
             return value
         return value.to(parameter) if value.is_floating_point() else value.to(parameter.device)
 
-    keywords = {name: move(value) for name, value in sample.keywords.items()}
-    arguments = tuple(a.to(parameter.device) if isinstance(a, Tensor) else a for a in sample.forward_args)
     return replace(
         sample,
         image=None if sample.image is None else sample.image.detach().to(parameter),
         clean=move(sample.clean),
-        forward_args=arguments,
-        keywords=keywords,
+        forward_args=pytree.tree_map_only(Tensor, lambda tensor: tensor.to(parameter.device), sample.forward_args),
+        keywords=pytree.tree_map(move, dict(sample.keywords)),
         fixed=tuple(map(move, sample.fixed)),
     )
 
@@ -281,7 +281,7 @@ def _target(target: object, count: int, kind: tuple[bool, bool], number: int) ->
     is_single, is_picture = kind
     tensor = _as_tensor(target)
     if isinstance(tensor, int | float) and not isinstance(tensor, bool):
-        tensor = torch.tensor(tensor)
+        tensor = torch.tensor(tensor, device="cpu")
     if not isinstance(tensor, Tensor):
         return target
     if is_picture and tensor.is_floating_point() and tensor.dim() in (3, 4) and count == 1:
@@ -300,13 +300,18 @@ def _row(value: object, row: int, count: int) -> object:
     return value
 
 
+def _rows(values: Any, row: int, count: int) -> Any:
+    """The same of every tensor inside of some values."""
+    return pytree.tree_map(lambda value: _row(value, row, count), values)
+
+
 def _as_tensor(value: object) -> object:
     """Lists of numbers and arrays as tensors; everything else as it is."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        return torch.as_tensor(value)
+        return torch.as_tensor(value, device="cpu")
     if isinstance(value, list) and value:
         try:
-            return torch.as_tensor(value)
+            return torch.as_tensor(value, device="cpu")
         except (TypeError, ValueError, RuntimeError):
             return value
     return value

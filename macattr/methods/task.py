@@ -20,14 +20,14 @@ from macattr.layers import is_glob, own_attribute, resolve_layers
 from macattr.methods.provenance import hash_tensors
 from macattr.methods.reductions import REDUCTIONS
 from macattr.methods.samples import Sample
-from macattr.paths import presets
 from macattr.paths.inputs import Gate, Path, Reference, random_order, resolve_reference
 from macattr.paths.objectives import CrossEntropy, Distance, Objective
-from macattr.paths.presets import RANKING, MacTag, Preset
+from macattr.paths.presets import RANKING, MacTag, Preset, as_preset
 from macattr.paths.tokens import Token, TokenMaskPath, TokenPath
 from macattr.statistics.stopping import StableTop
 from macattr.sweep.calls import CallsName, check_calls
 from macattr.sweep.entry import LOSS, forward_parameters
+from macattr.sweep.nodes import repeat_rows
 from macattr.sweep.outputs import OutputChoice, own_loss, read_output
 from macattr.sweep.places import Place, find_place, refuse_nowhere, takes_mask, token_path, token_value
 from macattr.sweep.survey import Surveys
@@ -101,7 +101,7 @@ class Options:
         check_calls(self.calls)
         _check_objective(self.objective)
         self._set("orders", _as_orders(self.orders))
-        self._set("preset", _as_preset(self.preset))
+        self._set("preset", as_preset(self.preset))
         self._set("additional_forward_args", as_tuple(self.additional_forward_args))
         self.resolve()
 
@@ -115,7 +115,7 @@ class Options:
         Raises:
             ValueError: If one of them is out of range or has no effect.
         """
-        base = _as_preset(self.preset) or RANKING
+        base = as_preset(self.preset) or RANKING
         names = ("r", "n_steps", "gate", "delta", "groups", "include_end", "tag", "objective")
         given = {name: getattr(self, name) for name in names}
         return base.override(**given | ({"objective": None} if isinstance(self.objective, str) else {}))
@@ -164,7 +164,7 @@ def _as_orders(orders: object) -> Orders:
     if callable(orders):
         return orders
     if isinstance(orders, np.ndarray | list | tuple):
-        orders = torch.as_tensor(np.asarray(orders))
+        orders = torch.from_numpy(np.asarray(orders))
     if isinstance(orders, Tensor):
         if orders.dim() not in (1, 2) or not orders.numel():
             raise ValueError(f"`orders` must have the shape (orders, H*W), got {tuple(orders.shape)}.")
@@ -174,17 +174,6 @@ def _as_orders(orders: object) -> Orders:
     if orders < 1:
         raise ValueError(f"`orders` must be at least 1, got {orders}.")
     return int(orders)
-
-
-def _as_preset(preset: object) -> Preset | None:
-    """A preset, also by its name."""
-    if preset is None or isinstance(preset, Preset):
-        return preset
-    names = [name.lower() for name, value in vars(presets).items() if isinstance(value, Preset)]
-    if not isinstance(preset, str) or preset.lower() not in names:
-        raise ValueError(f"`preset` must be a Preset or one of {', '.join(names)}, got {preset!r}.")
-    named: Preset = getattr(presets, preset.upper())
-    return named
 
 
 @dataclass(frozen=True)
@@ -249,12 +238,15 @@ class Task:
         return (*sample.fixed, *self.options.additional_forward_args, *sample.forward_args)
 
     def call_arguments(self, sample: Sample) -> tuple[tuple[object, ...], dict[str, object]]:
-        """All arguments of the model for a sample, by position and by keyword."""
-        if sample.image is None:
-            return self.arguments(sample), dict(sample.keywords)
-        if key := self.key_of(sample):
-            return self.arguments(sample), {key: sample.image, **sample.keywords}
-        return (sample.image, *self.arguments(sample)), dict(sample.keywords)
+        """All arguments of the model for a sample, by position and by keyword: copies, which it may write into."""
+        arguments, keywords = self.arguments(sample), dict(sample.keywords)
+        if sample.image is not None:
+            if key := self.key_of(sample):
+                keywords[key] = sample.image
+            else:
+                arguments = (sample.image, *arguments)
+        own: tuple[tuple[object, ...], dict[str, object]] = repeat_rows((arguments, keywords), 1, 1)
+        return own
 
     def key_of(self, sample: Sample) -> str:
         """Keyword of what a path walks; '' where it stands first, before further positional arguments.
@@ -453,8 +445,8 @@ class Trial:
         """The mask path of an image; at a layer with tokens (1, n, D), that over the tokens.
 
         Args:
-            twin: Whether pixels are revealed in the reversed order: at r = 0.5, what one path hides at its start the
-                other shows.
+            twin: Whether pixels are revealed in the reversed order; see
+                :meth:`macattr.paths.inputs.MaskAttributePath.reversed`.
         """
         if self.place.words and self.tensor.dim() == 3:
             return self.token_path(TokenMaskPath(self.task.preset.r), at_place=self.place, twin=twin)

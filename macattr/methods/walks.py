@@ -81,7 +81,7 @@ WALKS: Mapping[str, Walk] = {
         ),
         Walk(
             name="twin",
-            words="from the same image with the other pixels hidden to the whole image",
+            words="from the same image with pixels hidden in the reversed order to the whole image",
             path=partial(Trial.mask_path, twin=True),
             options=MASK_OPTIONS,
             is_ordered=True,

@@ -33,7 +33,7 @@ RATE = 1e-3
 
 
 def adam_gain_warm(task: Task, samples: Sequence[Sample]) -> list[float]:
-    """Loss decrease of Adam's first step, for a unit learning rate, after a warm-up.
+    """The score of :func:`macattr.methods.parameter_scores.adam_gain` after a warm-up.
 
     What every layer could mend, such as a shift of all colours, is gone by then; the scores tell what is left to do.
 

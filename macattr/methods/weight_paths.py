@@ -6,6 +6,8 @@ __all__ = [
     "allocate_loss_change",
     "by_filter",
     "by_layer",
+    "call_with",
+    "dense_gradient",
     "refine_states",
     "straight_weights",
 ]
@@ -13,6 +15,7 @@ __all__ = [
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, pairwise
 from typing import Any
 
@@ -21,7 +24,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from macattr.layers import copy_network, layer_of
+from macattr.layers import copy_network, inner_network, layer_of
+from macattr.sweep.checkpoints import plain_checkpoints
+from macattr.sweep.guard import modules_of, same_state
 
 State = Mapping[str, Tensor]
 Loss = Callable[[Callable[..., Any]], Tensor]
@@ -141,7 +146,8 @@ def _trained(
     for step in range(n_steps + 1):
         yield {name: parameter.detach().clone() for name, parameter in parameters.items()}
         if step < n_steps:
-            _, gradients = _loss_and_gradients(loss, model, moving, step)
+            with same_state(modules_of(model)):
+                _, gradients = _loss_and_gradients(loss, model, moving, step)
             for name, parameter in moving.items():
                 parameter.grad = gradients[name]
             optimiser.param_groups[0]["lr"] = lr(step)
@@ -221,14 +227,8 @@ class _PathSum:
 
     def update(self, model: nn.Module, state: State, step: State, index: int) -> None:
         """Take in a state and what its gradient is multiplied with."""
-        # Detached leaves also for parameters that are frozen; copied buffers because training mode writes to them.
-        leaves = {name: tensor.detach().requires_grad_() for name, tensor in state.items()}
-        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return functional_call(model, leaves | buffers, args, kwargs)
-
-        value, gradients = _loss_and_gradients(self.loss, call, leaves, index)
+        leaves = {name: tensor.detach().requires_grad_() for name, tensor in state.items()}  # frozen parameters too
+        value, gradients = _loss_and_gradients(self.loss, partial(call_with, model, leaves), leaves, index)
         products = {name: _wide(gradients[name]) * step[name] for name in step}
         self.losses.append(value)
         self.allocated += sum(float(product.sum(dtype=torch.float64)) for product in products.values())
@@ -237,8 +237,26 @@ class _PathSum:
 
     def value(self) -> LossChange:
         """The whole path's."""
-        losses = torch.tensor(self.losses, dtype=torch.float64)
+        losses = torch.tensor(self.losses, dtype=torch.float64, device="cpu")
         return LossChange(self.parts, losses, self.allocated - float(losses[-1] - losses[0]))
+
+
+def call_with(model: nn.Module, weights: State, *arguments: Any, **keywords: Any) -> Any:
+    """Output of a network with other parameters, also of one inside of DataParallel. All else stays as it is.
+
+    What the network keeps from a call, such as a cache of what it made of its parameters, is taken away again.
+
+    Args:
+        model: Network.
+        weights: Some or all of its parameters by name.
+        *arguments: Of the network.
+        **keywords: Of the network.
+    """
+    network, prefix = inner_network(model)
+    with plain_checkpoints(), same_state(modules_of(network)):
+        inside = {name.removeprefix(prefix): value for name, value in weights.items()}
+        buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}  # training mode writes to them
+        return functional_call(network, buffers | inside, arguments, keywords)
 
 
 def by_layer(parts: State) -> dict[str, Tensor]:
@@ -300,13 +318,22 @@ def _loss_and_gradients(
     if all(gradient is None for gradient in found):
         raise ValueError("the loss does not depend on the parameters: compute it with the function that it is given.")
     gradients = {
-        name: torch.zeros_like(leaf) if gradient is None else gradient
-        for (name, leaf), gradient in zip(leaves.items(), found, strict=True)
+        name: dense_gradient(gradient, leaf) for (name, leaf), gradient in zip(leaves.items(), found, strict=True)
     }
     for name, gradient in gradients.items():
         if not bool(gradient.isfinite().all()):
             raise ValueError(f"the gradient of the loss with respect to {name} is not finite at state {index}.")
     return number, gradients
+
+
+def dense_gradient(gradient: Tensor | None, parameter: Tensor) -> Tensor:
+    """A gradient with all its values; zeros where the loss does not depend on the parameter.
+
+    Args:
+        gradient: As autograd has it; sparse for embeddings that ask for that.
+        parameter: What it belongs to.
+    """
+    return torch.zeros_like(parameter) if gradient is None else gradient.detach().to_dense()
 
 
 def _check_alike(state: State, reference: State, whose: str) -> None:

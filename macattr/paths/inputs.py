@@ -205,13 +205,17 @@ class MaskAttributePath:
         return (images.expand(-1, batch, -1, -1, -1).flatten(0, 1),)
 
     def reversed(self) -> "MaskAttributePath":
-        """The path in opposite order: at r = 0.5 its start hides what the start of the other shows (twin masks)."""
+        """The path in opposite order, for twin masks.
+
+        At r = 0.5 and an even number of pixels, its start hides what the start of the other shows. Of an odd number one
+        pixel is visible in both; at another r the two hide that share of the pixels each, from both ends of the order.
+        """
         return replace(self, order=self.order.flip(-1))
 
     def hidden(self) -> Float[Tensor, "b h w"]:
         """1 where a pixel is hidden at the start of the path, 0 where it is visible."""
         seen = replace(self, inputs=torch.ones_like(self.inputs), baselines=torch.zeros_like(self.inputs))
-        return 1 - seen.at(torch.tensor(self.interval[:1], dtype=torch.float64))[0][:, 0]
+        return 1 - seen.at(torch.tensor(self.interval[:1], dtype=torch.float64, device="cpu"))[0][:, 0]
 
 
 def visible_count(count: int, r: float) -> int:
@@ -311,7 +315,7 @@ def random_order(count: int, seed: int) -> Int[Tensor, " n"]:
         >>> random_order(5, seed=0).sort().values
         tensor([0, 1, 2, 3, 4])
     """
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed), device="cpu")
 
 
 def order_by_score(

@@ -51,7 +51,7 @@ class GradientMagnitude:
     Args:
         eps: Smoothing, in units of the image. With 0 (the authors' script) the gradient is NaN wherever two
             neighbours below and to the right are equal; the default keeps it finite and bounds the change of J by
-            1e-6 per position.
+            1e-6 per position and channel.
 
     Source:
         Gu & Dong 2021 (LAM), the "attr_grad" of Qin et al. 2024 (RAM).

@@ -75,16 +75,20 @@ def tagged_partition(
     if n_steps < (1 if include_end else 2):
         raise ValueError(f"`n_steps` must be at least {1 if include_end else 2}, got {n_steps}.")
     start, end = interval
-    borders = torch.linspace(0, 1, min(groups, n_steps) + 1, dtype=torch.float64)
+    borders = torch.linspace(0, 1, min(groups, n_steps) + 1, dtype=torch.float64, device="cpu")
     unit_count = multiple if n_steps % multiple == 0 else 1
     counts = (
-        unit_count * torch.linspace(0, n_steps // unit_count, len(borders), dtype=torch.float64).round().long().diff()
+        unit_count
+        * torch.linspace(0, n_steps // unit_count, len(borders), dtype=torch.float64, device="cpu")
+        .round()
+        .long()
+        .diff()
     )
     inner = [
-        torch.linspace(low, high, int(count) + 1, dtype=torch.float64)[:-1]
+        torch.linspace(low, high, int(count) + 1, dtype=torch.float64, device="cpu")[:-1]
         for low, high, count in zip(borders[:-1].tolist(), borders[1:].tolist(), counts.tolist(), strict=True)
     ]
-    unit = torch.cat([*inner, torch.ones(1, dtype=torch.float64)])
+    unit = torch.cat([*inner, torch.ones(1, dtype=torch.float64, device="cpu")])
     if not include_end:
         unit = unit[:-1]
     return Partition(start + (end - start) * unit, tag, _gap_weights(unit, tag))
@@ -134,7 +138,7 @@ def can_coarsen(partition: Partition, interval: tuple[float, float], groups: int
         stride: Increments that become one.
     """
     start, end = interval
-    borders = torch.linspace(start, end, groups + 1, dtype=torch.float64)[1:-1]
+    borders = torch.linspace(start, end, groups + 1, dtype=torch.float64, device="cpu")[1:-1]
     missed = (borders[:, None] - partition.nodes[::stride]).abs().amin(1) > 1e-9 * (end - start)
     return (len(partition.nodes) - 1) % stride == 0 and not bool(missed.any())
 
@@ -166,8 +170,8 @@ def captum_nodes(interval: tuple[float, float], n_nodes: int, method: CaptumMeth
         raise ValueError(f"`method` must be one of {', '.join(get_args(CaptumMethod))}, got {method!r}.")
     if n_nodes < (1 if method == "gausslegendre" else 2):
         raise ValueError(f"`n_steps` is too small for {method}: it needs at least 2 nodes, got {n_nodes}.")
-    index = torch.arange(n_nodes, dtype=torch.float64)
-    weights = torch.full((n_nodes,), 1 / n_nodes, dtype=torch.float64)
+    index = torch.arange(n_nodes, dtype=torch.float64, device="cpu")
+    weights = torch.full((n_nodes,), 1 / n_nodes, dtype=torch.float64, device="cpu")
     if method == "gausslegendre":
         roots, gauss = np.polynomial.legendre.leggauss(n_nodes)
         unit, weights = torch.from_numpy(0.5 * (1 + roots)), torch.from_numpy(0.5 * gauss)

@@ -1,6 +1,6 @@
 """Presets of mask attribute conductance: ours, the paper's, the authors' scripts'."""
 
-__all__ = ["CAPTUM_ONLY", "DEFAULT", "MOST_STEPS", "OFFICIAL", "PAPER", "RANKING", "MacTag", "Preset"]
+__all__ = ["CAPTUM_ONLY", "DEFAULT", "MOST_STEPS", "OFFICIAL", "PAPER", "RANKING", "MacTag", "Preset", "as_preset"]
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields, replace
@@ -189,3 +189,26 @@ OFFICIAL = Preset(
     across_images="sum",
 )
 """The settings of the authors' scripts. Their reference input is 0 after ImageNet normalisation: the mean colour."""
+
+PRESETS = {preset.name: preset for preset in (DEFAULT, RANKING, PAPER, OFFICIAL)}
+"""All presets by name."""
+
+
+def as_preset(preset: object) -> Preset | None:
+    """A preset, also by its name; None stays None.
+
+    Args:
+        preset: As a user gave it.
+
+    Raises:
+        ValueError: If it is neither.
+
+    Example:
+        >>> as_preset("paper").tag
+        'left'
+    """
+    if preset is None or isinstance(preset, Preset):
+        return preset
+    if not isinstance(preset, str) or preset.lower() not in PRESETS:
+        raise ValueError(f"`preset` must be a Preset or one of {', '.join(PRESETS)}, got {preset!r}.")
+    return PRESETS[preset.lower()]

@@ -89,7 +89,7 @@ def _by_values(task: Task, sample: Sample, sweep: Sweep) -> tuple[int, int, int]
 
 def _by_shapes(task: Task, sample: Sample, sweep: Sweep) -> tuple[int, int, int]:
     """The same of a network without values; where a path runs matters only to its ends."""
-    nothing = (torch.zeros(1, 1),)
+    nothing = (torch.zeros(1, 1, device="cpu"),)
     look, partition = outline(task, sample), sweep.partition(task, LinearPath(nothing, nothing))
     kept = [SUMS[name](partition) for name in sweep.needs(task.options.reduction)]
     tensors = look.outputs.values()

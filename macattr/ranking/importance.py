@@ -35,12 +35,19 @@ class LayerImportance:
     """Scores of every layer for every image and pixel order.
 
     Args:
-        dataset: ``score``, ``signed_sum`` and ``step_error`` (sample, order, layer); ``input_residual``,
-            ``objective_start``, ``objective_end``, ``objective_variation``, ``step_order`` (the order of convergence
-            that step errors go by) and ``order_seed`` (sample, order); coordinates ``type``, ``depth``, ``block``,
-            ``role``, ``parameters``, ``alias_of`` and ``is_cut`` of layers, ``degradation`` of samples; how it was
-            measured in ``attrs``. A value that a method does not have is NaN. Methods that score all images together
-            have one sample, "all images", or "no image" where there was none.
+        dataset: How it was measured stands in ``attrs``, the formula of a score as ``unit``. A value that a method does
+            not have is NaN. Methods that score all images together have one sample, "all images", or "no image" where
+            there was none. The variables are:
+
+            - ``score`` (sample, order, layer), at least 0 for most methods; ``signed_sum``, the sum of the neurons'
+              values with their signs; ``step_error``, at least 0, in the unit of the score.
+            - ``input_residual`` (sample, order): error of completeness at the input, relative to the change of the
+              objective, with its sign; 0 is exact, -1 says that no gradient reaches the input.
+            - ``objective_start``, ``objective_end`` and ``objective_variation``, the sum of its ups and downs;
+              ``step_order``, the order of convergence that step errors go by; ``order_seed``, -1 without a random
+              order (all sample, order).
+            - Coordinates ``type``, ``depth``, ``block``, ``role``, ``parameters``, ``alias_of`` and ``is_cut`` of
+              layers, ``degradation``, ``height`` and ``width`` of samples.
     """
 
     dataset: xr.Dataset
@@ -146,7 +153,7 @@ class LayerImportance:
         r"""The :math:`\lfloor` fraction x number of layers :math:`\rfloor` most important layers (the paper's rule).
 
         Args:
-            fraction: Share of the layers, in (0, 1].
+            fraction: Share of the layers that own parameters, in (0, 1]; at least one is taken.
 
         Raises:
             ValueError: If the fraction is outside (0, 1].
@@ -233,15 +240,18 @@ class LayerImportance:
     def probability_in_top(self, fraction: float, seed: int = 0) -> pd.Series:
         """For every layer, how often it is among the top ``fraction`` over resamples of the images, highest first.
 
+        Layers that own no parameters cannot be chosen and are left out, as by :meth:`top`.
+
         Args:
-            fraction: Share of the layers that is the top, in (0, 1].
+            fraction: Share of these layers that is the top, in (0, 1].
             seed: Seed of the resamples.
 
         Raises:
             ValueError: As :func:`macattr.statistics.certainty.probability_in_top`.
         """
-        names = self.dataset["layer"].values
-        shares = probability_in_top(self.values, top_count(fraction, len(names)), np.random.default_rng(seed))
+        choosable = self.with_parameters()
+        names = choosable.dataset["layer"].values
+        shares = probability_in_top(choosable.values, top_count(fraction, len(names)), np.random.default_rng(seed))
         return pd.Series(shares, names, name="probability").sort_values(ascending=False, kind="stable")
 
     def degradation_ranks(self) -> pd.DataFrame:

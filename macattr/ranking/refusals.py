@@ -179,7 +179,8 @@ def _sizes(image: Tensor) -> Iterator[_Form]:
     """An image in other sizes."""
     for number in MULTIPLES:
         side = number * (11 if number <= 16 else 3)  # which is a multiple of no larger one in the list
-        other = image[:, :, torch.arange(side) % image.shape[2]][..., torch.arange(side) % image.shape[3]]
+        places = torch.arange(side, device=image.device)
+        other = image[:, :, places % image.shape[2]][..., places % image.shape[3]]
         examples = (fit_to_multiple(image[0], number)[None], other)
         yield _Form(f"sides that are multiples of {number}", f"--multiple {number}", f"multiple={number}", examples)
     for side in CROPS:

@@ -46,7 +46,9 @@ def randomised(model: nn.Module, layers: Sequence[str], seed: int = 0) -> Iterat
     try:
         with torch.no_grad():
             for parameter in parameters:
-                noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
+                noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64, device="cpu").to(
+                    parameter
+                )
                 deviation = parameter.std(correction=0)
                 parameter.copy_(parameter.mean() + deviation * noise)
         yield

@@ -59,7 +59,8 @@ class SelectionRule:
             that return the same one together. ``parameters`` fills a budget with such groups: it walks the ranking from
             the top and leaves out groups that do not fit. If even that uses less than ``fill`` of the budget, the one
             more group that comes nearest to it is taken too, if that is nearer than stopping short.
-        per: Apply ``fraction`` or ``count`` within every ``block`` (the layers outside of any are one) or ``type``.
+        per: Apply ``fraction`` or ``count`` within every ``block`` (the layers outside of any are one) or ``type``, and
+            ``skips``, ``fill`` and ``over`` with them.
         include: Names and globs that are always in. They count towards the number or budget.
         exclude: Names and globs that are never in. They still count in the whole that ``fraction`` is a share of.
         rounding: Of ``fraction`` times layers: ``floor``, the paper's :math:`\lfloor kL \rfloor`, or ``round``.
@@ -381,7 +382,7 @@ def _within_budget(
     largest = max(budgets.values(), default=0)
     if not rule.per and largest > table.total:
         raise ValueError(f"`count` {largest:,} is more than the network's {table.total:,} parameters.")
-    chosen, skipped = [], []
+    chosen, skipped, short = [], [], []
     for key, members in _classes(pool, table, rule.per).items():
         forced = [candidate for candidate in members if candidate in fixed]
         if table.count(flat(forced)) > budgets[key]:
@@ -391,11 +392,18 @@ def _within_budget(
             )
         order = forced + [candidate for candidate in members if candidate not in forced]
         packed, left_out = pack(order, table, budgets[key], rule.skips, rule.fill * budgets[key])
+        if packed or rule.per:
+            packed, left_out, words = _nearest(
+                packed, left_out, members=members, budget=budgets[key], table=table, rule=rule
+            )
+            short += [f"{rule.per} {key!r}: {words}" if rule.per else words] if words else []
         chosen += packed
         skipped += left_out
     if not chosen:
         return _smallest(pool, largest, table, rule), []
-    chosen, skipped = _nearest(chosen, skipped, pool=pool, budget=sum(budgets.values()), table=table, rule=rule)
+    if short:
+        more = f" So it is in {len(short) - 1} more of {len(budgets)}." if len(short) > 1 else ""
+        warn_user(f"{short[0]}{more}")
     return sorted(chosen, key=pool.index), skipped
 
 
@@ -420,34 +428,31 @@ def _nearest(
     chosen: list[Candidate],
     skipped: list[Candidate],
     *,
-    pool: list[Candidate],
+    members: list[Candidate],
     budget: int,
     table: LayerTable,
     rule: SelectionRule,
-) -> tuple[list[Candidate], list[Candidate]]:
-    """The chosen candidates, and one more if they fall short and it comes nearer; a warning that says why."""
+) -> tuple[list[Candidate], list[Candidate], str]:
+    """The chosen ones of a class, and one more if they fall short and it comes nearer; with what a user must know."""
     used = table.count(flat(chosen))
-    walked = f"{len(skipped)} groups of layers do not fit into what is left, more than `skips` = {rule.skips}"
-    if used >= rule.fill * budget or len(chosen) == len(pool):
-        if len(skipped) > rule.skips and rule.per is None:
-            warn_user(f"{walked}, so the walk went on to fill {used:,} of {budget:,} parameters.")
-        return chosen, skipped
-    totals = {other: table.count(flat([*chosen, other])) for other in pool if other not in chosen}
+    if used >= rule.fill * budget or len(chosen) == len(members):
+        is_long = len(skipped) > rule.skips and rule.per is None
+        walked = f"{len(skipped)} groups of layers do not fit into what is left, more than `skips` = {rule.skips}"
+        return chosen, skipped, f"{walked}, so the walk went on to fill {used:,} of {budget:,} parameters." * is_long
+    totals = {other: table.count(flat([*chosen, other])) for other in members if other not in chosen}
     best = min(totals, key=lambda other: abs(totals[other] - budget))
     total, name = totals[best], " = ".join(best)
-    rest = f"the rest of {budget - used:,}, as the smallest needs {min(totals.values()) - used:,}"
-    rest = f"what is left of its {rule.per}'s share" if rule.per else rest
     filled = (
         f"the ranking fills {used:,} of {budget:,} parameters, {used / budget:.1%}, less than `fill` = {rule.fill:g}: "
-        f"no other layer fits into {rest}"
+        f"no other layer fits into the rest of {budget - used:,}, as the smallest needs {min(totals.values()) - used:,}"
     )
     most = 2 * budget - used if rule.over is None else (1 + rule.over) * budget
     if abs(total - budget) < budget - used and total <= most:
-        warn_user(f"{filled}. With {name!r} it is {total:,}, which is nearer; `over` = 0 leaves it out.")
-        return [*chosen, best], [other for other in skipped if other != best]
+        left_out = [other for other in skipped if other != best]
+        words = f"{filled}. With {name!r} it is {total:,}, which is nearer; `over` = 0 leaves it out."
+        return [*chosen, best], left_out, words
     beyond = "farther from the budget" if total - budget >= budget - used else f"beyond `over` = {rule.over:g}"
-    warn_user(f"{filled}. With {name!r} it would be {total:,}, {beyond}.")
-    return chosen, skipped
+    return chosen, skipped, f"{filled}. With {name!r} it would be {total:,}, {beyond}."
 
 
 def pack(

@@ -226,13 +226,14 @@ class TrainableMask:
             model: Network.
             lr: Learning rate; of the highest score if there are scores.
             scores: Score of every selected layer, not negative; None puts all parameters into one group.
-            power: 0 for equal learning rates; 1 for rates in proportion to the score.
+            power: At least 0: 0 for equal learning rates, 1 for rates in proportion to the score.
 
         Returns:
             One group without scores, else one for each layer with its ``name``; tied parameters stand in the first.
 
         Raises:
-            ValueError: As :meth:`parameter_names`, or if a score is missing, negative or not finite, or all are 0.
+            ValueError: As :meth:`parameter_names`, or if ``power`` is negative, a score is missing, negative or not
+                finite, or all are 0.
 
         Source:
             Lee et al. 2023 (surgical fine-tuning, Auto-RGN): scores divided by their maximum as factors of the
@@ -245,6 +246,8 @@ class TrainableMask:
             [('0', 0.1), ('1', 0.05)]
         """
         lr, power = positive_number("lr", lr), real_number("power", power)
+        if power < 0:
+            raise ValueError(f"`power` must be at least 0, got {power}: layers with higher scores get higher rates.")
         members: dict[str, list[nn.Parameter]] = {}
         grouped: set[int] = set()
         for name, layer in self._owners(model).items():

@@ -57,9 +57,12 @@ def sweep_activations(
     with undisturbed(model, layers.values()) as rewind:
         forward = Forward(model, layers, path, rewind, forward_args, at_input)
         with refuse_random_draws(model):
-            start, end = (_record(forward, torch.tensor([alpha], dtype=torch.float64)) for alpha in path.interval)
+            start, end = (
+                _record(forward, torch.tensor([alpha], dtype=torch.float64, device="cpu")) for alpha in path.interval
+            )
         if missing := [name for name in layers if name not in {site.layer for site in end.values}]:
             raise ValueError(never_ran(missing))
+        _refuse_moving(start.values, end.values)
         look = _look(forward, partition)
         lines = _Lines(forward, start, end, objective, {"allow_unused": True} | dict(grad_kwargs or {}))
         count = lines.nodes_per_batch(len(partition.nodes), internal_batch_size)
@@ -74,6 +77,17 @@ def sweep_activations(
     if look is None:
         return found
     return {site: (look.whole(site, gradient), look.whole(site, change)) for site, (gradient, change) in found.items()}
+
+
+def _refuse_moving(start: Mapping[Site, Tensor], end: Mapping[Site, Tensor]) -> None:
+    """Raise if layers run, or have some shape, at one end of the path only: no line joins their values."""
+    for site in sorted(start.keys() | end.keys()):
+        shapes = [tuple(values[site].shape) if site in values else "nothing" for values in (start, end)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"layer {site} returns {shapes[0]} at the start of the path and {shapes[1]} at its end: which layers "
+                "run, and their shapes, must not depend on the input. Leave the layer out of `layers`."
+            )
 
 
 def _look(forward: Forward, partition: Partition) -> Survey | None:
@@ -120,7 +134,9 @@ class _Lines:
     inputs: tuple[Tensor, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.inputs = leaves_at(self.forward.path, torch.tensor(self.forward.path.interval[1:], dtype=torch.float64))
+        self.inputs = leaves_at(
+            self.forward.path, torch.tensor(self.forward.path.interval[1:], dtype=torch.float64, device="cpu")
+        )
 
     @property
     def batch(self) -> int:
@@ -130,7 +146,7 @@ class _Lines:
     def nodes_per_batch(self, n_nodes: int, internal_batch_size: int | None) -> int:
         """How many nodes share a forward pass; a second pass at the path's end shows whether they may."""
         count = min(max(1, (internal_batch_size or ROWS_ON_CPU) // self.batch), n_nodes)
-        repeated = torch.full((count,), self.forward.path.interval[1], dtype=torch.float64)
+        repeated = torch.full((count,), self.forward.path.interval[1], dtype=torch.float64, device="cpu")
         again = _record(self.forward, repeated)
         wrong = [site for site, value in self.end.values.items() if not _repeats(again.values.get(site), value, count)]
         if wrong and count > 1:

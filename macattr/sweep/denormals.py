@@ -78,4 +78,4 @@ def _denormal(weight: Tensor) -> Tensor:
 
 def _flushes() -> bool:
     """Whether the calling thread takes denormal results for 0 already."""
-    return float(torch.tensor([1e-40]) * torch.ones(1)) == 0
+    return float(torch.tensor([1e-40], device="cpu") * torch.ones(1, device="cpu")) == 0

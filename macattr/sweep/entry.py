@@ -77,7 +77,7 @@ class Entry:
     def _call(self, *values: Any) -> Any:
         """Whatever the model returns."""
         count = max(1, values[0].shape[0] // self.batch)
-        keywords = pytree.tree_map(lambda value: repeat_rows(value, self.batch, count), dict(self.keywords))
+        keywords = repeat_rows(dict(self.keywords), self.batch, count)
         if self.at is not None:
             with _in_place_of(self.at, values[0]):
                 return self.model(*values[1:], **keywords)
@@ -143,6 +143,7 @@ def output_at(model: Callable[..., Any], module: nn.Module, *args: Any, **keywor
     handle = module.register_forward_hook(lambda _, __, output: seen.append(output), prepend=True)  # as it is replaced
     try:
         with undisturbed(model, [module]), torch.no_grad():
+            args, keywords = repeat_rows((args, keywords), 1, 1)
             model(*args, **keywords)
     finally:
         handle.remove()

@@ -1,6 +1,6 @@
 """Guard of the user's model: one thread at a time, no training-mode surprises, and everything as before afterwards."""
 
-__all__ = ["Rewind", "modules_of", "refuse_random_draws", "undisturbed", "without_gradients"]
+__all__ = ["Rewind", "modules_of", "refuse_random_draws", "same_state", "undisturbed", "without_gradients"]
 
 import copy
 import functools
@@ -11,16 +11,16 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from threading import RLock, local
+from threading import RLock
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
-import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
+from macattr.sweep.checkpoints import plain_checkpoints
 from macattr.weights.processes import keep_sharded
 from macattr.weights.values import dense_parts, missing_values, refuse_hidden
 
@@ -37,9 +37,9 @@ def undisturbed(model: Callable[..., Any], layers: Iterable[nn.Module] = ()) -> 
     """Gradients on, weights without gradients, and everything as before afterwards.
 
     Weights' flags and gradients, buffers and plain attributes by identity and by value, hooks, training mode and random
-    states survive whatever runs inside. Another thread that wants the same modules waits. Checkpointed blocks of the
-    reentrant kind, which refuse :func:`torch.autograd.grad`, run without checkpointing. What torch.compile has compiled
-    runs uncompiled, because it would compile anew for the hooks of every forward pass. Attention runs as it does with
+    states survive whatever runs inside. Another thread that wants the same modules waits. Checkpointed blocks run
+    without checkpointing; see :func:`macattr.sweep.checkpoints.plain_checkpoints`. What torch.compile has compiled runs
+    uncompiled, because it would compile anew for the hooks of every forward pass. Attention runs as it does with
     gradients, because torch's fast path returns other values at padding, and nested tensors inside.
 
     Args:
@@ -63,11 +63,11 @@ def undisturbed(model: Callable[..., Any], layers: Iterable[nn.Module] = ()) -> 
         run_uncompiled = _Uncompiled(stack)
         run_uncompiled()
         stack.enter_context(_same_random_states(modules))
-        stack.enter_context(_plain_checkpoints())
+        stack.enter_context(plain_checkpoints())
         stack.enter_context(_Attention.without_fast_path())
         stack.enter_context(_normal_tensors(modules))
         keep_sharded(modules.values())
-        state = stack.enter_context(_same_state(modules))
+        state = stack.enter_context(same_state(modules))
         stack.callback(keep_sharded, modules.values())  # FSDP must know that shards are what is put back
         stack.enter_context(without_gradients(modules))
 
@@ -214,40 +214,6 @@ def _cuda_devices(modules: dict[str, nn.Module]) -> list[int]:
     return sorted({p.device.index for p in _parameters(modules) if p.device.type == "cuda"})
 
 
-class _PlainCheckpoint:
-    """Takes the place of torch's reentrant checkpoint: threads inside a guard run the block as it is."""
-
-    original = torch.utils.checkpoint.CheckpointFunction
-    inside = local()
-    guards = 0
-
-    @classmethod
-    def apply(cls, function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
-        """Output of the block."""
-        if getattr(cls.inside, "depth", 0):
-            return function(*args)
-        return cls.original.apply(function, preserve, *args)
-
-    @classmethod
-    def count(cls, change: int) -> None:
-        """Enter or leave a guard; the first one takes the place, the last one gives it back."""
-        with _REGISTRY:
-            cls.inside.depth = getattr(cls.inside, "depth", 0) + change
-            cls.guards += change
-            checkpoint = cls if cls.guards else cls.original
-            torch.utils.checkpoint.CheckpointFunction = checkpoint  # type: ignore[assignment,misc]
-
-
-@contextmanager
-def _plain_checkpoints() -> Iterator[None]:
-    """Reentrant checkpoints run their blocks directly, in this thread alone."""
-    _PlainCheckpoint.count(1)
-    try:
-        yield
-    finally:
-        _PlainCheckpoint.count(-1)
-
-
 class _Attention:
     """Switches torch's fast path of attention off while any thread is inside a guard."""
 
@@ -318,8 +284,12 @@ def without_gradients(modules: dict[str, nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
-def _same_state(modules: dict[str, nn.Module]) -> Iterator["_State"]:
-    """What the modules hold besides the values of their parameters, put back afterwards."""
+def same_state(modules: dict[str, nn.Module]) -> Iterator["_State"]:
+    """What the modules hold besides the values of their parameters, put back afterwards.
+
+    Args:
+        modules: Modules by name, as :func:`modules_of` finds them.
+    """
     state = _State(modules)
     try:
         yield state

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from macattr.paths.inputs import Path
 from macattr.paths.objectives import GradientMagnitude, Objective
@@ -58,7 +59,7 @@ class Forward:
         """
         layers = {name: module for name, module in self.layers.items() if names is None or name in names}
         batch = inputs[0].shape[0] // count
-        arguments = [repeat_rows(argument, batch, count) for argument in self.forward_args]
+        arguments = repeat_rows(self.forward_args, batch, count)
         calls: dict[str, int] = {}
         active = recomputation.active(layers, self.at_input, calls) if recomputation else nullcontext()
         with self.rewind(), probing(layers, visit, self.at_input, calls), active:
@@ -172,7 +173,7 @@ def objective_at(
         forward_args: Further positional arguments of the model.
     """
     with undisturbed(model) as rewind:
-        inputs = leaves_at(path, torch.tensor([alpha], dtype=torch.float64))
+        inputs = leaves_at(path, torch.tensor([alpha], dtype=torch.float64, device="cpu"))
         forward = Forward(model, {}, path, rewind, forward_args)
         output = forward(inputs, 1, lambda _, tensor: tensor)
         return evaluate(objective, output, inputs[0].shape[0], 1)[0].detach()
@@ -193,17 +194,19 @@ def leaves_at(path: Path, alpha: Tensor) -> tuple[Tensor, ...]:
     return leaves
 
 
-def repeat_rows(argument: Any, batch: int, count: int) -> Any:
-    """A forward argument for several nodes; inference tensors are copied because no backward pass can keep them.
+def repeat_rows(arguments: Any, batch: int, count: int) -> Any:
+    """Forward arguments for several nodes, always copies: a network may write into what it is given.
 
     Args:
-        argument: Any value; a tensor whose first dimension is the batch is repeated.
+        arguments: Any value; tensors inside of it whose first dimension is the batch are repeated.
         batch: Samples at one node.
         count: Nodes.
     """
-    if not isinstance(argument, Tensor):
-        return argument
-    normal = argument.clone() if argument.is_inference() else argument
-    if count > 1 and argument.dim() and argument.shape[0] == batch:
-        return normal.repeat(count, *[1] * (argument.dim() - 1))
-    return normal
+
+    def repeated(tensor: Tensor) -> Tensor:
+        own = tensor.detach()
+        if count > 1 and own.dim() and own.shape[0] == batch:
+            return own.repeat(count, *[1] * (own.dim() - 1))
+        return own.clone()
+
+    return pytree.tree_map_only(Tensor, repeated, arguments)

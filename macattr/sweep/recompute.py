@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
+from macattr.sweep.checkpoints import RunsAgain, plain_checkpoints
 from macattr.sweep.probes import Visit, probing
 
 
@@ -132,7 +133,7 @@ class _Probing:
 
 
 @dataclass(eq=False)
-class _Run:
+class _Run(RunsAgain):
     """One call of a block."""
 
     owner: Recomputation
@@ -165,7 +166,8 @@ class _Run:
         self.args = ()
         versions = _versions((args, self.keywords))
         try:
-            with probing(self.inner, self.owner.visit, self.probes.at_input, dict(self.calls or {})):
+            visited = probing(self.inner, self.owner.visit, self.probes.at_input, dict(self.calls or {}))
+            with visited, plain_checkpoints():  # on a GPU the backward pass has a thread of its own
                 output = self.forward(*args, **self.keywords)
         except Exception as error:
             self.owner.note_error(self, error)

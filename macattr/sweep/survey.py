@@ -25,6 +25,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils import _pytree as pytree
 
 from macattr.paths.inputs import Path
 from macattr.paths.partitions import Partition
@@ -442,13 +443,14 @@ class Surveys:
 def _fixed_tensors(forward: Forward) -> tuple[Tensor, ...]:
     """Tensors among the arguments of a model that no path walks."""
     given = (*forward.forward_args, *getattr(forward.model, "keywords", {}).values())
-    return tuple(value for value in given if isinstance(value, Tensor))
+    return tuple(value for value in pytree.tree_leaves(given) if isinstance(value, Tensor))
 
 
 def _signature(forward: Forward, inputs: tuple[Tensor, ...]) -> Hashable:
     """What layers and memory depend on: names, shapes and types of tensors, values of what is no tensor."""
     entered = getattr(forward.model, "signature", ())
-    return forward.at_input, entered, *forward.layers, *map(_kind, (*inputs, *forward.forward_args))
+    leaves, structure = pytree.tree_flatten((inputs, forward.forward_args))
+    return forward.at_input, entered, *forward.layers, str(structure), *map(_kind, leaves)
 
 
 def _kind(argument: Any) -> Hashable:
@@ -573,5 +575,5 @@ def _places(shape: torch.Size) -> tuple[Tensor, ...]:
     By NumPy: torch's function of that name imports sympy, which takes half a second.
     """
     count = min(64, shape.numel())
-    flat = torch.linspace(0, shape.numel() - 1, count, dtype=torch.float64).round().long()
+    flat = torch.linspace(0, shape.numel() - 1, count, dtype=torch.float64, device="cpu").round().long()
     return tuple(map(torch.from_numpy, np.unravel_index(flat.numpy(), shape)))

@@ -298,6 +298,11 @@ class _Probe:
         if tensor.shape != (probed.shape[0] * count, *probed.shape[1:]):
             shape = tuple(tensor.shape)
             message = f"layer {site}: {count} nodes give the shape {shape}, one node gives {probed.shape}."
+            if count == 1:
+                message = (
+                    f"layer {site} returns {shape}, in the first pass {probed.shape}: shapes must not depend on the "
+                    "input. Leave the layer out of `layers`."
+                )
             if not probed.is_constant or shape != probed.shape:
                 raise BatchLayoutError(message)
             if any(layer_sum.weighs_gradients for layer_sum in self.sums):
@@ -311,8 +316,8 @@ class _Probe:
             self.edges[site] = get_gradient_edge(watched)
             _refuse_other_rows(probed, tensor, count)
         if self.recomputation is None or not self.recomputation.inside:
-            self.hold(site, tensor)
-        return watched.clone() if probed.overwritten else watched
+            self.hold(site, tensor.detach().clone() if probed.overwritten else tensor)
+        return watched.clone() if probed.overwritten and watched is not tensor else watched
 
     def revisit(self, site: Site, tensor: Tensor) -> Tensor:
         """Hold the output of a layer in a block that runs again."""
@@ -320,11 +325,11 @@ class _Probe:
         if probed is None:
             return tensor
         if site not in self.folded and site not in self.held:
-            self.hold(site, tensor)
+            self.hold(site, tensor.detach().clone() if probed.overwritten else tensor)
             if site in self.early:
                 self.fold(site, self.early.pop(site))
         watched = _watched(tensor)
-        return watched.clone() if probed.overwritten else watched
+        return watched.clone() if probed.overwritten and watched is not tensor else watched
 
     def hold(self, site: Site, tensor: Tensor) -> None:
         """Keep an output, and show it to the sums."""
@@ -463,9 +468,8 @@ class _Sweep:
                 inputs, gradients = self._pass(chunk, group, sums)
             except BatchLayoutError as error:
                 if chunk.first:
-                    raise ValueError(
-                        f"{error} Pass `internal_batch_size=1`, so that nodes are evaluated alone."
-                    ) from None
+                    together = " Pass `internal_batch_size=1`, so that nodes are evaluated alone."
+                    raise ValueError(f"{error}{together if chunk.count > 1 else ''}") from None
                 raise
             self._fold_inputs(chunk, inputs, gradients, input_sums)
             if self.frugal:
@@ -615,7 +619,7 @@ class _Sweep:
         if not isinstance(output, Tensor) or not output.requires_grad or not output.dim():
             return  # refused with its own message
         first = torch.view_as_real(output[0]) if output.is_complex() else output[0]
-        weights = torch.rand(first.shape, generator=torch.Generator().manual_seed(0)).to(first)
+        weights = torch.rand(first.shape, generator=torch.Generator().manual_seed(0), device="cpu").to(first)
         gradients = torch.autograd.grad((first * weights).sum(), inputs, allow_unused=True)
         for gradient in gradients:
             if gradient is None or len(gradient) == 1:

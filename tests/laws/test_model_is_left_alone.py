@@ -1,5 +1,6 @@
 """Whatever is measured, and whether it succeeds or is refused: the user's model is bit for bit as it was before."""
 
+import contextlib
 import copy
 import itertools
 import random
@@ -114,6 +115,7 @@ def snapshot(net):
         "values": {name: value.detach().clone() for name, value in net.state_dict().items()},
         "identities": {name: id(tensor) for name, tensor in (*net.named_parameters(), *net.named_buffers())},
         "flags": {name: (p.requires_grad, id(p.grad)) for name, p in net.named_parameters()},
+        "gradients": {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None},
         "modes": {name: module.training for name, module in modules.items()},
         "hooks": {name: (len(m._forward_hooks), len(m._forward_pre_hooks)) for name, m in modules.items()},
         "attributes": {name: (getattr(m, "calls", 0), list(getattr(m, "history", []))) for name, m in modules.items()},
@@ -136,12 +138,10 @@ def test_the_model_is_left_alone(method, kind, training):
         options = {"n_steps": 2, "start_weights": {n: 0.5 * p.detach() for n, p in net.named_parameters()}}
     items = [{"image": torch.rand(3, 4, 4), "clean": torch.rand(3, 4, 4)} for _ in range(2)]
     before, python_state = snapshot(net), random.getstate()
-    try:
+    with contextlib.suppress(ValueError):  # some of these networks are refused, which must not move anything either
         rank_layers(net, items, method, **options)
-    except ValueError as error:
-        assert "\n" not in str(error)  # noqa: PT017
     torch.testing.assert_close(snapshot(net), before, rtol=0, atol=0, equal_nan=True)
-    random.setstate(python_state)
+    random.setstate(python_state)  # the type checks of the tests draw from it, see test_guard
 
 
 def test_training_mode_is_refused_by_every_method_before_anything_moves():

@@ -261,7 +261,7 @@ def test_gradient_x_activation_is_their_product_at_the_input(images):
         ({"baselines": torch.zeros(5, 5)}, r"reference input of shape \(5, 5\) does not broadcast"),
         ({"internal_batch_size": 0}, "`internal_batch_size` must be at least 1, got 0"),
         ({"gate": "hard"}, "`gate` must be one of fade, sigmoid, one_sided, got 'hard'"),
-        ({"method": "left"}, "`method` must be one of riemann_left, .* got 'left'"),
+        ({"method": "lift"}, "`method` must be one of left, .* got 'lift'"),
         ({"objective": lambda output: output.mean()}, r"one number per sample, shape \(2,\), got \(\)"),
         ({"objective": lambda output: (output - output.mean()).flatten(1).sum(1)}, "the objective mixes the batch"),
         ({"target": 0}, r"`target` 0 does not select one number of outputs of shape \(1, 6, 8\)"),
@@ -288,7 +288,7 @@ def test_mac_refuses(smooth_net, images, options, message):
         ({"seed": -1}, "`seed` must be at least 0, got -1"),
         ({"seed": 2**70}, "`seed` must be at most 9223372036854775807"),
         ({"r": "0.5"}, r"`r` must lie in \(0, 1\], got '0.5'"),
-        ({"preset": "paper"}, "`preset` must be a Preset such as macattr.PAPER or macattr.OFFICIAL, got 'paper'"),
+        ({"preset": "papre"}, "`preset` must be a Preset or one of default, ranking, paper, official, got 'papre'"),
         ({"order": "random"}, "`order` must be a tensor of pixel indices, .* got str"),
         ({"order": [[1, 2], [3]]}, "`order` must hold pixel indices"),
         ({"gate": "sigmoid", "delta": float("nan")}, "`delta` must be positive and finite, got nan"),
@@ -527,9 +527,10 @@ def test_layer_ig_adds_up_the_calls_of_a_module():
         def forward(self, x):
             return self.inner(self.inner(x).tanh()).sum(1)
 
-    got = LayerIntegratedGradients(Twice(), "inner").attribute(torch.rand(2, 3), n_steps=3)
-    assert isinstance(got, torch.Tensor)
-    assert got.shape == (2, 3)
+    net, x = Twice(), torch.rand(2, 3)
+    got, each = (LayerIntegratedGradients(net, "inner").attribute(x, n_steps=3, calls=c) for c in ("sum", "each"))
+    torch.testing.assert_close(got, each.sum(0))
+    assert (each[1] != 0).all()
 
 
 def test_layer_ig_refuses_what_is_not_finite():
@@ -563,7 +564,9 @@ def test_a_layer_named_twice_is_refused():
 
 def test_captum_s_noise_tunnel_takes_our_classes():
     net = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 1))
-    tunnel = NoiseTunnel(LayerConductance(net, net[0]))
-    assert tunnel.attribute(torch.rand(2, 3), nt_samples=3, n_steps=4).shape == (2, 2)
+    tunnel, x = NoiseTunnel(LayerConductance(net, net[0])), torch.rand(2, 3)
+    without_noise = tunnel.attribute(x, nt_samples=3, stdevs=0.0, n_steps=4)
+    torch.testing.assert_close(without_noise, LayerConductance(net, net[0]).attribute(x, n_steps=4))
+    assert not torch.allclose(tunnel.attribute(x, nt_samples=3, n_steps=4), without_noise)
     assert LayerConductance(net, net[0]).has_convergence_delta()
     assert LayerConductance(net, net[0]).multiplies_by_inputs

@@ -314,7 +314,11 @@ class Page:
         adapters, ranking = table.loc[("mac", ADAPTERS)], table.loc[(WINNER, RANDOM)]
         lines = []
         if adapters["verdict"] == "falsified":
-            lines.append("At equal parameters, adapters on all layers gain more than the layers that MAC chooses.")
+            shares = [f"{100 * self.row(method)['share']:.1f}\u00a0%" for method in (ADAPTERS, "mac")]
+            lines.append(
+                f"Within the same budget, adapters on all layers ({shares[0]} of the parameters on average) gain more "
+                f"than the layers that MAC chooses ({shares[1]}, which leave more of it unused)."
+            )
         told = "is" if ranking["verdict"] == "holds" else "is not"
         lines.append(f"That a ranking is better than random layers {told} shown")
         if np.isfinite(ranking["mean"]):

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from macattr.cli import main
+from macattr.cli.check import _verdict
 from macattr.methods.catalogue import METHODS
 from macattr.methods.kinds import needs_images
 from macattr.ranking.importance import LayerImportance
@@ -251,6 +252,20 @@ def test_a_check_randomises_and_names_what_is_suspect(model, tmp_path, capsys):
     assert "all parameters random: Spearman" in printed
     assert "dependence on size" in printed
     assert (tmp_path / "check" / "randomisation.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("correlation", "layers", "verdict"),
+    [
+        (0.91, 5, "SUSPECT: above 0.9"),
+        (0.90, 5, "PASSED: it is not above 0.9"),
+        (-1.0, 90, "PASSED"),
+        (0.99, 4, "UNDECIDED: 4 layers are too few"),
+        (math.nan, 90, "UNDECIDED: all scores of a ranking are equal"),
+    ],
+)
+def test_the_verdict_of_a_check_goes_by_correlation_and_number_of_layers(correlation, layers, verdict):
+    assert verdict in _verdict(correlation, layers)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ def test_the_cost_counts_nodes_weights_outputs_and_sums():
     assert cost.evaluations == 2 * 9
     assert cost.weights == 4 * (16 + 15)
     assert cost.outputs == 4 * 25 * (4 + 3)
-    assert cost.sums >= cost.outputs
+    assert cost.sums == 4 * cost.outputs  # sum, output and gradient of the node before, and of this one
     assert [line.split()[0] for line in cost.memory.splitlines()] == ["weights", "activations", "outputs", "sums"]
 
 

@@ -1,6 +1,7 @@
 """The guard: threads, functions that hide networks, inference mode; and models that are no function of their inputs."""
 
 import functools
+import random
 import threading
 
 import numpy as np
@@ -76,6 +77,23 @@ def test_samples_that_mix_are_refused_one_node_at_a_time_too():
     net = Behind(lambda y: y - y.mean(0)).eval()
     with pytest.raises(ValueError, match=r"mixes the batch.*pass one sample at a time"):
         MaskAttributeConductance(net, "layer").attribute(torch.rand(3, 3, 6, 6), n_steps=4, internal_batch_size=1)
+
+
+DRAWS = {
+    "torch": (lambda: torch.get_rng_state().tolist(), lambda: torch.rand(1)),
+    "numpy": (lambda: np.random.get_state()[1].tolist(), np.random.rand),
+    "python": (random.getstate, random.random),
+}
+
+
+@pytest.mark.parametrize("kind", DRAWS)
+@pytest.mark.usefixtures("as_users_run_it")
+def test_generators_go_on_as_if_nothing_had_been_drawn(kind):
+    (state, draw), network = DRAWS[kind], convolutions()
+    before = state()
+    with undisturbed(network):
+        draw()
+    assert state() == before
 
 
 def test_threads_wait_for_each_other(images):

@@ -590,7 +590,7 @@ def snapshot(net):
     return {
         "weights": {name: value.clone() for name, value in net.state_dict().items()},
         "flags": {name: p.requires_grad for name, p in net.named_parameters()},
-        "gradients": {name: p.grad for name, p in net.named_parameters()},
+        "gradients": {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None},
         "training": {name: module.training for name, module in net.named_modules()},
         "hooks": {name: len(module._forward_hooks | module._forward_pre_hooks) for name, module in net.named_modules()},
         "random": torch.get_rng_state(),
