@@ -2,22 +2,29 @@
 
 __all__ = ["check"]
 
+import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 
 from macattr.arguments import whole_number
+from macattr.atomic_files import write_text
 from macattr.cli.loading import load_images, load_network
 from macattr.cli.options import QUESTION, PresetName, with_options
 from macattr.cli.sources import explain_network
+from macattr.methods.provenance import describe
 from macattr.plots import plot_randomisation
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.rank import rank_methods
 from macattr.ranking.sanity import SUSPECT, randomisation_test
 from macattr.statistics.agreement import overlap_at, size_dependence, spearman
 from macattr.statistics.certainty import top_count
+
+SETTINGS = "check.json"
+"""File of the settings of a check, beside its results."""
 
 FEWEST_LAYERS = 5
 """Number of layers below which a high correlation is too likely by chance (1 in 24 for four layers in equal order)."""
@@ -41,13 +48,15 @@ def check(
     preset: PresetName = "ranking",
     seed: int = 0,
     device: str = "cpu",
+    overwrite: bool = False,
     **options: object,
 ) -> None:
     """Test whether a ranking depends on what the network has learned, or on its architecture alone.
 
     The network's parameters are made random, group by group from the output to the input, and the layers are ranked
     again. The ranking is also compared with those of other pixel orders, of other images and of chance, and scores with
-    the size of layers. Writes cascading.csv, independent.csv and randomisation.png.
+    the size of layers. Writes cascading.csv, independent.csv, randomisation.png and check.json,
+    with the settings.
 
     Args:
         model: The network: {forms}.
@@ -65,6 +74,7 @@ def check(
         preset: Set of defaults for the options of the path and the objective.
         seed: Seed of everything random.
         device: Device to compute on, such as cpu or cuda.
+        overwrite: Replace the results of another check in the folder.
         **options: Of :class:`macattr.methods.task.Options`; the decorator puts their explanations here.
     """
     mpl.use("Agg")
@@ -73,6 +83,11 @@ def check(
     whole_number("steps", steps)
     if out.exists() and not out.is_dir():
         raise ValueError(f"`--out` {str(out)!r} is a file: name a folder.")
+    asked = {"model": model, "images": images, "method": method, "steps": steps, "fraction": fraction, "crop": crop}
+    asked |= {"multiple": multiple, "grey": grey, "limit": limit, "clean": clean, "weights": weights, "preset": preset}
+    settings = {name: describe(value) for name, value in (asked | {"seed": seed, **options}).items()}
+    if not overwrite:
+        _refuse_another(out / SETTINGS, settings)
     network = load_network(model, device, weights)
     inputs = load_images(images, model, crop, limit, clean, multiple=multiple, grey=grey, out=out)
     options |= {"preset": preset, "seed": seed or None, "show_progress": True}
@@ -91,6 +106,7 @@ def check(
         print(table.round(3).to_string(index=False))
     figure = plot_randomisation(tables, f"{model}: {method} after randomising parameters")
     figure.savefig(out / "randomisation.png", dpi=150)
+    write_text(out / SETTINGS, json.dumps(settings, indent=1))
     layers = importance.dataset.sizes["layer"]
     k = top_count(fraction, layers)
     print(f"\n{_verdict(float(tables['cascading']['spearman'].iloc[-1]), layers)}")
@@ -100,6 +116,17 @@ def check(
         print(_agreement("other pixel orders", importance, again, k))
     _print_controls(importance, rankings["activation"], k, seed)
     print(f"\nwritten: {', '.join(str(out / f) for f in ('cascading.csv', 'independent.csv', 'randomisation.png'))}")
+
+
+def _refuse_another(file: Path, settings: Mapping[str, str]) -> None:
+    """Raise if a folder holds the results of a check with other settings."""
+    stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else settings
+    if other := [name for name, value in settings.items() if stored.get(name) != value]:
+        name = other[0]
+        raise ValueError(
+            f"`--out` {str(file.parent)!r} holds a check with {name} = {stored.get(name)}, now {settings[name]}: "
+            "choose another folder, or add --overwrite."
+        )
 
 
 def _verdict(correlation: float, layers: int) -> str:

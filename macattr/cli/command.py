@@ -9,11 +9,13 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import TextIO
 
 from macattr.cli.blame import users_error
 from macattr.cli.headings import Headings
@@ -81,6 +83,8 @@ class Program:
         Args:
             arguments: Default those of the process.
         """
+        if arguments is None:
+            _prepare_streams(self.name)
         given = list(sys.argv[1:] if arguments is None else arguments)
         debug, given = "--debug" in given, [argument for argument in given if argument != "--debug"]
         name = next((name for name in self.commands if given[: len(name.split())] == name.split()), None)
@@ -134,6 +138,29 @@ class Program:
         return 0
 
 
+def _prepare_streams(program: str) -> None:
+    """Streams that a process of its own was started without go nowhere; warnings of ours are one line."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # until the process ends
+    plain = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if category is UserWarning and file is None:
+            print(f"{program}: warning: {' '.join(str(message).split())}", file=sys.stderr)
+        else:
+            plain(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+
+
 def execute(function: Callable[..., object], options: Mapping[str, object]) -> int:
     """Exit code of a function of a command: the number that it returns, else 0."""
     code = function(**options)
@@ -168,9 +195,9 @@ def _ending(program: str, error: BaseException) -> int:
         SystemExit: The error itself, if it is one that nobody's code made: ``--help`` ends so.
     """
     if isinstance(error, Terminated):
-        return _complain(program, "terminated; the finished work is kept", TERMINATED)
+        return _complain(program, "terminated; what was written before is kept", TERMINATED)
     if isinstance(error, KeyboardInterrupt):
-        return _complain(program, "interrupted; the finished work is kept", INTERRUPTED)
+        return _complain(program, "interrupted; what was written before is kept", INTERRUPTED)
     if isinstance(error, BrokenPipeError):
         return _leave_pipe()
     if message := users_error(error):

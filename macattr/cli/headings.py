@@ -37,7 +37,7 @@ CHECK: Headings = MappingProxyType(
         "method": ("method", "reduction", "preset", "seed"),
         "path": tuple(name for name in RANK["path"] if name != "tolerance"),
         "what changes along the path": RANK["what changes along the path"],
-        "results": ("out", "steps", "fraction"),
+        "results": ("out", "steps", "fraction", "overwrite"),
         "time and memory": ("device",),
     }
 )

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from macattr.cli.results import EACH, RUN
 from macattr.ranking.files import FILE
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.journal import SETTINGS
@@ -50,16 +51,21 @@ def ranking_file(source: str) -> Path:
     return Path(found[0])
 
 
-def refuse_other_kind(out: Path) -> None:
-    """Raise if a file of a kind that none of our commands writes there would be replaced.
+def refuse_other_kind(out: Path, *sources: Path | str | None) -> None:
+    """Raise if a file that is read, or one of another kind, would be replaced.
 
     Args:
         out: Where a selection or page is to go.
+        *sources: What the command reads.
 
     Raises:
-        ValueError: If it holds a ranking, code, weights or a picture, by its name.
+        ValueError: If it is one of the sources or of the files of a run, or holds a ranking, code, weights or a
+            picture, by its name.
     """
-    if out.suffix.lower() in OTHER_KINDS and out.is_file():
+    if any(source is not None and out.resolve() == Path(source).resolve() for source in sources):
+        raise ValueError(f"`--out` {str(out)!r} is what the command reads: name another.")
+    is_of_run = out.name in (RUN, *EACH) and (out.parent / FILE).is_file()
+    if out.is_file() and (out.suffix.lower() in OTHER_KINDS or is_of_run):
         raise ValueError(f"`--out` {str(out)!r} is there already and of another kind: name a new file.")
 
 

@@ -1,6 +1,6 @@
 """The folder of a finished ranking: what is written there, and when it may be replaced."""
 
-__all__ = ["Results"]
+__all__ = ["EACH", "RUN", "Results"]
 
 import json
 from collections.abc import Mapping, Sequence

@@ -89,7 +89,7 @@ def select(
     if (export is None) != (out is None):
         raise ValueError("`export` and `out` belong together: the format, and where it goes.")
     if out is not None:
-        refuse_other_kind(out)
+        refuse_other_kind(out, importance, weights)
     for name, value in {"lora_rank": lora_rank, "bare": bare}.items():
         if value is not None and export is None:
             raise ValueError(f"`{name}` = {value} has no effect without --export peft or another format of adapters.")

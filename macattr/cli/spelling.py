@@ -4,6 +4,7 @@ __all__ = ["parse"]
 
 import difflib
 import json
+import os
 import re
 import textwrap
 import types
@@ -38,12 +39,12 @@ EMPTY, NO_PATH = "an empty path", "not a path: "
 
 
 def _path(value: object) -> Path:
-    """A path; '' is refused, because ``Path('')`` is the current folder, which nobody meant."""
+    """A path, ``~`` expanded; '' is refused, because ``Path('')`` is the current folder, which nobody meant."""
     if isinstance(value, str) and not value:
         raise ValueError(EMPTY)
     if not isinstance(value, str | Path):
         raise TypeError(f"{NO_PATH}{value!r}")
-    return Path(value)
+    return Path(os.path.expanduser(value))
 
 
 register_type(Path, str, _path, fail_already_registered=False)
@@ -254,9 +255,12 @@ def _takes_several(action: Action | None) -> bool:
 
 
 def _refuse_empty(values: Mapping[str, object], parser: ArgumentParser) -> None:
-    """Raise ValueError for an empty text, unless that is the default: a variable of the shell may have been empty."""
+    """Raise ValueError for an empty value, unless that is the default: a variable of the shell may have been empty."""
     for action in parser._actions:
-        value = values.get(action.dest)
+        value = values.get(action.dest, action.default)
+        may_be_none = _type(action) is None or type(None) in _members(_type(action))
+        if value is None and action.default is not None and not may_be_none:
+            raise ValueError(f"`{_option(action)}` is empty, as of a line without a value: leave it out, or give one.")
         if value != action.default and (value == "" or (isinstance(value, list) and "" in value)):
             raise ValueError(f"`{_option(action)}` is empty: leave it out, or give a value.")
 

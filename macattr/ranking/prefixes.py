@@ -12,7 +12,9 @@ def strip_prefix(names: Sequence[str], prefix: str) -> list[str]:
     Raises:
         ValueError: If one of them begins otherwise, or is nothing else.
     """
-    prefix = f"{prefix.removesuffix('.')}." if prefix else ""
+    if not prefix:
+        return list(names)
+    prefix = f"{prefix.removesuffix('.')}."
     if other := [name for name in names if not name.startswith(prefix) or name == prefix]:
         raise ValueError(
             f"{len(other)} of {len(names)} layers do not begin with `prefix` = {prefix!r}, such as {other[0]!r}."

@@ -5,8 +5,10 @@ __all__ = ["SUFFIXES", "read_scores"]
 import csv
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,10 +45,11 @@ def read_scores(path: Path | str) -> dict[str, float]:
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
-        scores = _from_csv(text) if Path(path).suffix.lower() == ".csv" else _from_json(json.loads(text))
+        is_csv = Path(path).suffix.lower() == ".csv"
+        scores = _from_csv(text) if is_csv else _from_json(json.loads(text, object_pairs_hook=_without_repeats))
     except (OSError, ValueError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ValueError(f"{str(path)!r} cannot be read as scores of layers: {reason}.") from error
+        raise ValueError(f"{str(path)!r} cannot be read as scores of layers: {str(reason).rstrip('.')}.") from error
     if not scores:
         raise ValueError(f"{str(path)!r} holds no score.")
     if bad := [name for name, score in scores.items() if not math.isfinite(score)]:
@@ -54,32 +57,47 @@ def read_scores(path: Path | str) -> dict[str, float]:
     return scores
 
 
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The entries of a JSON object; a name that stands there twice is refused."""
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        repeated, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"{repeated!r} stands there more than once")
+    return entries
+
+
 def _from_json(content: object) -> dict[str, float]:
     """Scores of a JSON file's content."""
+    if isinstance(content, list) and content and all(isinstance(row, Mapping) for row in content):
+        raise ValueError("it is a list of rows: write a mapping from names to scores, or a CSV file")
     if not isinstance(content, Mapping):
         raise ValueError("it is no mapping from names to scores")
     if "kind" in content and "layers" in content:
         raise ValueError("it is an exported selection, which names the chosen layers alone; give the ranking")
     values = list(content.values())
     if values and all(isinstance(value, Mapping) and "snr" in value for value in values):
-        ratios = {name: float(value["snr"]) for name, value in content.items()}
+        ratios = {name: _number(value["snr"], name) for name, value in content.items()}
         return _shares(ratios, [str(value.get("type", "")) for value in values])
     if values and all(isinstance(value, Mapping) for value in values):
-        ratios = {name: float(ratio) for group in values for name, ratio in group.items()}
-        return _shares(ratios, [kind for kind, group in content.items() for _ in group])
-    return {name: _number(value) for name, value in content.items()}
+        rows = [(name, _number(ratio, name)) for group in values for name, ratio in group.items()]
+        return _shares(_without_repeats(rows), [kind for kind, group in content.items() for _ in group])
+    return {name: _number(value, name) for name, value in content.items()}
 
 
-def _shares(ratios: dict[str, float], types: list[str]) -> dict[str, float]:
+def _shares(ratios: Mapping[str, float], types: list[str]) -> dict[str, float]:
     """Spectrum's ratios as places within their types."""
     return dict(zip(ratios, class_shares(np.array(list(ratios.values())), types).tolist(), strict=True))
 
 
-def _number(value: object) -> float:
-    """A score; truth values are none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{value!r} is no score")
-    return float(value)
+def _number(value: object, name: str) -> float:
+    """The score of a layer; truth values are none."""
+    try:
+        if isinstance(value, int | float | str) and not isinstance(value, bool):
+            return float(value)
+    except ValueError:
+        pass
+    percent = "; write a percentage as a number" if str(value).strip().endswith("%") else ""
+    raise ValueError(f"the score of {name!r} is no number: {value!r}{percent}")
 
 
 def _from_csv(text: str) -> dict[str, float]:
@@ -87,6 +105,8 @@ def _from_csv(text: str) -> dict[str, float]:
     rows = [row for row in csv.reader(text.splitlines()) if row]
     if not rows:
         return {}
+    if len(rows[0]) == 1 and (separator := next((mark for mark in ";\t" if mark in rows[0][0]), "")):
+        raise ValueError(f"its columns are separated by {separator!r}: write it with commas, and decimals with points")
     head = [cell.strip().lower() for cell in rows[0]]
     if "trains" in head:
         raise ValueError("it is an exported selection, which names the chosen layers alone; give the ranking")
@@ -100,7 +120,6 @@ def _from_csv(text: str) -> dict[str, float]:
         rows = rows[1:]
     if short := [row for row in rows if len(row) <= max(names, values)]:
         raise ValueError(f"a row is too short: {','.join(short[0])!r}")
-    scores = {row[names].strip(): float(row[values]) for row in rows}
-    if len(scores) < len(rows):
-        raise ValueError("a layer stands there more than once")
-    return scores
+    if unnamed := [row for row in rows if not row[names].strip()]:
+        raise ValueError(f"a row has no name: {','.join(unnamed[0])!r}")
+    return _without_repeats([(row[names].strip(), _number(row[values], row[names].strip())) for row in rows])

@@ -231,7 +231,7 @@ def main(config: Config) -> None:
     parameters |= {name: None for row in kept for name in row if name not in COLUMNS}
     sheet: dict[str, dict[str, Sample]] = {}
     problems: list[str] = []
-    written = 0
+    written, replaced = 0, sum((config.output / task / png_name(name)).exists() for name in files for task in tasks)
 
     def report(problem: str) -> None:
         tqdm.write(problem, sys.stderr)
@@ -251,7 +251,8 @@ def main(config: Config) -> None:
                 sheet[name] = samples
     if sheet:
         draw_sheet(sheet, ["clean", *tasks]).savefig(config.output / SHEET, dpi=120)
-    print(f"written: {written} images ({', '.join(tasks)}) and {TABLE} in {config.output}")
+    earlier = f"; {replaced} in place of earlier ones" if replaced else ""
+    print(f"written: {written} images ({', '.join(tasks)}) and {TABLE} in {config.output}{earlier}")
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ValueError(f"{count}, the other images are in {str(config.output)!r}; {problems[0]}")

@@ -148,6 +148,8 @@ def check(config: Config) -> None:
         raise ValueError(f"`crop` must be at least {least}, got {config.crop}: SSIM has windows of that size.")
     if config.tile is not None:
         check_tiles(config.tile, config.overlap)
+    elif config.overlap != Config.overlap:
+        raise ValueError(f"`overlap` = {config.overlap} has no effect without `tile`: give both, or none.")
     if config.paper is not None:
         if config.protocol != "paper":
             raise ValueError(f"`paper` has no numbers for `protocol` {config.protocol}: leave one of them out.")

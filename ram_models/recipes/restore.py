@@ -2,6 +2,9 @@
 
 __all__ = ["Config", "main"]
 
+import hashlib
+import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from macattr.atomic_files import write_text
 from macattr.image_files import SUFFIXES, center_crop, display_name, find_images
 from ram_models.data.pictures import read_picture, write_picture
 from ram_models.networks.inference import (
@@ -31,6 +35,9 @@ from ram_models.seeds import check_seed, seeded
 
 DETAIL = 128
 """Side in pixels of the detail in a figure."""
+
+RECORD = "restored.json"
+"""File in a folder of results that says how each was made."""
 
 SHOWN = 1024
 """Largest side in pixels of a whole image in a figure."""
@@ -52,7 +59,8 @@ class Config:
         overlap: Pixels that neighbouring tiles share and blend. A multiple of 16, at most half of the tile.
         format: Format of the results, as png; default that of each source. JPEG is written at quality 95.
         existing: Treatment of results that exist: skip them (so a stopped run can be continued), refuse to start, or
-            overwrite them. A source is never overwritten.
+            overwrite them. Results of other settings or pictures are refused, not skipped. A source is never
+            overwritten.
         figure: Folder for figures that show every image next to its restoration.
         seed: Seed of the twin masks.
         device: Device to compute on, such as cpu or cuda.
@@ -78,14 +86,22 @@ def main(config: Config) -> int:
     check_seed(config.seed)
     check_device(config.device)
     check_tiles(config.tile, config.overlap)
+    if config.seed != Config.seed and not config.twins:
+        raise ValueError(f"`seed` = {config.seed} has no effect without `twins`: leave it out.")
     targets = planned(config)
-    network, _ = network_by_name(config.network, config.weights, config.device, config.twins)
+    network, sha256 = network_by_name(config.network, config.weights, config.device, config.twins)
+    record = Record.of(config, sha256)
     waiting = {s: t for s, t in targets.items() if config.existing == "overwrite" or not t.exists()}
+    for source, target in targets.items():
+        if source not in waiting and record is not None:
+            record.refuse_another(source, target)
     failures = []
     for source, target in (progress := tqdm(waiting.items(), unit="image")):
         progress.set_postfix_str(display_name(source.name))
         try:
             restore_file(source, target, network, config)
+            if record is not None:
+                record.note(source, target)
         except (ValueError, OSError) as error:
             failures.append(str(error) if repr(str(source)) in str(error) else f"{str(source)!r}: {error}")
     print(f"restored {len(waiting) - len(failures)} of {len(targets)} images into {display_name(config.out)}", end="")
@@ -95,6 +111,60 @@ def main(config: Config) -> int:
     for failure in failures:
         print(f"ram restore: error: {failure}", file=sys.stderr)
     return 2 if failures else 0
+
+
+@dataclass(frozen=True)
+class Record:
+    """How the results in a folder were made, which lies there as ``restored.json``.
+
+    Args:
+        file: Its place.
+        made: How this run makes them.
+        entries: What is known of every result, by its path in the folder: how it was made, and of which file.
+    """
+
+    file: Path
+    made: dict[str, object]
+    entries: dict[str, dict[str, object]]
+
+    @classmethod
+    def of(cls, config: Config, sha256: str | None) -> "Record | None":
+        """The record of the folder of the results; None for one file that has its own name."""
+        if config.source.is_file() and naming(config)(config.source) == config.out:
+            return None
+        file = config.out / RECORD
+        own = ("network", "twins", "tile", "overlap", "seed")
+        made = {name: getattr(config, name) for name in own} | {"weights": sha256}
+        stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return cls(file, made, stored if isinstance(stored, dict) else {})
+
+    def refuse_another(self, source: Path, target: Path) -> None:
+        """Raise if a result that is there was made otherwise, or of another file."""
+        entry, remedy = self.entries.get(self._key(target)), "choose another `out`, or --existing overwrite."
+        if entry is None:
+            raise ValueError(f"{str(target)!r} exists, and nothing says how it was made: {remedy}")
+        if entry.get("sha256") != _hash(source):
+            raise ValueError(f"{str(target)!r} was made of another picture than {str(source)!r} is now: {remedy}")
+        if other := [name for name, value in self.made.items() if entry.get(name) != value]:
+            name = other[0]
+            raise ValueError(
+                f"{str(target)!r} was made with {name} = {entry.get(name)}, now {self.made[name]}: {remedy}"
+            )
+
+    def note(self, source: Path, target: Path) -> None:
+        """Add a result."""
+        self.entries[self._key(target)] = {"sha256": _hash(source), **self.made}
+        write_text(self.file, json.dumps(self.entries, indent=1))
+
+    def _key(self, target: Path) -> str:
+        """A result's path in the folder."""
+        return Path(os.path.relpath(target, self.file.parent)).as_posix()
+
+
+def _hash(file: Path) -> str:
+    """SHA-256 of a file."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def planned(config: Config) -> dict[Path, Path]:

@@ -131,13 +131,13 @@ def test_errors_of_a_recipe_become_one_line(recipe, capsys, error):
 def test_an_interruption_ends_with_130(recipe, capsys):
     recipe.main = raising(KeyboardInterrupt())
     assert main(["try", "in", "out"]) == 130
-    assert capsys.readouterr().err == "ram try: error: interrupted; the finished work is kept\n"
+    assert capsys.readouterr().err == "ram try: error: interrupted; what was written before is kept\n"
 
 
 def test_termination_ends_with_143(recipe, capsys):
     recipe.main = lambda config: os.kill(os.getpid(), signal.SIGTERM)
     assert main(["try", "in", "out"]) == 143
-    assert capsys.readouterr().err == "ram try: error: terminated; the finished work is kept\n"
+    assert capsys.readouterr().err == "ram try: error: terminated; what was written before is kept\n"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 

@@ -57,12 +57,16 @@ BETWEEN_DEVICES = (
 def main(study: Study) -> None:
     """Draw the figures and write the page from what is in ``results``."""
     mpl.use("Agg")
+    if not any(study.results.glob("*.csv")):
+        raise ValueError(
+            f"`results` {str(study.results)!r} holds no table, such as table5.csv: name the folder of them."
+        )
     file, images = study.docs / "reproduction.md", study.docs / "images"
     images.mkdir(parents=True, exist_ok=True)
     written = [image.name for image in draw(study.results, images)]
     text = page_text(study.results, written).encode()
     write_atomically(file, lambda opened: opened.write(text))
-    print(f"written: {file}, {', '.join(str(images / name) for name in written)}")
+    print(f"written: {', '.join([str(file), *(str(images / name) for name in written)])}")
 
 
 def page_text(results: Path, figures: Sequence[str]) -> str:

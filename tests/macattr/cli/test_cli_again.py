@@ -10,6 +10,7 @@ from PIL import Image
 
 from macattr.cli import main
 from macattr.ranking.importance import LayerImportance
+from macattr.selection.score_files import read_scores
 
 NETWORK = """
 from pathlib import Path
@@ -233,3 +234,37 @@ def test_peft_writes_no_folder_in_the_place_of_a_file(model, images, tmp_path, c
     words = ["select", "out", "--count", "1", "--export", "peft", "--out", "x.json", "--model", model]
     assert "'x.json' is a file: peft writes a folder" in refused(capsys, *words)
     assert Path("x.json").read_text() == "mine"
+
+
+def test_a_check_is_not_replaced_by_another(model, images, tmp_path, capsys):
+    check = ["check", "--model", model, "--images", "images", "--steps", "1", "--out", "c"]
+    main([*check, "--method", "magnitude"])
+    before = Path("c", "check.json").read_text()
+    assert "holds a check with method = " in refused(capsys, *check, "--method", "depth")
+    assert Path("c", "check.json").read_text() == before
+    main([*check, "--method", "depth", "--overwrite"])
+    assert "depth" in Path("c", "check.json").read_text()
+
+
+def test_an_export_never_replaces_what_it_is_made_of(model, images, tmp_path, capsys):
+    rank(model, "--out", "r")
+    Path("mine.csv").write_text("layer,score\n0,1\n3,2\n")
+    select = ["select", "mine.csv", "--model", model, "--count", "1", "--export", "csv", "--out"]
+    assert "is what the command reads: name another" in refused(capsys, *select, "mine.csv")
+    for name in ("run.json", "ranking.csv"):
+        assert "is there already and of another kind" in refused(capsys, *select, f"r/{name}")
+    assert read_scores("mine.csv") == {"0": 1.0, "3": 2.0}
+
+
+def test_an_empty_value_in_a_file_is_refused(model, images, tmp_path, capsys):
+    Path("n.yaml").write_text("n_steps: 3\nseed:\n")
+    words = refused(capsys, "rank", "--model", model, "--images", "images", "--out", "r", "--config", "n.yaml")
+    assert "`--seed` is empty, as of a line without a value" in words
+
+
+def test_the_home_folder_is_meant_by_a_tilde(model, images, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    rank(model, "--out=~/r")
+    assert {"importance.nc", "ranking.csv"} <= {file.name for file in (tmp_path / "home" / "r").iterdir()}
+    assert not Path("~").exists()

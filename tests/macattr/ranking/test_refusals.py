@@ -257,5 +257,5 @@ def test_ctrl_c_after_the_first_image_ends_with_130_and_keeps_it(command, capsys
     monkeypatch.setattr("macattr.ranking.run.measure", measure_once)
     with pytest.raises(SystemExit, match="130"):
         main([*command, "--multiple", "4"])
-    assert "interrupted; the finished work is kept" in capsys.readouterr().err
+    assert "interrupted; what was written before is kept" in capsys.readouterr().err
     assert Path("o", "importance.nc").is_file()

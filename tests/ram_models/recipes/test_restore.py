@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from macattr.image_files import SUFFIXES
 from ram_models.data.pictures import Picture, read_picture, write_picture
 from ram_models.networks.inference import tile_count
 from ram_models.recipes import restore
@@ -43,7 +44,7 @@ def folder(tmp_path):
 
 
 def written(config: Config) -> list[str]:
-    return sorted(file.relative_to(config.out).as_posix() for file in config.out.rglob("*") if file.is_file())
+    return sorted(file.relative_to(config.out).as_posix() for file in config.out.rglob("*") if file.suffix in SUFFIXES)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4], ids=["grey", "grey_alpha", "rgb", "rgb_alpha"])
@@ -108,6 +109,28 @@ def test_existing_results_are_skipped_and_a_stopped_run_continues(folder, monkey
     assert (folder.out / "a.png").stat().st_mtime_ns == before
     assert "restored 1 of 3 images" in (printed := capsys.readouterr().out)
     assert "2 skipped, their results exist (--existing overwrite replaces them)" in printed
+
+
+def test_results_of_other_settings_or_pictures_are_not_taken_for_finished_ones(folder):
+    main(folder)
+    before = (folder.out / "a.png").read_bytes()
+    other = replace(folder, tile=folder.tile // 2)
+    with pytest.raises(ValueError, match=r"was made with tile = 64, now 32: choose another `out`, or --exist"):
+        main(other)
+    write_picture(Picture(pixels(4)[..., :3]), folder.source / "a.png")
+    with pytest.raises(ValueError, match=r"a\.png' was made of another picture than .*a\.png' is now"):
+        main(folder)
+    (folder.out / "restored.json").unlink()
+    with pytest.raises(ValueError, match="exists, and nothing says how it was made"):
+        main(folder)
+    assert (folder.out / "a.png").read_bytes() == before
+    assert main(replace(folder, existing="overwrite")) == 0
+    assert main(folder) == 0
+
+
+def test_a_seed_needs_masks(folder):
+    with pytest.raises(ValueError, match="`seed` = 3 has no effect without `twins`"):
+        main(replace(folder, seed=3))
 
 
 def test_existing_results_are_refused_or_overwritten_on_request(folder):
@@ -248,7 +271,7 @@ def test_images_of_one_stem_are_both_restored_and_hidden_ones_are_not(tmp_path, 
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         write_picture(Picture(np.zeros((16, 16, 3), np.uint8)), tmp_path / "in" / name)
     assert main(Config(tmp_path / "in", tmp_path / "out", "identity")) == 0
-    results = sorted(file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*.*"))
+    results = sorted(file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*.[jp]*g"))
     assert results == (["a.jpg", "a.png", "b.jpg"] if twins == "a.png" else ["a.jpg", "b.jpg"])
 
 
