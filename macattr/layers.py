@@ -325,7 +325,7 @@ def resolve_layers(
             be given with or without it.
 
     Raises:
-        ValueError: If a name, glob, class or module is not in the model, or nothing is selected.
+        ValueError: If a name, glob, class or module is not in the model or is a list of layers, or nothing is selected.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
@@ -350,10 +350,22 @@ def resolve_layers(
     for given in entries_of(layers):
         layer = bare.get(given, given) if isinstance(given, str) else given
         _refuse_parametrisation(layer, every_name, inside)
-        chosen |= {name: every_name[name] for name in _names(layer, own_names, every_name)}
+        found = {name: every_name[name] for name in _names(layer, own_names, every_name)}
+        if len(found) == 1:
+            _refuse_list(*next(iter(found.items())))
+        chosen |= found
     if not chosen:
         raise ValueError("`layers` is empty: pass None for every module that owns a parameter.")
     return chosen
+
+
+def _refuse_list(name: str, module: nn.Module) -> None:
+    """Raise for a container that only holds layers: it has no forward method, so that it never runs."""
+    if type(module).forward is nn.Module.forward and not own_parameters(module) and len(list(module.children())):
+        raise ValueError(
+            f"{name!r} is a {type(module).__name__}, which holds layers and never runs itself: name what is inside, "
+            f"such as '{name}.*'."
+        )
 
 
 def entries_of(

@@ -65,6 +65,7 @@ def undisturbed(model: Callable[..., Any], layers: Iterable[nn.Module] = ()) -> 
         stack.enter_context(_same_random_states(modules))
         stack.enter_context(plain_checkpoints())
         stack.enter_context(_Attention.without_fast_path())
+        stack.enter_context(_recurrent_gradients(modules))
         stack.enter_context(_normal_tensors(modules))
         keep_sharded(modules.values())
         state = stack.enter_context(same_state(modules))
@@ -236,6 +237,20 @@ class _Attention:
                 cls.guards -= 1
                 if not cls.guards:
                     torch.backends.mha.set_fastpath_enabled(cls.before)
+
+
+@contextmanager
+def _recurrent_gradients(modules: dict[str, nn.Module]) -> Iterator[None]:
+    """Networks with recurrent layers run without cuDNN, which has no backward pass for these in eval mode."""
+    recurrent = [m for m in modules.values() if isinstance(m, nn.RNNBase) and not m.training]
+    if not any(parameter.is_cuda for module in recurrent for parameter in module.parameters(recurse=False)):
+        yield
+        return
+    before, torch.backends.cudnn.enabled = torch.backends.cudnn.enabled, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
 
 
 @contextmanager

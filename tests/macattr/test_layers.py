@@ -315,3 +315,9 @@ def test_a_prefix_that_merges_two_names_is_refused():
 
 def test_globs_do_not_match_the_network_itself():
     assert "" not in resolve_layers(nn.Sequential(nn.Linear(2, 2)), "*")
+
+
+def test_a_list_of_layers_is_answered_with_what_is_inside(net):
+    for layers in ("blocks", net["blocks"], ["first", "blocks"]):
+        with pytest.raises(ValueError, match=r"'blocks' is a ModuleList, which holds layers .* such as 'blocks\.\*'"):
+            resolve_layers(net, layers)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from macattr.atomic_files import write_text
 from ram_models.evaluation.tables import between, grid
@@ -18,8 +19,9 @@ from ram_models.experiments.denoising.contrasts import Contrasts
 from ram_models.experiments.paper_arms import ALL, label_of
 from ram_models.experiments.study.store import UNTUNED_SEED
 from ram_models.experiments.templates import render
+from ram_models.experiments.verdicts.claims import SAME
 from ram_models.experiments.verdicts.means import TRAINED_NOISE, above_trained
-from ram_models.experiments.verdicts.statistics import DECISIVE
+from ram_models.experiments.verdicts.statistics import DECIDED, DECISIVE
 
 
 def write_page(folder: Path, docs: Path) -> list[Path]:
@@ -62,6 +64,7 @@ def draw(ends: pd.DataFrame, noises: list[str]) -> Figure:
             axes.plot([values.mean()], [place], "|", color="black", markersize=16, markeredgewidth=2)
         axes.axvline(0, color="grey", linewidth=0.8)
         axes.set(title=title, xlabel="dB above all layers")
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.set_yticks(range(len(order)), [label_of(name) for name in order])
         sns.despine(ax=axes)
     return figure
@@ -100,6 +103,20 @@ class Page:
         missing = [label_of(name) for name, count in blocks.items() if not count > 0]
         said = [] if blocks.max() >= DECISIVE else [f"{blocks.max():.0f} of {DECISIVE} blocks are finished"]
         return "; ".join([*said, *(["never run: " + ", ".join(missing)] if missing else [])])
+
+    def decided(self) -> str:
+        """The claims that are decided, with their differences, and how many are not."""
+        lines, table = [], self._read("claims")
+        for verdict in DECIDED:
+            for _, row in table[table["verdict"] == verdict].iterrows():
+                interval = between(row["low_db"], row["high_db"], "+.2f")
+                lines.append(f"- **{verdict.capitalize()}.** {row['claim']}: {row['mean_db']:+.2f} dB ({interval}).")
+        rest = len(table) - len(lines)
+        if same := table[table["verdict"] == SAME]["claim"].tolist():
+            lines.append(f"- **Nothing to compare,** because both arms train the same layers: {'; '.join(same)}.")
+            rest -= len(same)
+        lines += [f"- **Undecided:** {rest} of {len(table)} claims, in the table below."] if rest else []
+        return "\n".join(lines) + "\n"
 
     def claims(self) -> str:
         """Every claim with its verdict."""

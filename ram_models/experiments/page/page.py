@@ -19,7 +19,9 @@ from ram_models.experiments.study.config import Study
 from ram_models.experiments.study.store import UNTUNED_SEED, Store
 from ram_models.experiments.templates import render
 from ram_models.experiments.variants import BEFORE
+from ram_models.experiments.verdicts.claims import SAME
 from ram_models.experiments.verdicts.means import ID, UNLIT, by_network
+from ram_models.experiments.verdicts.statistics import DECIDED
 
 HEADINGS = {
     "arm": "trained",
@@ -36,9 +38,6 @@ HEADINGS = {
 
 FORMATS = {"parameters": ",.0f", "blocks": ".0f", "ssim": ".4f", "closed": ".0%", "lr": ".2g"}
 """How the numbers of a column are written, if not in dB with two digits."""
-
-DECIDED = ("holds", "falsified", "equivalent")
-"""Verdicts that say something, for or against a claim."""
 
 ROUNDS = {
     "1-first-networks": "first networks",
@@ -297,7 +296,7 @@ def _claim_cells(row: pd.Series) -> list[str]:
 
 def _verdict(row: pd.Series) -> str:
     """The verdict of a claim, and whether it is provisional."""
-    provisional = "" if row["tuned"] or row["verdict"] in ("not tested", "the same layers") else ", provisional"
+    provisional = "" if row["tuned"] or row["verdict"] in ("not tested", SAME) else ", provisional"
     return f"**{row['verdict']}**{provisional}"
 
 

@@ -1,6 +1,6 @@
 """From means to verdicts: what the blocks say of every claim."""
 
-__all__ = ["CLAIM_COLUMNS", "Claim", "Evidence", "Measurement", "check_claims", "gather", "measure"]
+__all__ = ["CLAIM_COLUMNS", "SAME", "Claim", "Evidence", "Measurement", "check_claims", "gather", "measure"]
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -106,6 +106,9 @@ CLAIM_COLUMNS = (
 )
 """Columns of the tables of claims, see :func:`check_claims`."""
 
+SAME = "the same layers"
+"""Verdict on a claim both of whose arms train the same layers in every block."""
+
 
 def gather(
     store: Store,
@@ -151,7 +154,7 @@ def check_claims(evidence: Evidence, claims: Sequence[Claim], margins: Mapping[s
         row["tuned"] = not {claim.a, claim.b} & set(evidence.untuned)
         row["verdict"] = verdict_of(measurement.effect, margins[claim.column], p_holm)
         if measurement.effect is None and measurement.same_blocks:
-            row["verdict"] = "the same layers"
+            row["verdict"] = SAME
         rows.append(row)
     return pd.DataFrame(rows).reindex(columns=list(CLAIM_COLUMNS))
 

@@ -1,6 +1,7 @@
 """Statistics of paired runs: what a difference between two arms says, over blocks and over pre-trainings."""
 
 __all__ = [
+    "DECIDED",
     "DECISIVE",
     "LEVEL",
     "Contrast",
@@ -25,6 +26,9 @@ from scipy import stats
 Array = np.ndarray
 Verdict = Literal["holds", "equivalent", "falsified", "undecided", "not tested"]
 """What is said of a claim, see :func:`verdict_of`."""
+
+DECIDED: tuple[Verdict, ...] = ("holds", "falsified", "equivalent")
+"""Verdicts that say something, for or against a claim."""
 
 DECISIVE = 6
 """Blocks from which on anything is decided: with fewer the exact test of signs cannot go below 5 %."""

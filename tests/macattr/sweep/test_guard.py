@@ -193,3 +193,23 @@ def test_hidden_layers_are_refused_with_the_reason(images):
 
     with pytest.raises(ValueError, match=r"layer 'conv' never ran, .* Functional use of weights"):
         rank_layers(Functional().eval(), images, n_steps=2)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device here")
+def test_recurrent_layers_on_a_gpu_have_gradients_in_eval_mode():
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 1)
+
+        def forward(self, x):
+            return self.head(self.lstm(x)[0][:, -1])
+
+    torch.manual_seed(0)
+    net, x, before = Recurrent().eval(), torch.rand(2, 5, 3), torch.backends.cudnn.enabled
+    found, expected = (
+        LayerConductance(net.to(device), "head").attribute(x.to(device), n_steps=4).cpu() for device in ("cuda", "cpu")
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    assert torch.backends.cudnn.enabled == before
