@@ -45,7 +45,14 @@ from macattr.weights.values import number_of_values
 
 
 @explain_network
-@with_options(**QUESTION, tolerance=None, flush_denormals=None, internal_batch_size=None, with_input_residual=None)
+@with_options(
+    **QUESTION,
+    tolerance=None,
+    step_error=None,
+    flush_denormals=None,
+    internal_batch_size=None,
+    with_input_residual=None,
+)
 def rank(
     model: str,
     images: str | None = None,

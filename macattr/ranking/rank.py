@@ -139,10 +139,10 @@ def rank_layers(
         n_steps: Steps along the path (default 30).
         gate: How a pixel changes from hidden to visible: ``fade`` (default), ``sigmoid`` or ``one_sided``.
         delta: Sharpness of the gates ``sigmoid`` and ``one_sided``, per unit of the path (default 10,000).
-        groups: Groups of pixels of the ``fade`` gate.
-        include_end: Whether the whole image is the last node.
-        tag: Where the gradient is taken, ``left``, ``right`` or ``trapezoid``; see
-            :class:`macattr.paths.presets.Preset`.
+        groups: Groups of pixels of the ``fade`` gate, at least 1 (default 3; a preset has its own).
+        include_end: Whether the whole image is the last node (default true).
+        tag: Where on a step the gradient is taken: ``left``, ``right`` or ``trapezoid`` (default), or Captum's nodes
+            ``riemann_middle`` and ``gausslegendre``.
         objective: What of the output changes along the path: ``gradient_magnitude`` (edges and texture), ``sum``,
             ``mean``, ``norm``, ``class`` (score of the label or of the class that wins), ``similarity`` (to the output
             of the whole input), ``loss``, or ``masked_loss`` (on what is hidden at the start). None: the gradient
@@ -150,8 +150,9 @@ def rank_layers(
             (B,).
         preset: Bundle of defaults, such as :data:`macattr.paths.presets.OFFICIAL`, or its name; None:
             :data:`macattr.paths.presets.RANKING`.
-        baselines: Reference input; None: the model's ``reference_input`` if it has one, else 0. At a layer of a text
-            model also :class:`macattr.paths.tokens.Token`.
+        baselines: Reference input, a number for all its values. None: the model's ``reference_input`` if it has one,
+            else 0. In Python also a tensor, a function of the image or, at a layer of a text model,
+            :class:`macattr.paths.tokens.Token`.
         path: Path that replaces the method's own: ``mask``, ``line`` from the reference input, ``tail`` (its last
             share r), ``blur``, ``restore`` (degraded to clean) or ``tokens`` (hidden patches or words appear).
             In Python also a :class:`macattr.paths.tokens.TokenMaskPath`, or a function from an image (1, C, H, W) to a

@@ -296,7 +296,8 @@ def test_the_page_on_denoising_shows_every_claim_and_what_is_missing(denoised):
     assert all(claim in page for claim in claims["claim"])
     assert set(claims["verdict"]) <= {"undecided", "the same layers", "not tested"}
     means = pd.read_csv(denoised / "results/arms.csv").set_index("arm")["noise"]
-    assert f"MAC's 10 % lie {means['MAC'] - means['input']:+.1f} dB from the degraded input" in page
+    assert f"by {means['MAC'] - means['input']:+.1f} dB with 10 % of the layers by MAC" in page
+    assert f"- **Undecided:** {(claims['verdict'] != 'the same layers').sum()} of {len(claims)} claims" in page
     assert "each fine-tuned once for 10 steps." in page
     assert "**Not finished:** 1 of 6 blocks are finished; never run: MAC shuffled within role, over all stages." in page
     assert (denoised / "docs/images/denoising.png").is_file()
