@@ -81,7 +81,11 @@ class Config:
 
 
 def main(config: Config) -> int:
-    """Restore every image. A bad image is reported and makes the exit code 2; the others are restored."""
+    """Restore every image. A bad image is reported and makes the exit code 2; the others are restored.
+
+    Raises:
+        ValueError: If a setting is out of range or has no effect, or results there were made otherwise.
+    """
     mpl.use("Agg")
     check_seed(config.seed)
     check_device(config.device)

@@ -54,7 +54,11 @@ BETWEEN_DEVICES = (
 
 
 def main(study: Study) -> None:
-    """Draw the figures and write the page from what is in ``results``."""
+    """Draw the figures and write the page from what is in ``results``.
+
+    Raises:
+        ValueError: If that folder holds no table.
+    """
     mpl.use("Agg")
     if not any(study.results.glob("*.csv")):
         raise ValueError(

@@ -413,7 +413,10 @@ def test_only_an_unstable_top_is_a_reason_to_doubt(made_up, tmp_path, stability,
     ("path", "words"),
     [
         ("restore", "In a straight line from the degraded to the clean image, in 6 steps."),
-        ("mask, twin", "whole image, and from the same image with the other pixels hidden to the whole image"),
+        (
+            "mask, twin",
+            "whole image, and from the same image with pixels hidden in the reversed order to the whole image",
+        ),
         ("my_path", "Along my_path, in 6 steps."),
     ],
 )
