@@ -361,7 +361,8 @@ def resolve_layers(
 
 def _refuse_list(name: str, module: nn.Module) -> None:
     """Raise for a container that only holds layers: it has no forward method, so that it never runs."""
-    if type(module).forward is nn.Module.forward and not own_parameters(module) and len(list(module.children())):
+    never_runs = getattr(type(module), "forward", None) is nn.Module.forward and "forward" not in vars(module)
+    if never_runs and not own_parameters(module) and len(list(module.children())):
         raise ValueError(
             f"{name!r} is a {type(module).__name__}, which holds layers and never runs itself: name what is inside, "
             f"such as '{name}.*'."

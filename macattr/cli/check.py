@@ -55,8 +55,8 @@ def check(
 
     The network's parameters are made random, group by group from the output to the input, and the layers are ranked
     again. The ranking is also compared with those of other pixel orders, of other images and of chance, and scores with
-    the size of layers. Writes cascading.csv, independent.csv, randomisation.png and check.json,
-    with the settings.
+    the size of layers. Writes cascading.csv, independent.csv, randomisation.png, and the
+    settings as check.json.
 
     Args:
         model: The network: {forms}.

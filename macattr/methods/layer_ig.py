@@ -14,8 +14,8 @@ from macattr.sweep.calls import join_calls
 def layer_integrated_gradients(task: Task, sample: Sample) -> list[float]:
     """Scores of all layers on one image: each walks a straight line between its values at the ends of the path.
 
-    One sweep a layer: so many times the cost of the methods that share one. A path with a random pixel order has one,
-    the same for all images of a size.
+    One sweep a layer: so many times the cost of the methods that share one. Where the path
+    has a random pixel order, it is the same for all images of a size.
 
     Raises:
         ValueError: If the reduction needs the layer's output, or as

@@ -40,7 +40,8 @@ def undisturbed(model: Callable[..., Any], layers: Iterable[nn.Module] = ()) -> 
     states survive whatever runs inside. Another thread that wants the same modules waits. Checkpointed blocks run
     without checkpointing; see :func:`macattr.sweep.checkpoints.plain_checkpoints`. What torch.compile has compiled runs
     uncompiled, because it would compile anew for the hooks of every forward pass. Attention runs as it does with
-    gradients, because torch's fast path returns other values at padding, and nested tensors inside.
+    gradients, because torch's fast path returns other values at padding, and nested tensors inside. Recurrent layers on
+    a GPU run without cuDNN.
 
     Args:
         model: Network, or a function that calls one.

@@ -20,7 +20,6 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from macattr.atomic_files import write_text
 from macattr.image_files import SUFFIXES, center_crop, display_name, find_images
 from ram_models.data.pictures import read_picture, write_picture
 from ram_models.networks.inference import (
@@ -36,8 +35,8 @@ from ram_models.seeds import check_seed, seeded
 DETAIL = 128
 """Side in pixels of the detail in a figure."""
 
-RECORD = "restored.json"
-"""File in a folder of results that says how each was made."""
+RECORD = "restored.jsonl"
+"""File in a folder of results that says how each was made, in a line each; the last line of a result counts."""
 
 SHOWN = 1024
 """Largest side in pixels of a whole image in a figure."""
@@ -103,8 +102,11 @@ def main(config: Config) -> int:
     for source, target in (progress := tqdm(waiting.items(), unit="image")):
         progress.set_postfix_str(display_name(source.name))
         try:
+            is_new = not target.exists()
+            if record is not None and is_new:  # a run that is killed behind the result has noted it
+                record.note(source, target)
             restore_file(source, target, network, config)
-            if record is not None:
+            if record is not None and not is_new:
                 record.note(source, target)
         except (ValueError, OSError) as error:
             failures.append(str(error) if repr(str(source)) in str(error) else f"{str(source)!r}: {error}")
@@ -119,7 +121,7 @@ def main(config: Config) -> int:
 
 @dataclass(frozen=True)
 class Record:
-    """How the results in a folder were made, which lies there as ``restored.json``.
+    """How the results in a folder were made, which lies there as ``restored.jsonl``.
 
     Args:
         file: Its place.
@@ -139,8 +141,9 @@ class Record:
         file = config.out / RECORD
         own = ("network", "twins", "tile", "overlap", "seed")
         made = {name: getattr(config, name) for name in own} | {"weights": sha256}
-        stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        return cls(file, made, stored if isinstance(stored, dict) else {})
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        entries = [json.loads(line) for line in lines if line.endswith("}")]  # one may have been cut off
+        return cls(file, made, {entry["result"]: entry for entry in entries})
 
     def refuse_another(self, source: Path, target: Path) -> None:
         """Raise if a result that is there was made otherwise, or of another file."""
@@ -157,8 +160,10 @@ class Record:
 
     def note(self, source: Path, target: Path) -> None:
         """Add a result."""
-        self.entries[self._key(target)] = {"sha256": _hash(source), **self.made}
-        write_text(self.file, json.dumps(self.entries, indent=1))
+        entry = {"result": self._key(target), "sha256": _hash(source), **self.made}
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(f"\n{json.dumps(entry)}")
 
     def _key(self, target: Path) -> str:
         """A result's path in the folder."""

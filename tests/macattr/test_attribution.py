@@ -18,7 +18,7 @@ from macattr.attribution import OF_SAMPLES
 from macattr.methods.objectives import OBJECTIVES
 from macattr.paths.inputs import LinearPath, MaskAttributePath, random_order
 from macattr.paths.objectives import PLAIN_OBJECTIVES, GradientMagnitude, OutputSum
-from macattr.paths.presets import OFFICIAL, PAPER
+from macattr.paths.presets import OFFICIAL, PAPER, RANKING
 from ram_models.networks.swinir import SwinIR
 
 ALONG_A_PATH = [LayerConductance, InternalInfluence, LayerIntegratedGradients]
@@ -570,3 +570,10 @@ def test_captum_s_noise_tunnel_takes_our_classes():
     assert not torch.allclose(tunnel.attribute(x, nt_samples=3, n_steps=4), without_noise)
     assert LayerConductance(net, net[0]).has_convergence_delta()
     assert LayerConductance(net, net[0]).multiplies_by_inputs
+
+
+@pytest.mark.parametrize("ours", ["left", "right", "trapezoid"])
+def test_our_names_of_tags_and_presets_mean_what_captums_and_the_objects_do(smooth_net, images, ours):
+    mac = MaskAttributeConductance(smooth_net, "0")
+    named = mac.attribute(images, method=ours, preset="ranking", n_steps=6)
+    torch.testing.assert_close(named, mac.attribute(images, method=f"riemann_{ours}", preset=RANKING, n_steps=6))

@@ -238,3 +238,62 @@ def test_the_default_device_does_not_matter(method):
     finally:
         torch.set_default_device(None)
     torch.testing.assert_close(found, expected)
+
+
+class Scale(nn.Module):
+    """Scales a tensor in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.tensor([[[0.5]], [[2.0]], [[1.5]], [[-1.0]]]))
+
+    def forward(self, x):
+        return x.mul_(self.gamma)
+
+
+class Statement(nn.Module):
+    """Calls a layer that works in place without taking what it returns, and writes over its output afterwards."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.scale, self.b, self.in_place = conv(3, 4), Scale(), conv(4, 3), in_place
+
+    def forward(self, x):
+        y = self.a(x)
+        if self.in_place:
+            self.scale(y)
+            y.add_(1)
+        else:
+            y = self.scale(y.clone()) + 1
+        return self.b(torch.tanh(y))
+
+
+def test_layers_in_place_that_are_called_as_statements_have_the_scores_of_plain_ones():
+    expected, found = (
+        scores(Statement(in_place).eval(), pairs(), "conductance", layers=["scale", "b"]) for in_place in (False, True)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+class Gated(nn.Module):
+    """Runs its last layer on bright images alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = conv(3, 3), conv(3, 3)
+
+    def forward(self, x):
+        return self.b(self.a(x)) if float(x.detach().mean()) > 0.1 else self.a(x)
+
+
+def test_a_layer_that_runs_at_one_end_of_a_line_alone_is_named():
+    with pytest.raises(ValueError, match=r"layer b returns nothing at the start of the path and .* at its end: which"):
+        macattr.LayerIntegratedGradients(Gated().eval(), "b").attribute(torch.rand(1, 3, 8, 8), objective="sum")
+
+
+def test_layers_without_parameters_are_in_no_top():
+    network = nn.Sequential(conv(3, 4), nn.ReLU(), conv(4, 3)).eval()
+    found = macattr.rank_layers(network, pairs(4), layers=["0", "1", "2"], n_steps=4)
+    assert sorted(found.probability_in_top(0.67).index) == ["0", "2"]
+    assert len(found.top(0.67).layers) == found.probability_in_top(0.67).sum().round() == 1

@@ -120,7 +120,7 @@ def test_results_of_other_settings_or_pictures_are_not_taken_for_finished_ones(f
     write_picture(Picture(pixels(4)[..., :3]), folder.source / "a.png")
     with pytest.raises(ValueError, match=r"a\.png' was made of another picture than .*a\.png' is now"):
         main(folder)
-    (folder.out / "restored.json").unlink()
+    (folder.out / "restored.jsonl").unlink()
     with pytest.raises(ValueError, match="exists, and nothing says how it was made"):
         main(folder)
     assert (folder.out / "a.png").read_bytes() == before
