@@ -4,7 +4,9 @@ __all__ = ["Trace", "trace"]
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
+from weakref import proxy
 
 import torch
 from jaxtyping import Float
@@ -277,7 +279,9 @@ class _Probe:
     def __init__(self, tensors: Sequence[ProbedTensor], sums: Sequence[LayerSum], chunk: _Chunk, plan: Plan) -> None:
         self.tensors = {tensor.site: tensor for tensor in tensors}
         self.sums, self.chunk, self.overlaps = sums, chunk, plan.overlaps
-        self.recomputation = Recomputation(plan.blocks, self.revisit) if plan.blocks else None
+        # The graph holds what waits for gradients, and a probe holds the graph: Python would never free such a cycle.
+        self.weak: _Probe = proxy(self)
+        self.recomputation = Recomputation(plan.blocks, partial(_Probe.revisit, self.weak)) if plan.blocks else None
         self.names = {site.layer for site in self.tensors}
         self.visited: set[Site] = set()
         self.held: dict[Site, tuple[Tensor, int]] = {}
@@ -311,7 +315,7 @@ class _Probe:
         watched = _watched(tensor)
         if watched is not tensor:
             self.constants.append(watched)
-        watched.register_hook(lambda gradient: self.receive(site, gradient))
+        watched.register_hook(partial(_Probe.receive, self.weak, site))
         if self.chunk.first == 0:
             self.edges[site] = get_gradient_edge(watched)
             _refuse_other_rows(probed, tensor, count)

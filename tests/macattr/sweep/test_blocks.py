@@ -1,5 +1,7 @@
 """Blocks that run again in the backward pass: equal sums within a memory budget, on networks of every awkward kind."""
 
+import gc
+
 import pytest
 import torch
 from torch import nn
@@ -366,6 +368,21 @@ def test_odd_networks_have_the_same_sums_within_a_budget(make, share):
     assert result.recomputed or result.evaluations > whole.evaluations
     torch.testing.assert_close(got, plain, **ROUNDING)
     torch.testing.assert_close(result.input_attribution, whole.input_attribution, **ROUNDING)
+
+
+@pytest.mark.parametrize("count", [1, 3], ids="{}_nodes".format)
+def test_a_sweep_with_blocks_leaves_no_tensor_behind(forced, count):
+    def alive():
+        gc.collect()
+        return sum(type(each) is torch.Tensor for each in gc.get_objects())
+
+    net, end = Blocks().double(), torch.rand(1, 4, dtype=torch.float64)
+    path = LinearPath((end,), (torch.zeros_like(end),))
+    forced(True, count > 1, count)
+    assert sweep(net, path)[1].recomputed
+    before = alive()
+    assert sweep(net, path)[1].recomputed
+    assert alive() == before
 
 
 @pytest.mark.parametrize("count", [1, 3], ids="{}_nodes".format)

@@ -1,6 +1,7 @@
 """The sweep on networks of every awkward kind, against conductance computed from its definition."""
 
 import copy
+import gc
 import itertools
 import subprocess
 import sys
@@ -1087,6 +1088,40 @@ def test_a_gpu_gives_the_sums_of_the_cpu(line, with_input):
     got, _ = run(net.cuda(), there, ["first", "last"], with_input=with_input)
     for name, (value,) in got.items():
         torch.testing.assert_close(value.cpu(), want[name][0], **ROUNDING)
+
+
+def tensors_alive() -> int:
+    """Number of tensors that something still holds."""
+    gc.collect()
+    return sum(type(each) is torch.Tensor for each in gc.get_objects())
+
+
+def fail(values: torch.Tensor) -> torch.Tensor:
+    """An objective that is not finite."""
+    return values.flatten(1).sum(1) * torch.inf
+
+
+@pytest.mark.parametrize("odd", [nn.Tanh(), Constant(), nn.ReLU(inplace=True)], ids=["plain", "constant", "in-place"])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_sweep_leaves_no_tensor_behind(line, odd, rows):
+    """What waits for gradients must not keep the graph that keeps it: a leak of all sums for every image."""
+    net = Net(odd).double()
+    run(net, line, internal_batch_size=rows)
+    before = tensors_alive()
+    run(net, line, internal_batch_size=rows)
+    assert tensors_alive() == before
+
+
+def test_a_sweep_that_fails_leaves_no_tensor_behind(line):
+    def refused():
+        with pytest.raises(ValueError, match="not finite|NaN or infinity"):
+            run(net, line, objective=fail)
+
+    net = Net(nn.Tanh()).double()
+    refused()
+    before = tensors_alive()
+    refused()
+    assert tensors_alive() == before
 
 
 def test_a_survey_loads_no_further_packages():
