@@ -3,6 +3,7 @@
 __all__ = [
     "build",
     "load_weights",
+    "ram_denoise_tiny",
     "ram_promptir",
     "ram_promptir_tiny",
     "ram_swinir",
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ram_models.networks.checkpoints import (
         build,
         load_weights,
+        ram_denoise_tiny,
         ram_promptir,
         ram_promptir_tiny,
         ram_swinir,

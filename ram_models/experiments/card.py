@@ -1,6 +1,6 @@
-"""The figure of the bundled networks' model card: how they were trained, and what they make of a photograph."""
+"""The figures of the bundled networks' model card: how they were trained, and what they make of photographs."""
 
-__all__ = ["TUNED", "WEIGHTS", "draw_card", "main"]
+__all__ = ["TUNED", "WEIGHTS", "draw_card", "draw_denoised", "main"]
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ram_models.data.crops import clean_photographs
 from ram_models.degradations import add_gaussian_noise, darken, gaussian_blur
+from ram_models.evaluation.metrics import Convention, psnr
 from ram_models.experiments.study.config import Study
 from ram_models.networks.checkpoints import BUNDLED, build
 from ram_models.networks.masking import random_mask, restore_with_twins
@@ -34,16 +35,23 @@ WEIGHTS: Mapping[str, str] = MappingProxyType(
 TUNED = f"{NETWORK}-mac"
 """File of the network after fine-tuning 10 % of its layers."""
 
+DENOISER = "ram-denoise-tiny"
+"""Name of the network that was fine-tuned on noise."""
+
 SIZE = 96
-"""Side of the photograph in pixels."""
+"""Side of the photographs of the card in pixels."""
+
+DENOISED = (("astronaut", 25.0), ("chelsea", 50.0))
+"""Photographs that are denoised, with the sigma of their noise."""
 
 
 def main(study: Study) -> None:
-    """Write the figure."""
-    file = study.docs / "images" / f"{NETWORK}.png"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draw_card().savefig(file, dpi=90)
-    print(f"written: {file}")
+    """Write the figures."""
+    folder = study.docs / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in ((NETWORK, draw_card()), (DENOISER, draw_denoised())):
+        figure.savefig(folder / f"{name}.png", dpi=90)
+        print(f"written: {folder / f'{name}.png'}")
 
 
 def draw_card() -> Figure:
@@ -69,6 +77,29 @@ def draw_card() -> Figure:
         row[0].set_ylabel(task, fontsize=10)
     for axes, view in zip(panels[0], views, strict=True):
         axes.set_title(view, fontsize=10)
+    return figure
+
+
+@torch.no_grad()
+def draw_denoised(size: int = 192) -> Figure:
+    """Two photographs with noise, denoised, and as they were, with the PSNR of each.
+
+    Args:
+        size: Side of the photographs in pixels.
+    """
+    network, generator = build(DENOISER), seeded("denoised photographs")
+    figure = Figure(figsize=(11, 2.3), layout="constrained")
+    panels = iter(figure.subplots(1, 3 * len(DENOISED)))
+    for name, sigma in DENOISED:
+        clean = clean_photographs(size)[name]
+        noisy = add_gaussian_noise(clean, sigma, generator)
+        views = {f"noise, sigma {sigma:g}": noisy, "denoised": network(noisy[None])[0], "clean": clean}
+        for title, image in views.items():
+            quality = f": {psnr(image, clean, Convention()):.1f} dB" if image is not clean else ""
+            axes = next(panels)
+            axes.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy())
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(f"{title}{quality}", fontsize=9)
     return figure
 
 

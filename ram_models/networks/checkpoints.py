@@ -7,6 +7,7 @@ __all__ = [
     "build",
     "create",
     "load_weights",
+    "ram_denoise_tiny",
     "ram_promptir",
     "ram_promptir_tiny",
     "ram_swinir",
@@ -31,10 +32,14 @@ from ram_models.networks.rgb import RGBPromptIR, RGBSwinIR
 Arguments = Mapping[str, int | float | list[int]]
 """Constructor arguments of a network, as a YAML file gives them."""
 
+TINY: Arguments = MappingProxyType({"embed_dim": 48, "depths": [4, 4, 4], "num_heads": [4, 4, 4]})
+"""Constructor arguments of the small RAM-SwinIR."""
+
 NETWORKS: Mapping[str, tuple[type[RGBSwinIR] | type[RGBPromptIR], Arguments]] = MappingProxyType(
     {
         "ram-swinir": (RGBSwinIR, {}),
-        "ram-swinir-tiny": (RGBSwinIR, {"embed_dim": 48, "depths": [4, 4, 4], "num_heads": [4, 4, 4]}),
+        "ram-swinir-tiny": (RGBSwinIR, TINY),
+        "ram-denoise-tiny": (RGBSwinIR, TINY),
         "ram-promptir": (RGBPromptIR, {}),
         "ram-promptir-tiny": (
             RGBPromptIR,
@@ -139,8 +144,9 @@ def build(name: str, weights: Path | str | None = None) -> nn.Module:
     """A RAM network for RGB in [0, 1], in eval mode.
 
     Args:
-        name: ``ram-swinir-tiny`` (92 layers, bundled weights), ``ram-swinir`` (263 layers, the paper's size),
-            ``ram-promptir-tiny`` (for tests) or ``ram-promptir`` (445 layers, the paper's size).
+        name: ``ram-swinir-tiny`` (92 layers, bundled weights), ``ram-denoise-tiny`` (the same, fine-tuned on noise),
+            ``ram-swinir`` (263 layers, the paper's size), ``ram-promptir-tiny`` (for tests) or ``ram-promptir`` (445
+            layers, the paper's size).
         weights: Source as for :func:`load_weights`; None takes the bundled weights if there are any, else a random
             initialisation.
 
@@ -157,6 +163,11 @@ def build(name: str, weights: Path | str | None = None) -> nn.Module:
 def ram_swinir_tiny() -> nn.Module:
     """The bundled small RAM-SwinIR: pre-trained with 50 % of the pixels hidden, not fine-tuned."""
     return build("ram-swinir-tiny")
+
+
+def ram_denoise_tiny() -> nn.Module:
+    """The bundled denoiser: a small RAM-SwinIR, pre-trained with 50 % of the pixels hidden, then fine-tuned."""
+    return build("ram-denoise-tiny")
 
 
 def ram_swinir() -> nn.Module:

@@ -53,8 +53,8 @@ class Config:
     Args:
         data: Folder of test sets in their own layouts (see docs/datasets.md), at any depth.
         out: Folder for the results.
-        network: Name of the network: ram-swinir-tiny, ram-swinir, ram-promptir-tiny, ram-promptir; or identity, which
-            measures the degraded images.
+        network: Name of the network: ram-swinir-tiny, ram-denoise-tiny, ram-swinir, ram-promptir-tiny, ram-promptir;
+            or identity, which measures the degraded images.
         weights: File of its weights, or a Hugging Face repository as owner/name; default the bundled ones.
         twins: Predict every pixel while it is hidden, in two runs with complementary masks.
         method: Name of the row in the tables; default the network's. With the name of one of the paper's methods, the

@@ -35,7 +35,8 @@ class Start:
     """Network to fine-tune.
 
     Args:
-        name: Name of the network: ram-swinir-tiny, ram-swinir, ram-promptir-tiny or ram-promptir.
+        name: Name of the network: ram-swinir-tiny, ram-denoise-tiny, ram-swinir, ram-promptir-tiny or
+            ram-promptir.
         weights: Pre-trained weights, a file or a Hugging Face repository as owner/name; null takes the bundled ones of
             that name.
     """

@@ -26,7 +26,8 @@ class Network:
     """Network to train.
 
     Args:
-        name: Name of the network: ram-swinir-tiny, ram-swinir, ram-promptir-tiny or ram-promptir.
+        name: Name of the network: ram-swinir-tiny, ram-denoise-tiny, ram-swinir, ram-promptir-tiny or
+            ram-promptir.
         weights: Weights to start from, a file or a Hugging Face repository as owner/name; null starts from a random
             initialisation.
         arguments: Constructor arguments that replace those of the name.

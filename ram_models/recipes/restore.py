@@ -49,8 +49,8 @@ class Config:
     Args:
         source: Image file, or folder of image files, searched recursively.
         out: File or folder for the results; a folder keeps the names and subfolders of its source.
-        network: Name of the network: ram-swinir-tiny, ram-swinir, ram-promptir-tiny, ram-promptir; or identity, which
-            copies images.
+        network: Name of the network: ram-swinir-tiny, ram-denoise-tiny, ram-swinir, ram-promptir-tiny, ram-promptir;
+            or identity, which copies images.
         weights: File of its weights, or a Hugging Face repository as owner/name; default the bundled ones.
         twins: Predict every pixel while it is hidden, in two runs with complementary masks. For networks that were
             pre-trained with masks and not fine-tuned, such as the bundled one.

@@ -20,7 +20,7 @@ from ram_models.experiments.paper_arms import ALL, label_of
 from ram_models.experiments.study.store import UNTUNED_SEED
 from ram_models.experiments.templates import render
 from ram_models.experiments.verdicts.claims import SAME
-from ram_models.experiments.verdicts.means import TRAINED_NOISE, above_trained
+from ram_models.experiments.verdicts.means import BASELINE, TRAINED_NOISE, above_trained
 from ram_models.experiments.verdicts.statistics import DECIDED, DECISIVE
 
 
@@ -104,9 +104,13 @@ class Page:
         said = [] if blocks.max() >= DECISIVE else [f"{blocks.max():.0f} of {DECISIVE} blocks are finished"]
         return "; ".join([*said, *(["never run: " + ", ".join(missing)] if missing else [])])
 
-    def decided(self) -> str:
-        """The claims that are decided, with their differences, and how many are not."""
-        lines, table = [], self._read("claims")
+    def decided(self, name: str = "claims") -> str:
+        """The claims that are decided, with their differences, and how many are not.
+
+        Args:
+            name: Of their table.
+        """
+        lines, table = [], self._read(name)
         for verdict in DECIDED:
             for _, row in table[table["verdict"] == verdict].iterrows():
                 interval = between(row["low_db"], row["high_db"], "+.2f")
@@ -118,10 +122,14 @@ class Page:
         lines += [f"- **Undecided:** {rest} of {len(table)} claims, in the table below."] if rest else []
         return "\n".join(lines) + "\n"
 
-    def claims(self) -> str:
-        """Every claim with its verdict."""
+    def claims(self, name: str = "claims") -> str:
+        """Every claim with its verdict.
+
+        Args:
+            name: Of their table.
+        """
         rows = []
-        for _, row in self._read("claims").iterrows():
+        for _, row in self._read(name).iterrows():
             measured = pd.notna(row["mean_db"])
             cells = (
                 [f"{row['mean_db']:+.2f}", between(row["low_db"], row["high_db"], "+.2f")] if measured else ["-", "-"]
@@ -140,6 +148,10 @@ class Page:
             sizes = [f"{row['parameters']:,.0f}", f"{row['lr']:.2g}"] if trained else ["-", "-"]
             rows.append((label_of(row["arm"]), [*sizes, *(_decibels(row[column]) for column in columns)]))
         return grid(["trained", "parameters", "learning rate", *columns], rows)
+
+    def baselines(self) -> int:
+        """Number of networks that were trained without masks."""
+        return int((self._read("blocks")["arm"] == BASELINE).sum())
 
     def gain(self, arm: str, over: str) -> str:
         """Difference in dB between the means of two arms on trained noise.

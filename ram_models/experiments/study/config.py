@@ -172,8 +172,8 @@ class Study:
         finetune_seeds: Seeds of the fine-tunings; every pair of both is a block, with crops of its own: 100 times the
             seed of the pre-training is added.
         blocks: Stop after this many blocks; null goes through all.
-        pretrain_missing: Whether table3, table4 and fig3 train the short pre-trainings that are not there; false
-            leaves these out, so that tables can be written of those that are.
+        pretrain_missing: Whether table3, table4 and fig3 train the short pre-trainings, and denoising the networks
+            without masks, that are not there; false leaves these out, so that tables can be written of those that are.
         crops: Training data of both stages, but for its folders.
         pretrain_crop: Side of the crops of all pre-trainings in pixels; null takes that of ``crops``.
         pretrain: Optimiser of the pre-training.

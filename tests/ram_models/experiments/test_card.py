@@ -18,6 +18,13 @@ def test_the_figure_shows_every_degradation(monkeypatch):
     assert len(panels) == 3 * len(titles)
 
 
+def test_the_denoiser_is_shown_to_denoise():
+    titles = [axes.get_title() for axes in card.draw_denoised(64).axes]
+    noisy, denoised = ([float(re.search(r"([\d.]+) dB", t)[1]) for t in titles[place::3]] for place in (0, 1))
+    assert [title for title in titles if title == "clean"] == ["clean"] * len(card.DENOISED)
+    assert all(after > before + 4 for before, after in zip(noisy, denoised, strict=True))
+
+
 def test_the_text_names_every_file_with_its_hash():
     text = (BUNDLED / "README.md").read_text()
     named = dict(re.findall(r"`(\S+)\.safetensors` \| `([0-9a-f]{64})`", text))

@@ -72,7 +72,7 @@ def test_the_sample_is_the_same_every_time():
     assert all(float(item["image"].min()) >= 0 and float(item["image"].max()) <= 1 for item in first)
 
 
-@pytest.mark.parametrize("name", ["ram-swinir-tiny", "ram-promptir-tiny"])
+@pytest.mark.parametrize("name", ["ram-swinir-tiny", "ram-denoise-tiny", "ram-promptir-tiny"])
 def test_networks_by_name_restore_images_of_any_size(name):
     with torch.no_grad():
         assert build(name)(torch.rand(1, 3, 18, 33)).shape == (1, 3, 18, 33)
@@ -98,7 +98,7 @@ def test_wrong_arguments_are_refused(arguments, message):
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ValueError, match="no network 'swin'; there are ram-swinir, ram-swinir-tiny, ram-promptir, ram"):
+    with pytest.raises(ValueError, match="no network 'swin'; there are ram-swinir, ram-swinir-tiny, ram-denoise"):
         build("swin")
 
 

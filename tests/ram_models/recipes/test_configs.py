@@ -10,7 +10,7 @@ from ram_models.experiments.denoising.arms import DENOISING
 from ram_models.experiments.denoising.contrasts import Contrasts
 from ram_models.experiments.study import networks
 from ram_models.experiments.study.config import Study
-from ram_models.experiments.verdicts.means import TRAINED_NOISE, above_trained
+from ram_models.experiments.verdicts.means import BASELINE, TRAINED_NOISE, above_trained
 from ram_models.recipes import finetune, pretrain
 from ram_models.training.loop import _learning_rate
 
@@ -106,8 +106,10 @@ def test_the_claims_on_denoising_are_about_arms_and_noises_that_there_are():
     assert set(judged.tasks) == {TRAINED_NOISE}
     assert {noise for kinds in contrasts.noises.values() for noise in kinds} == set(judged.unseen)
     columns = {TRAINED_NOISE, *contrasts.noises, *map(above_trained, contrasts.noises)}
-    for claim in contrasts.claims:
-        assert {claim.a, claim.b} <= set(DENOISING.by_name)
+    for claim in contrasts.baseline:
+        assert claim.b == BASELINE
+    for claim in (*contrasts.claims, *contrasts.baseline):
+        assert {claim.a, claim.b} <= {*DENOISING.by_name, BASELINE}
         assert claim.column in columns
         assert claim.matched in (None, TRAINED_NOISE)
 
@@ -136,7 +138,7 @@ def test_the_kept_networks_of_the_denoising_study_are_those_of_its_configuration
     (tmp_path / "train").mkdir()
     config = replace(study("denoising"), data=tmp_path)
     config = replace(config, pretrained=CONFIGS.parents[1] / config.pretrained)
-    kept = [networks.weights_file(config, network) for network in config.masked()]
-    assert all(file.is_file() for file in kept)
-    for network in config.masked():
+    trained = config.masked()
+    assert all(networks.weights_file(config, network).is_file() for network in trained)
+    for network in trained:
         networks.pretrain(config, network)  # it refuses weights of other settings
