@@ -17,14 +17,14 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from macattr.layers import resolve_layers
+from macattr.layers.resolve import resolve_layers
 from macattr.paths.inputs import LinearPath, random_order, resolve_reference
 from macattr.paths.inputs import Path as InputPath
 from macattr.paths.objectives import GradientMagnitude, Objective
 from macattr.paths.partitions import Partition
 from macattr.paths.presets import DEFAULT, OFFICIAL, PAPER, Preset
 from macattr.paths.sums import StieltjesSum
-from macattr.statistics.certainty import top_count
+from macattr.statistics.ranks import top_count
 from macattr.sweep.trace import trace
 from ram_models import ram_swinir_tiny, sample
 

@@ -17,7 +17,8 @@ import torch
 
 import macattr
 from macattr.plots import plot_stability
-from macattr.statistics.certainty import ranks, stability_curve, top_count
+from macattr.statistics.bootstrap import stability_curve
+from macattr.statistics.ranks import ranks, top_count
 from macattr.statistics.stopping import StableTop
 from ram_models import ram_swinir_tiny
 from ram_models.data.crops import clean_photographs

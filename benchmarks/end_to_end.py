@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 import ram_models
 from macattr import GradientMagnitude, MaskAttributeConductance, rank_layers
-from macattr.layers import resolve_layers
+from macattr.layers.resolve import resolve_layers
 
 RESULTS = Path(__file__).parent / "results" / "end_to_end.md"
 

@@ -27,7 +27,7 @@ from captum.attr import LayerConductance
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from macattr.layers import resolve_layers
+from macattr.layers.resolve import resolve_layers
 from macattr.paths.inputs import MaskAttributePath, random_order
 from macattr.paths.objectives import GradientMagnitude
 from macattr.paths.partitions import tagged_partition

@@ -14,7 +14,8 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from macattr.statistics.agreement import measure_agreement, overlap_at, rank_biased_overlap, spearman
-from macattr.statistics.certainty import bootstrap, ranks, resample_means
+from macattr.statistics.bootstrap import bootstrap, resample_means
+from macattr.statistics.ranks import ranks
 from macattr.statistics.stopping import StableTop
 
 RESULTS = Path(__file__).parent / "results"

@@ -42,14 +42,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from macattr.attribution import (
-        InternalInfluence,
-        LayerConductance,
-        LayerGradientXActivation,
-        LayerIntegratedGradients,
-        MaskAttributeConductance,
-    )
-    from macattr.layers import LayerTable
+    from macattr.attribution.conductance import LayerConductance, MaskAttributeConductance
+    from macattr.attribution.gradients import InternalInfluence, LayerGradientXActivation, LayerIntegratedGradients
+    from macattr.layers.table import LayerTable
     from macattr.methods.task import Options
     from macattr.paths.inputs import BlurPath, LinearPath, MaskAttributePath, order_by_score
     from macattr.paths.objectives import Distance, GradientMagnitude, OutputMean, OutputSum, Target, Window
@@ -64,14 +59,13 @@ if TYPE_CHECKING:
 
 MODULES = MappingProxyType(
     {
-        "macattr.attribution": (
+        "macattr.attribution.conductance": ("LayerConductance", "MaskAttributeConductance"),
+        "macattr.attribution.gradients": (
             "InternalInfluence",
-            "LayerConductance",
             "LayerGradientXActivation",
             "LayerIntegratedGradients",
-            "MaskAttributeConductance",
         ),
-        "macattr.layers": ("LayerTable",),
+        "macattr.layers.table": ("LayerTable",),
         "macattr.methods.task": ("Options",),
         "macattr.paths.inputs": ("BlurPath", "LinearPath", "MaskAttributePath", "order_by_score"),
         "macattr.paths.objectives": ("Distance", "GradientMagnitude", "OutputMean", "OutputSum", "Target", "Window"),

@@ -262,7 +262,7 @@ def plot_stability(curve: pd.DataFrame, k: int, may_differ: int, title: str, sto
 
     Args:
         curve: ``images``, ``same_set``, ``near_set``, ``overlap``
-            (:func:`macattr.statistics.certainty.stability_curve`).
+            (:func:`macattr.statistics.bootstrap.stability_curve`).
         k: Number of layers in the top.
         may_differ: Layers that ``near_set`` lets differ.
         title: Heading.
@@ -294,8 +294,8 @@ def plot_intervals(table: pd.DataFrame, k: int, title: str, unit: str, shown: in
 
     Args:
         table: One row for each layer (its name is the index): ``score``, ``score_low``, ``score_high``, ``rank``,
-            ``rank_low``, ``rank_high`` (:func:`macattr.statistics.certainty.bootstrap`) and ``probability``
-            (:func:`macattr.statistics.certainty.probability_in_top`).
+            ``rank_low``, ``rank_high`` (:func:`macattr.statistics.bootstrap.bootstrap`) and ``probability``
+            (:func:`macattr.statistics.bootstrap.probability_in_top`).
         k: Number of layers in the top.
         title: Heading.
         unit: Unit of the scores.

@@ -21,7 +21,7 @@ from macattr.ranking.importance import LayerImportance
 from macattr.ranking.rank import rank_methods
 from macattr.ranking.sanity import SUSPECT, randomisation_test
 from macattr.statistics.agreement import overlap_at, size_dependence, spearman
-from macattr.statistics.certainty import top_count
+from macattr.statistics.ranks import top_count
 
 SETTINGS = "check.json"
 """File of the settings of a check, beside its results."""

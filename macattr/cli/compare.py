@@ -15,7 +15,7 @@ from macattr.cli.rankings import load_ranking, ranking_files, short_names
 from macattr.plots import plot_agreement, plot_overlap, plot_rank_flow
 from macattr.ranking.importance import LayerImportance
 from macattr.statistics.agreement import common_layers, measure_agreement, overlap_curve
-from macattr.statistics.certainty import ranks, top_count
+from macattr.statistics.ranks import ranks, top_count
 
 MOST_IN_FLOW = 6
 """Largest number of rankings whose flow of ranks and curves of overlap are readable; more give a matrix alone."""

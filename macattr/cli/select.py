@@ -12,7 +12,7 @@ from torch import nn
 from macattr.cli.loading import load_optional_network
 from macattr.cli.rankings import load_ranking, ranking_file, refuse_other_kind
 from macattr.cli.sources import explain_network
-from macattr.layers import LayerTable
+from macattr.layers.table import LayerTable
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.prefixes import leading_parts, strip_prefix
 from macattr.selection.exports import Format

@@ -12,8 +12,8 @@ from torch import nn
 from macattr.ranking.importance import LayerImportance
 from macattr.report.choices import SURE
 from macattr.report.words import describe_measurement, format_percent, reasons_to_doubt, why_without_intervals
-from macattr.statistics.certainty import top_count
 from macattr.statistics.groups import in_every_top
+from macattr.statistics.ranks import top_count
 
 FEWEST_ROWS = 8
 """Rows of the ranking that are printed at least."""

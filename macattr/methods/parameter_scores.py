@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from macattr.layers import own_parameters, own_values
+from macattr.layers.parameters import own_parameters, own_values
 from macattr.methods.samples import Sample
 from macattr.methods.task import Task
 from macattr.methods.weight_paths import (

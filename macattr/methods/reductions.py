@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from macattr.layers import own_parameters
+from macattr.layers.parameters import own_parameters
 from macattr.weights.values import number_of_values
 
 

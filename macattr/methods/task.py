@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from macattr.arguments import as_tuple, checked_budget, checked_seed, whole_number
-from macattr.layers import is_glob, own_attribute, resolve_layers
+from macattr.layers.resolve import is_glob, resolve_layers
+from macattr.layers.wrappers import own_attribute
 from macattr.methods.provenance import hash_tensors
 from macattr.methods.reductions import REDUCTIONS
 from macattr.methods.samples import Sample

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from macattr.layers import LayerTable, copy_network
+from macattr.layers.parameters import copy_network
+from macattr.layers.table import LayerTable
 from macattr.methods.parameter_scores import adam_gain, call_loss
 from macattr.methods.samples import Sample
 from macattr.methods.task import Task

@@ -24,7 +24,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from macattr.layers import copy_network, inner_network, layer_of
+from macattr.layers.parameters import copy_network, layer_of
+from macattr.layers.wrappers import inner_network
 from macattr.sweep.checkpoints import plain_checkpoints
 from macattr.sweep.guard import modules_of, same_state
 

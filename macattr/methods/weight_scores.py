@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrize import is_parametrized
 
-from macattr.layers import describe_layers
+from macattr.layers.table import describe_layers
 from macattr.methods.samples import Sample
 from macattr.methods.task import Task
 from macattr.statistics.class_shares import class_shares

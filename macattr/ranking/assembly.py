@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from macattr.layers import describe_layers
+from macattr.layers.table import describe_layers
 from macattr.methods.kinds import JointMethod, Method, PathMethod, walks_of
 from macattr.methods.readings import Reading
 from macattr.ranking.importance import LayerImportance

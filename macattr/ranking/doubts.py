@@ -1,8 +1,8 @@
 """What speaks against a ranking: sums that are not complete, scores that do not differ, and a path without effect."""
 
-__all__ = ["doubts", "without_scores"]
+__all__ = ["doubts", "without_gradients", "without_scores"]
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -44,6 +44,25 @@ def without_scores(scores: np.ndarray) -> list[str]:
     return [
         f"no ranking: the scores of all {scores.shape[-1]} layers are 0, as where the last layer is still zero. Load "
         "trained weights, or choose another method, objective, path or loss."
+    ]
+
+
+def without_gradients(scores: np.ndarray, layers: Sequence[str], parameters: np.ndarray) -> list[str]:
+    """Words on layers that hold parameters and score 0 by a method of the loss; none where there are no such layers.
+
+    Args:
+        scores: By a method of the loss, (sample, order, layer).
+        layers: Their names.
+        parameters: Number of parameters of each, (layer).
+    """
+    still = [layers[place] for place in np.flatnonzero((scores == 0).all((0, 1)) & (parameters > 0))]
+    if not still:
+        return []
+    count = "1 layer with parameters scores" if len(still) == 1 else f"{len(still)} layers with parameters score"
+    return [
+        f"{count} 0 on every image, such as {still[0]!r}, as where the loss does not depend on them. If it should, the "
+        "network may use what it computed from them in an earlier call; `model.train()` and then `model.eval()` drops "
+        "such a cache in timm's networks."
     ]
 
 

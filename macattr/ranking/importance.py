@@ -14,17 +14,21 @@ import xarray as xr
 from matplotlib.figure import Figure
 from torch import nn
 
-from macattr.layers import LayerDescription, LayerTable, describe_layers
+from macattr.layers.table import LayerDescription, LayerTable, describe_layers
+from macattr.methods.catalogue import METHODS
+from macattr.methods.kinds import PathMethod, needs_loss
 from macattr.plots import plot_heatmap
-from macattr.ranking.doubts import doubts, without_scores
+from macattr.ranking.doubts import doubts, without_gradients, without_scores
 from macattr.ranking.files import read_dataset, write_dataset
 from macattr.ranking.merging import merge_datasets
 from macattr.ranking.prefixes import strip_prefix
 from macattr.ranking.untrained import AS_INITIALISED, UNTRAINED
 from macattr.selection.rules import Selection, SelectionRule, select
 from macattr.selection.trainable import TrainableMask
-from macattr.statistics.certainty import IntervalMethod, bootstrap, probability_in_top, top_count, variance_components
+from macattr.statistics.bootstrap import IntervalMethod, bootstrap, probability_in_top
 from macattr.statistics.groups import group_ranks
+from macattr.statistics.ranks import top_count
+from macattr.statistics.variance import variance_components
 
 SUMMARISED = 5
 """Number of layers in the printed summary of a ranking."""
@@ -67,10 +71,14 @@ class LayerImportance:
 
     @property
     def doubts(self) -> list[str]:
-        """What speaks against it and what to do: untrained weights, incomplete sums, scores that are alike or all 0."""
+        """What speaks against it and what to do: untrained weights, incomplete sums, scores that are alike or 0."""
         untrained = [UNTRAINED] if self.dataset.attrs.get("weights") == AS_INITIALISED else []
         if words := without_scores(self.values):
             return untrained + words
+        method = METHODS.get(self.dataset.attrs["method"])
+        if method is not None and not isinstance(method, PathMethod) and method.of_parameters and needs_loss(method):
+            names, sizes = self.dataset["layer"].values.tolist(), self.dataset["parameters"].values
+            return untrained + without_gradients(self.values, names, sizes)
         if "n_steps" not in self.dataset.attrs or "objective_variation" not in self.dataset:
             return untrained  # a method without steps, or a file of an earlier version
         per_layer, per_order = ("sample", "order", "layer"), ("sample", "order")
@@ -217,7 +225,7 @@ class LayerImportance:
     def intervals(self, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
         """Scores and ranks with confidence intervals for other images of the same kind, in the unit of :meth:`scores`.
 
-        By :func:`macattr.statistics.certainty.bootstrap`.
+        By :func:`macattr.statistics.bootstrap.bootstrap`.
 
         Args:
             confidence: Coverage of the intervals, in (0, 1).
@@ -247,7 +255,7 @@ class LayerImportance:
             seed: Seed of the resamples.
 
         Raises:
-            ValueError: As :func:`macattr.statistics.certainty.probability_in_top`.
+            ValueError: As :func:`macattr.statistics.bootstrap.probability_in_top`.
         """
         choosable = self.with_parameters()
         names = choosable.dataset["layer"].values
@@ -279,7 +287,7 @@ class LayerImportance:
         return tuple(dict.fromkeys(kinds)) if all(kinds) else ()
 
     def variance_components(self) -> pd.DataFrame:
-        """Where the variance of the scores comes from; see :func:`macattr.statistics.certainty.variance_components`.
+        """Where the variance of the scores comes from; see :func:`macattr.statistics.variance.variance_components`.
 
         On a logarithmic scale if all scores are positive. The step part needs ``step_error`` in :func:`rank_layers`.
         """

@@ -13,7 +13,8 @@ import numpy as np
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from macattr.layers import LayerLike, entries_of, left_out, matched_by_globs, own_parameters, resolve_layers
+from macattr.layers.parameters import own_parameters
+from macattr.layers.resolve import LayerLike, entries_of, left_out, matched_by_globs, resolve_layers
 from macattr.methods.catalogue import find_methods, refuse_missing_images
 from macattr.methods.kinds import Method, PathMethod
 from macattr.methods.readings import estimate_evaluations, measure
@@ -339,7 +340,7 @@ def task_of(model: nn.Module, layers: LayerLike | Iterable[LayerLike] | None, op
         options: How they are ranked.
 
     Raises:
-        ValueError: As :func:`macattr.layers.resolve_layers`.
+        ValueError: As :func:`macattr.layers.resolve.resolve_layers`.
     """
     entries = None if layers is None else entries_of(layers)
     found = resolve_layers(model, entries, options.prefix)

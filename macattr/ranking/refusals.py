@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from macattr.image_files import center_crop, fit_to_multiple, luminance
-from macattr.layers import inner_network
+from macattr.layers.wrappers import inner_network
 from macattr.methods.samples import Sample
 from macattr.methods.task import Task
 from macattr.sweep.entry import forward_parameters

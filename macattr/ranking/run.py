@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from macattr.layers import own_parameters
+from macattr.layers.parameters import own_parameters
 from macattr.methods.kinds import JointMethod, Method, PathMethod, SampleMethod, is_ordered
 from macattr.methods.readings import Reading, measure, plan_sweeps
 from macattr.methods.samples import Inputs, Sample, count_samples, iterate_samples

@@ -10,11 +10,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from macattr.layers import own_parameters, resolve_layers
+from macattr.layers.parameters import own_parameters
+from macattr.layers.resolve import resolve_layers
 from macattr.methods.samples import Inputs, refuse_iterator
 from macattr.ranking.rank import rank_methods
 from macattr.statistics.agreement import overlap_at, spearman
-from macattr.statistics.certainty import top_count
+from macattr.statistics.ranks import top_count
 from macattr.weights.values import refuse_changes
 
 SUSPECT = 0.9

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from macattr.layers import inner_network
+from macattr.layers.wrappers import inner_network
 from macattr.methods.kinds import Method
 from macattr.methods.provenance import describe, hash_network, hash_parameters, hash_tensors
 from macattr.methods.task import Task

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from macattr.layers import constants, own_values
+from macattr.layers.parameters import constants, own_values
 from macattr.weights.values import is_packed
 
 UNTRAINED = (

@@ -17,7 +17,7 @@ import numpy as np
 from macattr.ranking.importance import LayerImportance
 from macattr.report.words import format_percent
 from macattr.selection.rules import Selection, SelectionRule
-from macattr.statistics.certainty import top_probabilities
+from macattr.statistics.bootstrap import top_probabilities
 
 SURE = 0.95
 """Share of the resamples in which a layer must be in the top to count as sure."""

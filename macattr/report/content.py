@@ -26,7 +26,7 @@ from macattr.report.words import (
 )
 from macattr.selection.rules import SelectionRule
 from macattr.statistics.agreement import common_layers, spearman
-from macattr.statistics.certainty import ranks, top_count
+from macattr.statistics.ranks import ranks, top_count
 
 
 @dataclass(frozen=True)

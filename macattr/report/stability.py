@@ -8,7 +8,7 @@ import numpy as np
 
 from macattr.ranking.importance import LayerImportance
 from macattr.report.words import format_percent
-from macattr.statistics.certainty import stability_curve
+from macattr.statistics.bootstrap import stability_curve
 
 FEWEST_IMAGES = 4
 """Number of images below which a curve over fewer of them is not informative."""

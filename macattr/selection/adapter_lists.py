@@ -12,7 +12,7 @@ from typing import NamedTuple
 import yaml
 from torch import nn
 
-from macattr.layers import layer_of
+from macattr.layers.parameters import layer_of
 from macattr.selection.lora import AdaptedLayers, Bare, adapted_layers, lora_config, uniform_lora_config
 from macattr.selection.rules import Selection
 

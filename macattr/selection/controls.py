@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from macattr.layers import LayerTable, resolve_layers
+from macattr.layers.resolve import resolve_layers
+from macattr.layers.table import LayerTable
 from macattr.selection.rules import Candidate, Selection, flat, pack
 
 Generator = np.random.Generator | torch.Generator

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from torch import nn
 
-from macattr.layers import layer_of, plain_tensors
+from macattr.layers.parameters import layer_of, plain_tensors
 from macattr.selection.trainable import TrainableMask
 from macattr.user_warnings import warn_user
 from macattr.weights.processes import refuse_fully_sharded

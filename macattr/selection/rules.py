@@ -20,9 +20,10 @@ from functools import lru_cache
 from typing import Literal, get_args
 
 from macattr.arguments import as_names, real_number, whole_number
-from macattr.layers import LayerTable, unknown_layer
+from macattr.layers.resolve import unknown_layer
+from macattr.layers.table import LayerTable
 from macattr.selection.trainable import TrainableMask
-from macattr.statistics.certainty import whole_part
+from macattr.statistics.ranks import whole_part
 from macattr.user_warnings import warn_user
 
 Candidate = tuple[str, ...]

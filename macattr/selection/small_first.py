@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from torch import nn
 
-from macattr.layers import LayerTable
+from macattr.layers.table import LayerTable
 from macattr.selection.rules import SelectionRule
-from macattr.statistics.certainty import whole_part
+from macattr.statistics.ranks import whole_part
 
 
 def small_first(rule: SelectionRule, model: nn.Module, share: float = 0.5) -> SelectionRule:

@@ -14,15 +14,9 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from macattr.arguments import as_names, positive_number, real_number
-from macattr.layers import (
-    constants,
-    forget_frozen,
-    full_name,
-    layer_of,
-    mark_frozen,
-    resolve_layers,
-    trainable_parameters,
-)
+from macattr.layers.parameters import constants, forget_frozen, layer_of, mark_frozen, trainable_parameters
+from macattr.layers.resolve import resolve_layers
+from macattr.layers.wrappers import full_name
 from macattr.user_warnings import warn_user
 from macattr.weights.values import is_offloaded, number_of_values
 
@@ -108,8 +102,8 @@ class TrainableMask:
     """The layers that are fine-tuned.
 
     A layer stands for the parameters that it owns directly, and for those of its parametrisations, such as the
-    direction and length of a weight-normalised weight. Constants (see :func:`macattr.layers.constants`) stay frozen
-    unless the layer holds nothing else.
+    direction and length of a weight-normalised weight. Constants (see :func:`macattr.layers.parameters.constants`) stay
+    frozen unless the layer holds nothing else.
 
     Args:
         layers: Names of the layers.

@@ -19,7 +19,8 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from macattr.statistics.certainty import check_count, ranks, resample_means
+from macattr.statistics.bootstrap import resample_means
+from macattr.statistics.ranks import check_count, ranks
 
 Array = np.ndarray
 
@@ -162,7 +163,7 @@ def measure_agreement(
 ) -> pd.DataFrame:
     r"""Agreement of two rankings of the same layers by every measure, with intervals over images.
 
-    Scores of several images are resampled as in :func:`macattr.statistics.certainty.resample_means`; a ranking
+    Scores of several images are resampled as in :func:`macattr.statistics.bootstrap.resample_means`; a ranking
     without images stays fixed. The interval starts at the lower percentile of the resamples. Noise lowers agreement,
     and resampling adds noise once more. So the upper end is the upper percentile or, if higher, the reflection of the
     lower percentile in the estimate, at most 1.

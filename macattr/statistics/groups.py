@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from macattr.statistics.certainty import check_count, check_scores, ranks
+from macattr.statistics.images import check_scores
+from macattr.statistics.ranks import check_count, ranks
 
 Array = np.ndarray
 

@@ -140,7 +140,7 @@ def steps_for_tolerance(
         errors: Errors at ``n_steps``, any sign, in the unit of ``tolerance``: divide by the scores for relative ones.
         n_steps: Steps N at which they were measured.
         tolerance: Largest error that is accepted, above 0. A third of the scores' standard error over images
-            (:func:`macattr.statistics.certainty.bootstrap`) is small enough: it adds 5 % to that error.
+            (:func:`macattr.statistics.bootstrap.bootstrap`) is small enough: it adds 5 % to that error.
         order: Order p of the sum.
         share: Share of the errors that must be below the tolerance, in (0, 1]: 0.95 leaves out the few layers near 0.
         multiple: The result is a multiple of this: 2 for a further refinement, 2 x groups on the fade path.

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
-from macattr.statistics.certainty import ranks, summarise_images, surely_above, top_count
+from macattr.statistics.images import summarise_images, surely_above
+from macattr.statistics.ranks import ranks, top_count
 
 Array = np.ndarray
 

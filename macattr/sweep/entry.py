@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from macattr.layers import inner_network, own_attribute
+from macattr.layers.wrappers import inner_network, own_attribute
 from macattr.sweep.guard import undisturbed
 from macattr.sweep.nodes import repeat_rows
 from macattr.sweep.outputs import OutputChoice, own_loss, read_output

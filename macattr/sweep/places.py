@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from macattr.layers import inner_network, resolve_layers
+from macattr.layers.resolve import resolve_layers
+from macattr.layers.wrappers import inner_network
 from macattr.paths.inputs import visible_count
 from macattr.paths.tokens import Token, TokenMaskPath, TokenPath, token_groups
 from macattr.sweep.entry import Entry, forward_parameters, output_at

@@ -126,7 +126,7 @@ def trace(
 
     Args:
         model: Network, or a function that calls it; returns one tensor (B, ...).
-        layers: Modules to probe, by name; see :func:`macattr.layers.resolve_layers`.
+        layers: Modules to probe, by name; see :func:`macattr.layers.resolve.resolve_layers`.
         path: Source of the inputs.
         partition: Nodes of the sweep; its tag is also that of ``Trace.input_attribution``.
         objective: Output (B, ...) to (B,); called for one node at a time, with the samples in the order of the inputs.

@@ -19,7 +19,7 @@ from transformers import SwinConfig, SwinForMaskedImageModeling
 
 import macattr
 from macattr.statistics.agreement import spearman
-from macattr.statistics.certainty import top_count
+from macattr.statistics.ranks import top_count
 
 OBJECTIVES = ("masked_loss", "norm")
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from macattr.ranking.importance import LayerImportance
 from macattr.statistics.agreement import overlap_at, spearman
-from macattr.statistics.certainty import top_count
+from macattr.statistics.ranks import top_count
 from ram_models.experiments.paper_arms import PAPER
 from ram_models.experiments.study.blocks import prepare
 from ram_models.experiments.study.config import Study

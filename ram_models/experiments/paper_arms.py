@@ -30,7 +30,7 @@ from types import MappingProxyType
 
 from torch import nn
 
-from macattr.layers import LayerTable
+from macattr.layers.table import LayerTable
 from macattr.selection.controls import convolutions, random_layers, random_parameters, shuffled_layers
 from ram_models.experiments.study.arms import FRACTION, Arm, Arms, Choice, Layers, fill, top
 from ram_models.seeds import seeded

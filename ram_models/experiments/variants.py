@@ -9,7 +9,7 @@ from functools import partial
 import pandas as pd
 import yaml
 
-from macattr.layers import LayerTable
+from macattr.layers.table import LayerTable
 from ram_models.experiments.paper_arms import MAC
 from ram_models.experiments.study.arms import FRACTION, top
 from ram_models.experiments.study.blocks import Plan, prepare, run_blocks

@@ -19,7 +19,7 @@ from macattr.ranking.rank import rank_layers
 from macattr.ranking.run import World
 from macattr.selection.official import read_official_ranking
 from macattr.selection.trainable import TrainableMask
-from macattr.statistics.certainty import top_count
+from macattr.statistics.ranks import top_count
 from macattr.user_warnings import warn_user
 from ram_models.networks.checkpoints import BUNDLED, build
 from ram_models.training.batches import Crops

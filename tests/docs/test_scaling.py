@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from macattr.layers import resolve_layers
+from macattr.layers.resolve import resolve_layers
 from macattr.paths.sums import StieltjesSum
 
 transformers = pytest.importorskip("transformers")

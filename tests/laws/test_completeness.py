@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from skimage import data
 
 from macattr import MaskAttributeConductance
-from macattr.layers import resolve_layers
+from macattr.layers.resolve import resolve_layers
 from macattr.paths.objectives import GradientMagnitude
 from macattr.paths.partitions import tagged_partition
 from macattr.paths.presets import DEFAULT

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from macattr.attribution import LayerConductance
+from macattr.attribution.conductance import LayerConductance
 from macattr.paths.inputs import BlurPath, LinearPath, MaskAttributePath
 from macattr.paths.objectives import OutputSum
 from macattr.paths.partitions import every_nth_node, tagged_partition

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from macattr.layers import resolve_layers
+from macattr.layers.resolve import resolve_layers
 from macattr.paths.objectives import GradientMagnitude
 from macattr.paths.partitions import tagged_partition
 from macattr.paths.sums import ActivationGradientSum, GradientSum, StieltjesSum

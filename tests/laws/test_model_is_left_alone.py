@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from macattr.layers import resolve_layers
+from macattr.layers.resolve import resolve_layers
 from macattr.methods.catalogue import METHODS
 from macattr.ranking.rank import rank_layers
 

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 from torch import nn
 
-from macattr.layers import describe_layers
+from macattr.layers.table import describe_layers
 from macattr.ranking.importance import LayerImportance
 
 ATTRIBUTES = {

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from macattr import LayerConductance, LayerImportance, SelectionRule, TrainableMask, rank_layers, rank_methods
-from macattr.layers import LayerTable
+from macattr.layers.table import LayerTable
 from macattr.methods.provenance import hash_network
 from macattr.methods.reductions import REDUCTIONS, reduce_neurons
 from macattr.paths.presets import Preset

@@ -9,7 +9,7 @@ from matplotlib.patches import Polygon, Rectangle
 from matplotlib.text import Text
 from torch import nn
 
-from macattr.layers import describe_layers
+from macattr.layers.table import describe_layers
 from macattr.plots import (
     TOP_HEIGHT,
     block_grid,
@@ -21,7 +21,8 @@ from macattr.plots import (
     plot_stability,
 )
 from macattr.statistics.agreement import overlap_curve
-from macattr.statistics.certainty import bootstrap, probability_in_top, ranks, stability_curve
+from macattr.statistics.bootstrap import bootstrap, probability_in_top, stability_curve
+from macattr.statistics.ranks import ranks
 
 LAYERS, K = 263, 26
 

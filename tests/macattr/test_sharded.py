@@ -24,7 +24,7 @@ from torch.distributed.tensor.parallel import (
 from torch.utils.checkpoint import checkpoint
 
 import macattr
-from macattr.layers import LayerTable, describe_layers
+from macattr.layers.table import LayerTable, describe_layers
 from macattr.methods.reductions import REDUCTIONS
 from macattr.paths.objectives import OutputSum
 from macattr.ranking.importance import LayerImportance

@@ -6,7 +6,7 @@ import torch
 from captum.testing.attr.helpers.test_config import config
 
 import macattr
-from macattr.layers import resolve_layers
+from macattr.layers.resolve import resolve_layers
 from macattr.paths.inputs import LinearPath
 from macattr.paths.objectives import GradientMagnitude
 from macattr.paths.partitions import captum_nodes

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from macattr.layers import resolve_layers
+from macattr.layers.resolve import resolve_layers
 from ram_models.networks.promptir import PromptIR
 from ram_models.networks.rgb import RGBPromptIR, RGBSwinIR
 from ram_models.networks.swinir import SwinIR

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from macattr import InternalInfluence, MaskAttributeConductance
-from macattr.layers import resolve_layers
+from macattr.layers.resolve import resolve_layers
 from macattr.paths.inputs import LinearPath, MaskAttributePath
 from macattr.paths.objectives import GradientMagnitude
 from macattr.paths.presets import OFFICIAL

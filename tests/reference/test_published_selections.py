@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from macattr.layers import LayerDescription, LayerTable
+from macattr.layers.table import LayerDescription, LayerTable
 from macattr.selection.controls import convolutions, random_parameters
 from macattr.selection.rules import SelectionRule, select
 from ram_models import ram_swinir

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from torch import nn
 
-from macattr.layers import LayerDescription, LayerTable
+from macattr.layers.table import LayerDescription, LayerTable
 
 TYPES: Mapping[str, str] = MappingProxyType(
     {

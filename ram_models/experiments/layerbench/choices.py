@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from macattr.layers import LayerTable
+from macattr.layers.table import LayerTable
 from macattr.selection.lora import lora_config
 from macattr.selection.rules import SelectionRule, select
 from macattr.selection.trainable import TrainableMask, train_only

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from macattr.layers import LayerTable
+from macattr.layers.table import LayerTable
 from macattr.methods.task import Options
 from ram_models.experiments.layerbench.choices import Choice
 from ram_models.experiments.layerbench.networks import Pretrained

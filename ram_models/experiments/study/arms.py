@@ -9,7 +9,7 @@ from functools import cached_property
 
 from torch import nn
 
-from macattr.layers import LayerTable
+from macattr.layers.table import LayerTable
 from macattr.ranking.importance import LayerImportance
 from macattr.selection.rules import Selection, SelectionRule
 

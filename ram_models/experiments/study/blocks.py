@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from macattr.layers import LayerTable
+from macattr.layers.table import LayerTable
 from ram_models.experiments.study.arms import Arm, Arms, Choice, Layers, layers_of_arms, merge, overlap
 from ram_models.experiments.study.config import Block, Pretraining, Study
 from ram_models.experiments.study.judge import Judge

@@ -101,7 +101,7 @@ def test_errors_while_a_file_is_executed_name_file_and_line(tmp_path, text, mess
         ("nowhere.py:net", "there is no file 'nowhere.py'"),
         ("no_such_module:net", "there is no module 'no_such_module' in the current folder or the environment"),
         ("torch.no_such:net", "there is no module 'torch.no_such'"),
-        ("macattr.layers:resolve_layer", "has no 'resolve_layer'; did you mean 'resolve_layers'"),
+        ("macattr.layers.resolve:resolve_layer", "has no 'resolve_layer'; did you mean 'resolve_layers'"),
     ],
 )
 def test_names_that_lead_nowhere_are_refused_with_a_remedy(source, message):

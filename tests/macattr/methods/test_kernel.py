@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from macattr.layers import LayerTable
+from macattr.layers.table import LayerTable
 from macattr.methods import kernel
 from macattr.methods.kernel import gain, greedy_order, layer_kernels, ridge_of
 from macattr.methods.samples import iterate_samples

@@ -297,3 +297,13 @@ def test_layers_without_parameters_are_in_no_top():
     found = macattr.rank_layers(network, pairs(4), layers=["0", "1", "2"], n_steps=4)
     assert sorted(found.probability_in_top(0.67).index) == ["0", "2"]
     assert len(found.top(0.67).layers) == found.probability_in_top(0.67).sum().round() == 1
+
+
+@pytest.mark.parametrize("method", ["fisher", "taylor"])
+def test_a_cache_that_was_filled_before_the_call_is_said(method):
+    network = nn.Sequential(Caches(keeps=True)).eval()
+    assert not macattr.rank_layers(network, pairs(), method).doubts
+    network(pairs()[0]["image"][None])
+    (words,) = macattr.rank_layers(network, pairs(), method).doubts
+    assert "1 layer with parameters scores 0 on every image, such as '0'" in words
+    assert "`model.train()` and then `model.eval()`" in words

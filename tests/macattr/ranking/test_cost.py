@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from macattr.layers import resolve_layers
+from macattr.layers.resolve import resolve_layers
 from macattr.methods.task import Options, Task
 from macattr.ranking.cost import estimate_cost
 

@@ -8,7 +8,7 @@ from torch import nn
 from macattr.cli.summary import describe_top
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.rank import rank_layers
-from macattr.statistics.certainty import bootstrap
+from macattr.statistics.bootstrap import bootstrap
 
 
 @pytest.fixture

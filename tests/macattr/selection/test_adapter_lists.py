@@ -6,7 +6,7 @@ import pytest
 import yaml
 from torch import nn
 
-from macattr.layers import LayerTable
+from macattr.layers.table import LayerTable
 from macattr.selection.adapter_lists import read_axolotl, read_diffusers, read_kohya
 from macattr.selection.exports import export
 from macattr.selection.rules import Selection, SelectionRule, select

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from macattr.layers import LayerTable
+from macattr.layers.table import LayerTable
 from macattr.selection.controls import convolutions, random_layers, random_parameters, shuffled_layers
 from macattr.selection.rules import SelectionRule, select
 

@@ -9,7 +9,7 @@ import yaml
 from torch import nn
 from torch.nn.utils import parametrizations, weight_norm
 
-from macattr.layers import LayerTable
+from macattr.layers.table import LayerTable
 from macattr.selection.exports import export, match_parameters, read_csv, read_json, read_patterns
 from macattr.selection.official import read_official_ranking
 from macattr.selection.rules import Selection, SelectionRule, select

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from torch import nn
 
-from macattr.layers import LayerTable
+from macattr.layers.table import LayerTable
 from macattr.selection.exports import export
 from macattr.selection.freeze_lists import FREEZE_LISTS, first_names
 from macattr.selection.rules import Selection, SelectionRule, select

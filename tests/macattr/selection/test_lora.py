@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune, weight_norm
 
-from macattr.layers import LayerTable
+from macattr.layers.table import LayerTable
 from macattr.selection.rules import SelectionRule, select
 from macattr.selection.trainable import TrainableMask
 from ram_models import ram_swinir_tiny

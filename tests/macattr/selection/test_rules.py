@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from macattr.layers import LayerTable
+from macattr.layers.table import LayerTable
 from macattr.selection.rules import SelectionRule, select
 
 SIZES = {"a": 10, "b": 20, "c": 30, "d": 40, "e": 50, "f": 50}

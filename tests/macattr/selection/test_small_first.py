@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from macattr.layers import LayerTable
+from macattr.layers.table import LayerTable
 from macattr.selection.rules import SelectionRule, select
 from macattr.selection.small_first import ends, small_first, small_layers
 

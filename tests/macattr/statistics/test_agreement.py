@@ -27,11 +27,6 @@ from macattr.statistics.agreement import (
 UP, DOWN = np.array([1.0, 2.0, 3.0, 4.0]), np.array([4.0, 3.0, 2.0, 1.0])
 
 
-@pytest.fixture
-def generator() -> np.random.Generator:
-    return np.random.default_rng(0)
-
-
 @pytest.mark.parametrize("correlation", [spearman, kendall, weighted_tau])
 def test_correlations_are_1_for_equal_and_minus_1_for_reversed_rankings(correlation):
     assert correlation(UP, np.exp(UP)) == pytest.approx(1)

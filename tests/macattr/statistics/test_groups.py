@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from macattr.ranking.importance import LayerImportance
-from macattr.statistics.certainty import ranks
 from macattr.statistics.groups import group_ranks, in_every_top
+from macattr.statistics.ranks import ranks
 
 
 def test_each_group_is_ranked_by_its_own_images():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from macattr.layers import resolve_layers
+from macattr.layers.resolve import resolve_layers
 from macattr.paths.inputs import LinearPath
 from macattr.paths.objectives import OutputSum
 from macattr.paths.partitions import every_nth_node, tagged_partition

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from macattr.layers import resolve_layers
+from macattr.layers.resolve import resolve_layers
 from macattr.paths.inputs import LinearPath
 from macattr.paths.objectives import GradientMagnitude, OutputSum, Target
 from macattr.paths.partitions import captum_nodes, tagged_partition
@@ -1114,7 +1114,7 @@ def test_a_sweep_leaves_no_tensor_behind(line, odd, rows):
 
 def test_a_sweep_that_fails_leaves_no_tensor_behind(line):
     def refused():
-        with pytest.raises(ValueError, match="not finite|NaN or infinity"):
+        with pytest.raises(ValueError, match=r"not finite|NaN or infinity"):
             run(net, line, objective=fail)
 
     net = Net(nn.Tanh()).double()

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from torch import nn
 
-from macattr.layers import LayerTable
+from macattr.layers.table import LayerTable
 from ram_models.experiments import rates
 from ram_models.experiments.paper_arms import ALL, ENDS, MAC, PAPER
 from ram_models.experiments.study.blocks import Plan

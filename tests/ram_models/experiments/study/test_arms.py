@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from macattr.layers import LayerTable
+from macattr.layers.table import LayerTable
 from ram_models.experiments.denoising.arms import DENOISING
 from ram_models.experiments.paper_arms import PAPER, first_convolutions, label_of
 from ram_models.experiments.study.arms import MERGED, merge, overlap

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from torch import nn
 
-from macattr.layers import LayerTable
+from macattr.layers.table import LayerTable
 from ram_models.experiments.paper_arms import ALL, CONVOLUTIONS, IG, LONGER, MAC, MASKED, PAPER
 from ram_models.experiments.study import blocks
 from ram_models.experiments.study.blocks import Plan, run_blocks

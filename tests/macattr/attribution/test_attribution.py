@@ -14,7 +14,7 @@ from macattr import (
     LayerIntegratedGradients,
     MaskAttributeConductance,
 )
-from macattr.attribution import OF_SAMPLES
+from macattr.attribution.arguments import OF_SAMPLES
 from macattr.methods.objectives import OBJECTIVES
 from macattr.paths.inputs import LinearPath, MaskAttributePath, random_order
 from macattr.paths.objectives import PLAIN_OBJECTIVES, GradientMagnitude, OutputSum

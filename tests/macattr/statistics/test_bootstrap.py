@@ -4,27 +4,19 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from macattr.statistics.certainty import (
+from macattr.statistics.bootstrap import (
     bootstrap,
     probability_in_top,
-    ranks,
-    relative_error,
     resample_means,
     stability_curve,
-    summarise_images,
-    top_count,
     top_probabilities,
-    variance_components,
-    whole_part,
 )
+from macattr.statistics.images import summarise_images
+from macattr.statistics.ranks import ranks, top_count
+from macattr.statistics.variance import variance_components
 
 # Of the bundled network on real photographs (log scale): an image scales all layers, layers differ by image and order.
 IMAGE, INTERACTION, ORDER = 0.4, 0.2, 0.1
-
-
-@pytest.fixture
-def generator() -> np.random.Generator:
-    return np.random.default_rng(0)
 
 
 def draw(log_scores: np.ndarray, images: int, orders: int, generator: np.random.Generator) -> np.ndarray:
@@ -213,82 +205,6 @@ def test_one_image_agrees_with_all_as_often_as_it_is_drawn(generator):
     scores = np.array([[9.0, 1, 1], [1, 3, 1], [1, 1, 3]])[:, None]
     curve = stability_curve(scores, 1, generator, sizes=[1], n_resamples=10_000)
     assert curve["same_set"].item() == pytest.approx(1 / 3, abs=0.02)  # 4 standard errors
-
-
-def test_variance_components_are_recovered(generator):
-    n, m, layers = 60, 4, 80
-    deviations = {"layer": 1.0, "image": 0.4, "image x layer": 0.2, "order": 0.05, "order x layer": 0.1}
-    shapes = {
-        "layer": (1, 1, layers),
-        "image": (n, 1, 1),
-        "image x layer": (n, 1, layers),
-        "order": (n, m, 1),
-        "order x layer": (n, m, layers),
-    }
-    y = sum(sd * generator.normal(size=shapes[name]) for name, sd in deviations.items())
-    table = variance_components(np.exp(y), step_errors=0.01 * np.exp(y))
-    expected = [sd**2 for sd in deviations.values()] + [1e-4]
-    # Standard error sqrt(2 / degrees of freedom) of every variance, four times: 79, 59, 59 x 79, 180 and 180 x 79 of
-    # them; the last is given. Images carry a quarter of the orders' and interactions' error too, which is small.
-    freedom = np.array([79, 59, 59 * 79, 180, 180 * 79])
-    errors = np.abs(table["variance"].to_numpy() / expected - 1)
-    assert (errors[:5] <= 4 * np.sqrt(2 / freedom)).all(), errors
-    assert errors[5] == pytest.approx(0, abs=1e-9)
-    assert table["share"].sum() == pytest.approx(1)
-    assert not table["clipped"].any()
-
-
-def test_variance_components_without_noise_are_those_of_the_table():
-    # y = layer + image, nothing else: the variances of the two margins, and no interaction.
-    layer, image = np.array([0.0, 1.0, 2.0]), np.array([0.0, 2.0])
-    y = np.broadcast_to(layer + image[:, None, None], (2, 2, 3))
-    table = variance_components(np.exp(y)).set_index("source")
-    np.testing.assert_allclose(table["variance"], [1, 2, 0, 0, 0], atol=1e-12)
-
-
-def test_negative_estimates_are_set_to_zero_and_said_so():
-    # Orders differ within images, images do not: the mean square of images is below that of orders.
-    y = np.array([[1.0, -1.0], [-1.0, 1.0]])[..., None] * np.array([1.0, 2.0])
-    table = variance_components(np.exp(y)).set_index("source")
-    assert table.loc["image", ["variance", "clipped"]].tolist() == [0, True]
-
-
-def test_noise_of_single_layers_is_not_taken_for_an_effect_of_orders():
-    # Means of all images, orders and layers are 0: the mean square of orders is 0, below that of the residual.
-    y = np.array([1.0, -1.0])[:, None, None] * np.array([1.0, -1.0])[:, None] * np.array([1.0, -1.0])
-    table = variance_components(np.exp(y)).set_index("source")
-    assert table.loc["order", ["variance", "clipped"]].tolist() == [0, True]
-    assert table.loc["order x layer", "variance"] == pytest.approx(8 / 2)  # 8 squares, 2 degrees of freedom
-
-
-def test_a_single_order_leaves_the_order_parts_unknown(generator):
-    table = variance_components(draw(-np.arange(5.0), 8, 1, generator)).set_index("source")
-    assert table["variance"].isna().tolist() == [False, False, False, True, True]
-    assert table["share"].sum() == pytest.approx(1)
-
-
-def test_a_further_order_lowers_the_error_less_than_a_further_image(generator):
-    table = variance_components(draw(-np.arange(20.0), 40, 3, generator))
-    assert relative_error(table, 20, 1) < relative_error(table, 10, 2) < relative_error(table, 10, 1)
-    # sqrt(0.04 / 10 + 0.01 / 10), estimated from 40 images x 20 layers.
-    assert relative_error(table, 10, 1) == pytest.approx(0.0707, rel=0.1)
-
-
-def test_signed_scores_are_normalised_by_their_images(generator):
-    scores = generator.normal(size=(10, 2, 6))
-    scale = generator.uniform(1, 9, size=(10, 2, 1))
-    one, other = (variance_components(x, scale="normalised") for x in (scores, scale * scores))
-    # atol: a component below zero is clipped to 0, which rounding may do to one of the two
-    np.testing.assert_allclose(one["variance"], other["variance"], atol=1e-12)
-
-
-def test_the_top_fraction_counts_as_the_paper_does():
-    assert [top_count(f, n) for f, n in ((0.1, 263), (0.29, 100), (0.2, 92))] == [26, 29, 18]
-
-
-@pytest.mark.parametrize(("fraction", "layers"), [(0.1, 2), (0.1, 9), (1e-6, 445), (0.5, 1)])
-def test_the_top_holds_at_least_one_layer(fraction, layers):
-    assert (top_count(fraction, layers), whole_part(fraction, layers)) == (1, 0)
 
 
 @pytest.mark.parametrize(

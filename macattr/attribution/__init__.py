@@ -1,0 +1,1 @@
+"""Attribution classes in the style of Captum: the contribution of every neuron of one layer or of many."""

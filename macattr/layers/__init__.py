@@ -1,0 +1,1 @@
+"""Layers by name: the modules of a network that can be ranked, with their parameters, sizes and positions."""
