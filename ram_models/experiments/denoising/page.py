@@ -131,12 +131,13 @@ class Page:
         rows = []
         for _, row in self._read(name).iterrows():
             measured = pd.notna(row["mean_db"])
-            cells = (
-                [f"{row['mean_db']:+.2f}", between(row["low_db"], row["high_db"], "+.2f")] if measured else ["-", "-"]
-            )
+            cells = ["-", "-", "-"]
+            if measured:
+                interval = between(row["low_db"], row["high_db"], "+.2f")
+                cells = [f"{row['mean_db']:+.2f}", interval, f"{row['blocks']:.0f}"]
             p_value = f"{row['p_holm']:.3f}" if pd.notna(row["p_holm"]) else "-"
             rows.append((row["claim"], [*cells, p_value, f"**{row['verdict']}**"]))
-        return grid(["claim", "difference, dB", "95 % over blocks", "p, Holm", "verdict"], rows)
+        return grid(["claim", "difference, dB", "95 % over blocks", "blocks", "p, Holm", "verdict"], rows)
 
     def arms(self) -> str:
         """The means of all arms."""

@@ -125,7 +125,9 @@ class Page:
             )
             for _, row in self._read("gains").dropna(subset="loss_gain").iterrows()
         ]
-        return grid(["group", "parameters", "better rate", "error, thousandths", "PSNR, dB"], rows)
+        return grid(
+            ["group", "parameters", "better rate", "decrease of the error, thousandths", "increase of PSNR, dB"], rows
+        )
 
     def claims(self) -> str:
         """Every claim with its verdict."""

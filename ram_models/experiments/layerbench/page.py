@@ -325,8 +325,8 @@ class Page:
             ends = _interval(ranking["low"], ranking["high"], "+")
             lines[-1] += (
                 f": the ranking that wins on the other networks differs from random layers by "
-                f"{100 * ranking['mean']:+.0f} points ({ends}); fewer than {100 * self.asked.margin:.0f} "
-                "would not matter"
+                f"{100 * ranking['mean']:+.0f} points ({ends}); to hold, the whole interval would have to lie above "
+                f"{100 * self.asked.margin:.0f} points"
             )
         return f"{' '.join(lines)}."
 

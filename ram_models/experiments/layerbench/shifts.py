@@ -54,7 +54,7 @@ SHIFTS: Mapping[str, Shift] = MappingProxyType(
             ),
             Shift(
                 "x2-blurred",
-                "photographs of half the size, blurred by sigma 1.5 before",
+                "photographs blurred with sigma 1.5, then halved in size",
                 lambda image, _: _small(gaussian_blur(image, 1.5)),
                 scale=2,
             ),
