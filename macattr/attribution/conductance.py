@@ -72,6 +72,8 @@ class MaskAttributeConductance(_ConductanceMethod):
         Qin et al. 2024 (RAM), Sec. 3.3, Eq. 8 and 9 (as corrected in the theory pages).
 
     Example:
+        >>> import torch
+        >>> from torch import nn
         >>> net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 1, 3, padding=1))
         >>> MaskAttributeConductance(net, net[0]).attribute(torch.rand(1, 1, 8, 8), r=0.5, n_steps=20).shape
         torch.Size([1, 2, 8, 8])

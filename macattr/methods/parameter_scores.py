@@ -59,7 +59,7 @@ def fisher(task: Task, sample: Sample) -> list[float]:
     Source:
         Sung et al. 2021 (FISH), summed over the layer.
     """
-    return [float(h.square().sum()) for h in loss_gradients(task, sample, "the method 'fisher'")]
+    return [float(h.double().square().sum()) for h in loss_gradients(task, sample, "the method 'fisher'")]
 
 
 def relative_gradient_norm(task: Task, sample: Sample) -> list[float]:
@@ -68,8 +68,10 @@ def relative_gradient_norm(task: Task, sample: Sample) -> list[float]:
     Source:
         Lee et al. 2023, surgical fine-tuning ("RGN"), with a layer's tensors taken together.
     """
-    gradients = loss_gradients(task, sample, "the method 'rgn'")
-    return [float(h.norm() / (w.norm() + EPS)) for h, w in zip(gradients, parameter_vectors(task), strict=True)]
+    gradients = (h.double() for h in loss_gradients(task, sample, "the method 'rgn'"))
+    return [
+        float(h.norm() / (w.double().norm() + EPS)) for h, w in zip(gradients, parameter_vectors(task), strict=True)
+    ]
 
 
 def signal_to_noise(task: Task, samples: Sequence[Sample]) -> list[float]:

@@ -27,7 +27,7 @@ from torch.func import functional_call
 from macattr.layers.parameters import copy_network, layer_of
 from macattr.layers.wrappers import inner_network
 from macattr.sweep.checkpoints import plain_checkpoints
-from macattr.sweep.guard import modules_of, same_state
+from macattr.sweep.guard import modules_of, same_state, without_autocast_cache
 
 State = Mapping[str, Tensor]
 Loss = Callable[[Callable[..., Any]], Tensor]
@@ -147,7 +147,7 @@ def _trained(
     for step in range(n_steps + 1):
         yield {name: parameter.detach().clone() for name, parameter in parameters.items()}
         if step < n_steps:
-            with same_state(modules_of(model)):
+            with same_state(modules_of(model)), without_autocast_cache():
                 _, gradients = _loss_and_gradients(loss, model, moving, step)
             for name, parameter in moving.items():
                 parameter.grad = gradients[name]

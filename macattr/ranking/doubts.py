@@ -55,7 +55,8 @@ def without_gradients(scores: np.ndarray, layers: Sequence[str], parameters: np.
         layers: Their names.
         parameters: Number of parameters of each, (layer).
     """
-    still = [layers[place] for place in np.flatnonzero((scores == 0).all((0, 1)) & (parameters > 0))]
+    silent = (scores == 0).all((0, 1)) & (parameters > 0)
+    still = [layer for layer, is_silent in zip(layers, silent, strict=True) if is_silent]
     if not still:
         return []
     count = "1 layer with parameters scores" if len(still) == 1 else f"{len(still)} layers with parameters score"

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from macattr.layers.parameters import own_parameters
-from macattr.methods.kinds import JointMethod, Method, PathMethod, SampleMethod, is_ordered
+from macattr.methods.kinds import JointMethod, Method, PathMethod, SampleMethod, is_ordered, needs_images
 from macattr.methods.readings import Reading, measure, plan_sweeps
 from macattr.methods.samples import Inputs, Sample, count_samples, iterate_samples
 from macattr.methods.task import Task, Trial
@@ -375,7 +375,7 @@ class _Progress:
     def visit(self, number: int, sample: Sample) -> None:
         """Measure this process's share of an image, or read the part that was kept of it."""
         self.visited += 1
-        if any(isinstance(method, JointMethod) for method in self.methods):
+        if any(isinstance(method, JointMethod) and needs_images(method) for method in self.methods):
             self.samples.append(sample)
         count = self.task.order_count
         for index in range(count):

@@ -1,6 +1,14 @@
 """Guard of the user's model: one thread at a time, no training-mode surprises, and everything as before afterwards."""
 
-__all__ = ["Rewind", "modules_of", "refuse_random_draws", "same_state", "undisturbed", "without_gradients"]
+__all__ = [
+    "Rewind",
+    "modules_of",
+    "refuse_random_draws",
+    "same_state",
+    "undisturbed",
+    "without_autocast_cache",
+    "without_gradients",
+]
 
 import copy
 import functools
@@ -61,11 +69,12 @@ def undisturbed(model: Callable[..., Any], layers: Iterable[nn.Module] = ()) -> 
             stack.enter_context(lock)
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        stack.enter_context(without_autocast_cache())
         run_uncompiled = _Uncompiled(stack)
         run_uncompiled()
         stack.enter_context(_same_random_states(modules))
         stack.enter_context(plain_checkpoints())
-        stack.enter_context(_Attention.without_fast_path())
+        stack.enter_context(_shared("attention", _without_fast_path))
         stack.enter_context(_recurrent_gradients(modules))
         stack.enter_context(_normal_tensors(modules))
         keep_sharded(modules.values())
@@ -169,7 +178,7 @@ class _Uncompiled:
     def __call__(self) -> None:
         """Take effect if that is needed and did not happen yet."""
         if not self.is_set and "torch._dynamo" in sys.modules:
-            self.stack.enter_context(torch.compiler.set_stance("force_eager"))
+            self.stack.enter_context(_shared("compiler", lambda: torch.compiler.set_stance("force_eager")))
             self.is_set = True
 
 
@@ -216,28 +225,61 @@ def _cuda_devices(modules: dict[str, nn.Module]) -> list[int]:
     return sorted({p.device.index for p in _parameters(modules) if p.device.type == "cuda"})
 
 
-class _Attention:
-    """Switches torch's fast path of attention off while any thread is inside a guard."""
+_SHARED: dict[str, tuple[int, ExitStack]] = {}
+"""Settings of the whole process that guards have changed: by name, how many guards hold each, and what puts it back."""
 
-    guards = 0
-    before = True
 
-    @classmethod
-    @contextmanager
-    def without_fast_path(cls) -> Iterator[None]:
-        """The first guard switches it off, the last one puts it back."""
+@contextmanager
+def _shared(name: str, change: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
+    """A setting of the whole process, for guards in any thread: the first one changes it, the last one puts it back."""
+    with _REGISTRY:
+        guards, setting = _SHARED.get(name, (0, ExitStack()))
+        if not guards:
+            setting.enter_context(change())
+        _SHARED[name] = guards + 1, setting
+    try:
+        yield
+    finally:
         with _REGISTRY:
-            if not cls.guards:
-                cls.before = torch.backends.mha.get_fastpath_enabled()
-                torch.backends.mha.set_fastpath_enabled(False)
-            cls.guards += 1
-        try:
-            yield
-        finally:
-            with _REGISTRY:
-                cls.guards -= 1
-                if not cls.guards:
-                    torch.backends.mha.set_fastpath_enabled(cls.before)
+            guards, setting = _SHARED[name]
+            _SHARED[name] = guards - 1, setting
+            if guards == 1:
+                setting.close()
+
+
+@contextmanager
+def _without_fast_path() -> Iterator[None]:
+    """Attention without torch's fast path."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
+def _without_cudnn() -> Iterator[None]:
+    """Everything without cuDNN."""
+    before, torch.backends.cudnn.enabled = torch.backends.cudnn.enabled, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
+
+
+@contextmanager
+def without_autocast_cache() -> Iterator[None]:
+    """Inside, autocast casts weights in every pass: it would go on with those that it cast before an optimiser's step.
+
+    It would also keep a cast of every copy of the weights until the user's context ends.
+    """
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
 
 
 @contextmanager
@@ -247,11 +289,8 @@ def _recurrent_gradients(modules: dict[str, nn.Module]) -> Iterator[None]:
     if not any(parameter.is_cuda for module in recurrent for parameter in module.parameters(recurse=False)):
         yield
         return
-    before, torch.backends.cudnn.enabled = torch.backends.cudnn.enabled, False
-    try:
+    with _shared("cuDNN", _without_cudnn):
         yield
-    finally:
-        torch.backends.cudnn.enabled = before
 
 
 @contextmanager

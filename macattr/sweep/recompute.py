@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from weakref import proxy
 
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -86,7 +87,7 @@ class Recomputation:
         if self.inside:
             return forward(*args, **keywords)
         run = _Run(
-            owner=self,
+            owner=proxy(self),  # the graph holds the run: it would hold the runs that wait, and these the graph
             name=name,
             forward=forward,
             keywords=keywords,

@@ -372,11 +372,13 @@ class Surveys:
     Args:
         known: Surveys by the shapes that they hold for.
         row_checked: Shapes of which the rows are known to be independent.
+        alone: Shapes of which nodes cannot share a forward pass, because a layer does not keep the batch first.
         blocks: Blocks that can run again, by the shapes that they were tried with.
     """
 
     known: dict[Hashable, Survey] = field(default_factory=dict)
     row_checked: set[Hashable] = field(default_factory=set)
+    alone: set[Hashable] = field(default_factory=set)
     blocks: dict[Hashable, Blocks] = field(default_factory=dict)
 
     def whole(self, site: Site, tensor: Tensor) -> Tensor:
@@ -438,6 +440,26 @@ class Surveys:
             inputs: Inputs of the model at one node.
         """
         self.row_checked.add(_signature(forward, inputs))
+
+    def runs_alone(self, forward: Forward, inputs: tuple[Tensor, ...]) -> bool:
+        """Whether nodes of these shapes were found to need a forward pass each.
+
+        Args:
+            forward: Model and layers.
+            inputs: Inputs of the model at one node.
+        """
+        return _signature(forward, inputs) in self.alone
+
+    def keep_alone(self, forward: Forward, inputs: tuple[Tensor, ...]) -> None:
+        """Note that nodes of these shapes need a forward pass each.
+
+        Only the first inputs of these shapes show it: the values of others at one node alone are not known.
+
+        Args:
+            forward: Model and layers.
+            inputs: Inputs of the model at one node.
+        """
+        self.alone.add(_signature(forward, inputs))
 
 
 def _fixed_tensors(forward: Forward) -> tuple[Tensor, ...]:

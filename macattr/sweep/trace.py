@@ -86,12 +86,17 @@ class Trace:
     def by_site(self, layer_sum: LayerSum, layer: str) -> dict[Site, Tensor]:
         """A layer's sum for every call and every tensor that it returns, whole on every process.
 
+        A call that returns the tensor of an earlier one, as from a cache, has no neurons of its own and is left out.
+
         Args:
             layer_sum: One of the sums that the sweep has fed.
             layer: Name of the layer.
         """
-        aliases = {site: alias for site, alias in self.survey.aliases.items() if site.layer == layer}
-        return {site: self.survey.whole(site, layer_sum.value(alias)) for site, alias in aliases.items()}
+        first: dict[tuple[int, Site], Site] = {}
+        for tensor in self.survey.tensors:
+            if tensor.site.layer == layer:
+                first.setdefault((tensor.site.item, tensor.alias_of), tensor.site)
+        return {site: self.survey.whole(site, layer_sum.value(alias)) for (_, alias), site in first.items()}
 
 
 class BatchLayoutError(ValueError):
@@ -190,12 +195,16 @@ def trace(
             advance=advance or (lambda done: None),
             with_input=with_input,
         )
-        if max(chosen.nodes_per_batch, survey.batch) > 1 and not surveys.knows_rows(forward, inputs):
+        if surveys.runs_alone(forward, inputs):
+            sweep.separate_nodes()
+        if max(sweep.plan.nodes_per_batch, survey.batch) > 1 and not surveys.knows_rows(forward, inputs):
             sweep.refuse_mixing()
             surveys.keep_rows(forward, inputs)
         inputs_sum = StieltjesSum(partition.tag)
         sweep.walk(sums, inputs_sum)
         sweep.check_function()
+        if sweep.is_separated:
+            surveys.keep_alone(forward, inputs)
     _refuse_non_finite(survey, sums, path)
     return Trace(
         survey=survey,
@@ -203,7 +212,7 @@ def trace(
         objective_end=sweep.objective_end.double(),
         objective_variation=_variation(sweep.objective_values),
         input_attribution=tuple(inputs_sum.value(index) for index in range(sweep.input_count if with_input else 0)),
-        cuts=frozenset(name for name, sites in survey.sites.items() if len(sites) == 1 and sites[0] in sweep.cuts),
+        cuts=frozenset(name for name, sites in survey.sites.items() if len({*sites}) == 1 and sites[0] in sweep.cuts),
         evaluations=sweep.evaluations,
         nodes_per_batch=sweep.plan.nodes_per_batch,
         recomputed=tuple(sweep.plan.blocks),
@@ -218,7 +227,8 @@ def _known(forward: Forward, inputs: tuple[Tensor, ...], surveys: Surveys) -> Su
         survey = survey_inputs(forward, inputs)
         surveys.keep(forward, survey)
     refuse_split([name for name in forward.layers if name in survey.split])
-    if missing := [name for name in forward.layers if name not in survey.sites]:
+    sites = survey.sites
+    if missing := [name for name in forward.layers if name not in sites]:
         raise ValueError(never_ran(missing))
     refuse_inference_only(modules_of(forward.model, forward.layers.values()))
     return survey
@@ -453,6 +463,7 @@ class _Sweep:
     objective_values: dict[int, Tensor] = field(default_factory=dict)
     reference: tuple[_Chunk, Tensor] | None = None
     ends_at_layers: bool = False
+    is_separated: bool = False
 
     def walk(self, sums: Sequence[LayerSum], inputs_sum: LayerSum) -> None:
         """Walk over all nodes with every group of layers; afterwards the sums need nothing else of them."""
@@ -501,7 +512,13 @@ class _Sweep:
             raise ValueError(str(error)) from None
         if not isinstance(error, SharedTensorError):
             warn_user(f"{error} Nodes are evaluated one at a time.")
-        self.plan = self.plan_alone() if self.plan.overlaps else replace(self.plan, nodes_per_batch=1)
+        self.separate_nodes()
+
+    def separate_nodes(self) -> None:
+        """Evaluate one node at a time from here on."""
+        self.is_separated = True
+        if self.plan.nodes_per_batch > 1:
+            self.plan = self.plan_alone() if self.plan.overlaps else replace(self.plan, nodes_per_batch=1)
 
     def _pass(
         self, chunk: _Chunk, tensors: Sequence[ProbedTensor], sums: Sequence[LayerSum]
@@ -609,14 +626,13 @@ class _Sweep:
 
     def refuse_mixing(self) -> None:
         """Raise if the first row of the output depends on other rows of the inputs, by its gradient at both ends."""
-        ends = self.partition.nodes[[0, -1]]
+        ends = self.partition.nodes[[0, -1]] if self.plan.nodes_per_batch > 1 else self.partition.nodes[-1:]
         inputs = leaves_at(self.forward.path, ends)
         again = Recomputation(self.plan.blocks, lambda _, tensor: tensor) if self.plan.blocks else None
         try:
-            output = self._output(inputs, 2, lambda _, tensor: tensor, (), again)
+            output = self._output(inputs, len(ends), lambda _, tensor: tensor, (), again)
         except BatchLayoutError as error:
-            if self.plan.nodes_per_batch > 1:
-                self._separate_nodes(error)
+            self._separate_nodes(error)
             inputs = leaves_at(self.forward.path, ends[-1:])
             again = Recomputation(self.plan.blocks, lambda _, tensor: tensor) if self.plan.blocks else None
             output = self._output(inputs, 1, lambda _, tensor: tensor, (), again)

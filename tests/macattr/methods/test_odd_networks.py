@@ -307,3 +307,15 @@ def test_a_cache_that_was_filled_before_the_call_is_said(method):
     (words,) = macattr.rank_layers(network, pairs(), method).doubts
     assert "1 layer with parameters scores 0 on every image, such as '0'" in words
     assert "`model.train()` and then `model.eval()`" in words
+
+
+@pytest.mark.parametrize("method", ["fisher", "rgn"])
+def test_small_gradients_in_half_precision_are_not_squared_away(method):
+    network = nn.Sequential(conv(3, 3)).eval()
+
+    def loss(output, item):
+        return 1e-3 * output.mean()
+
+    wide = scores(network, pairs(), method, loss=loss)
+    half = [{name: image.half() for name, image in pair.items()} for pair in pairs()]
+    torch.testing.assert_close(scores(network.half(), half, method, loss=loss), wide, rtol=0.2, atol=0)

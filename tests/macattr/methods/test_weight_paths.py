@@ -109,6 +109,20 @@ def test_adam_states_are_those_of_torchs_own_loop():
     torch.testing.assert_close(states, want, rtol=0, atol=1e-12)  # three steps in float64
 
 
+def test_adam_states_under_autocast_are_those_of_the_weights_of_each_step():
+    """Autocast would go on with the weights that it cast before the first step."""
+    layer = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(layer.weight)
+
+    def states():
+        made = adam_states(layer, lambda call: call(torch.ones(1, 1)).float().square().sum(), 6, 0.6)
+        return [float(state["weight"]) for state in made]
+
+    plain = states()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert states() == pytest.approx(plain, abs=0.01)
+
+
 def test_only_the_named_parameters_are_trained():
     net = linear()
     first, *_, last = adam_states(net, energy, 3, 0.1, ["2.bias"])

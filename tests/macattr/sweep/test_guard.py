@@ -213,3 +213,23 @@ def test_recurrent_layers_on_a_gpu_have_gradients_in_eval_mode():
     )
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
     assert torch.backends.cudnn.enabled == before
+
+
+def test_settings_of_the_process_are_back_when_the_last_guard_ends():
+    """Two threads are inside at once, and the first one in is the first one out."""
+    torch.compile(nn.Linear(1, 1), backend="eager")(torch.rand(1, 1))  # torch's compiler is imported
+    before, inside, out = torch._dynamo.eval_frame._stance.stance, threading.Event(), threading.Event()
+
+    def second():
+        with undisturbed(nn.Linear(2, 2)):
+            inside.set()
+            out.wait(10)
+
+    thread = threading.Thread(target=second)
+    with undisturbed(nn.Linear(1, 1)):
+        thread.start()
+        assert inside.wait(10)
+    assert torch._dynamo.eval_frame._stance.stance == "force_eager"  # the second is still inside
+    out.set()
+    thread.join()
+    assert torch._dynamo.eval_frame._stance.stance == before
