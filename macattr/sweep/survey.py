@@ -16,7 +16,7 @@ __all__ = [
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -143,20 +143,29 @@ class Survey:
         pairs = zip((*self.inputs, *self.fixed), (*inputs, *fixed), strict=True)
         if all(own.shape == other.shape and torch.equal(own, other) for own, other in pairs):
             return self
+        return self._with(inputs, fixed)
+
+    def without_values(self) -> "Survey":
+        """The survey with inputs of the same shapes that take no memory."""
+        inputs, fixed = (tuple(t.new_zeros(()).expand(t.shape) for t in some) for some in (self.inputs, self.fixed))
+        return self._with(inputs, fixed)
+
+    def _with(self, inputs: tuple[Tensor, ...], fixed: tuple[Tensor, ...]) -> "Survey":
+        """What holds for all inputs of these shapes."""
         tensors = tuple(replace(tensor, fingerprint=None) for tensor in self.tensors)
         return replace(self, tensors=tensors, inputs=inputs, fixed=fixed, output=None)
 
-    @property
+    @cached_property
     def aliases(self) -> dict[Site, Site]:
         """Every site with the first site that is the same tensor."""
         return {tensor.site: tensor.alias_of for tensor in self.tensors}
 
-    @property
+    @cached_property
     def distinct(self) -> list[ProbedTensor]:
         """Probed tensors without repetitions."""
         return [tensor for tensor in self.tensors if tensor.alias_of == tensor.site]
 
-    @property
+    @cached_property
     def sites(self) -> dict[str, list[Site]]:
         """For every layer, the distinct sites that it returns, one for each call and tensor."""
         sites: dict[str, list[Site]] = {}
@@ -402,12 +411,13 @@ class Surveys:
         return None if found is None else found.at(inputs, _fixed_tensors(forward))
 
     def keep(self, forward: Forward, found: Survey) -> None:
-        """Add a survey, or replace the one of these shapes.
+        """Add a survey, or replace the one of these shapes; those of other shapes keep no values.
 
         Args:
             forward: Model and layers.
             found: The survey.
         """
+        self.known = {signature: survey.without_values() for signature, survey in self.known.items()}
         self.known[_signature(forward, found.inputs)] = found
 
     def find_blocks(self, forward: Forward, inputs: tuple[Tensor, ...], find: Callable[[], Blocks]) -> Blocks:
@@ -479,7 +489,20 @@ def _kind(argument: Any) -> Hashable:
     """Shape and type of a tensor; anything else as it is, or by its identity."""
     if isinstance(argument, Tensor):
         return tuple(argument.shape), argument.dtype, argument.device
-    return argument if isinstance(argument, str | int | float | bool | None) else id(argument)
+    return argument if isinstance(argument, str | int | float | bool | None) else _Itself(argument)
+
+
+@dataclass(frozen=True, eq=False)
+class _Itself:
+    """An object by its identity, which no other takes while it is held."""
+
+    held: object
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and other.held is self.held
+
+    def __hash__(self) -> int:
+        return id(self.held)
 
 
 def never_ran(names: Sequence[str]) -> str:

@@ -1152,6 +1152,17 @@ def test_calls_that_return_the_same_tensor_count_once(line):
     assert result.cuts == {"remembers", "remembers.layer"}
 
 
+def test_surveys_of_many_shapes_keep_the_values_of_the_last_one():
+    net, surveys = nn.Conv2d(3, 2, 1).double(), Surveys()
+    for side in (8, 9, 10):
+        end = torch.rand(1, 3, side, side, dtype=torch.float64)
+        run(nn.Sequential(net), LinearPath((end,), (torch.zeros_like(end),)), surveys=surveys)
+    kept = [(*found.inputs, *([] if found.output is None else [found.output])) for found in surveys.known.values()]
+    *others, last = [sum(tensor.untyped_storage().nbytes() for tensor in some) for some in kept]
+    assert last == 8 * (3 + 2) * 10 * 10
+    assert others == [8, 8]
+
+
 def is_freed(reference: weakref.ref) -> bool:
     """Whether nothing holds an object any more but what Python can see; the search takes a while."""
     return reference() is None or (gc.collect() >= 0 and reference() is None)
