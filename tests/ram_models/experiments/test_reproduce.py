@@ -291,7 +291,7 @@ def test_denoising_holds_unseen_noise_against_trained_noise(denoised):
 
 
 def test_the_page_on_denoising_shows_every_claim_and_what_is_missing(denoised):
-    page = (denoised / "docs/denoising.md").read_text()
+    page = " ".join((denoised / "docs/denoising.md").read_text().split())
     claims = pd.read_csv(denoised / "results/claims.csv")
     assert all(claim in page for claim in claims["claim"])
     assert set(claims["verdict"]) <= {"undecided", "the same layers", "not tested"}
@@ -300,7 +300,7 @@ def test_the_page_on_denoising_shows_every_claim_and_what_is_missing(denoised):
     against = pd.read_csv(denoised / "results/baseline-claims.csv")
     assert all(claim in page for claim in against["claim"])
     assert (against["blocks"] == 1).all()
-    assert "\n1 networks were trained without masks" in page
+    assert "1 networks were trained without masks" in page
     assert f"- **Undecided:** {(claims['verdict'] != 'the same layers').sum()} of {len(claims)} claims" in page
     assert "each fine-tuned once for 10 steps." in page
     assert "**Not finished:** 1 of 6 blocks are finished; never run: MAC shuffled within role, over all stages." in page
