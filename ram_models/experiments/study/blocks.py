@@ -150,7 +150,7 @@ def run_blocks(study: Study, store: Store, jobs: Sequence[Job]) -> None:
         done = next(job for job in alike if job.key in finished)
         for job in alike:
             if job.key not in finished:
-                store.repeat(done.key, job.arm.name)
+                store.repeat(done.key, job.arm.name, made_with(study, job))
 
 
 def _of_the_same_parameters(jobs: Sequence[Job]) -> list[list[Job]]:

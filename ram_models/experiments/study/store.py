@@ -121,16 +121,17 @@ class Store:
             self._append("runs.csv", run)
         self._append("scores.csv", scores)
 
-    def repeat(self, key: RunKey, arm: str) -> None:
+    def repeat(self, key: RunKey, arm: str, made_with: str) -> None:
         """Add a finished run once more, as that of another arm which trains the same parameters.
 
         Args:
             key: Of the run.
             arm: Name of the other arm.
+            made_with: Hash of what that arm is made with, whose layers have another order.
         """
         index = list(RunKey._fields)
         scores, runs = (table[table[index].apply(tuple, axis=1) == key] for table in (self.scores(), self.runs()))
-        self.add(scores.assign(arm=arm), runs.assign(arm=arm))
+        self.add(scores.assign(arm=arm, made_with=made_with), runs.assign(arm=arm))
 
     def _read(self, name: str, columns: Sequence[str]) -> pd.DataFrame:
         """A table, empty if nothing was added yet."""

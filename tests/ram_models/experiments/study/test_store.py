@@ -50,10 +50,11 @@ def test_a_run_is_repeated_under_another_name(tmp_path):
     store = Store(tmp_path / "results")
     for arm, seed in (("MAC", 10), ("IG", 10), ("MAC", 11)):
         store.add(made(arm, seed), pd.DataFrame([key(arm, seed)]))
-    store.repeat(key("MAC"), "convolutions")
+    store.repeat(key("MAC"), "convolutions", "b2")
     assert len(store.finished()) == 4
-    assert store.finished()[key("convolutions")] == "a1"
-    assert store.scores().iloc[-1].drop("arm").equals(store.scores().iloc[0].drop("arm"))
+    assert store.finished()[key("convolutions")] == "b2"  # so that it is not refused when the study goes on
+    other = ["arm", "made_with"]
+    assert store.scores().iloc[-1].drop(other).equals(store.scores().iloc[0].drop(other))
     assert store.runs()[["seed", "arm"]].iloc[-1].tolist() == [10, "convolutions"]
 
 
