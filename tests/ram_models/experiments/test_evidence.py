@@ -238,6 +238,7 @@ def verdict(row, margin):
         pytest.param(PAPER, "table5-claims", id="table5"),
         pytest.param(PAPER, "table6-claims", id="table6"),
         pytest.param(DENOISING, "claims", id="denoising"),
+        pytest.param(DENOISING, "baseline-claims", id="denoising, ordinary training"),
     ],
 )
 def test_every_claim_follows_from_the_raw_scores(evidence, name):

@@ -21,6 +21,10 @@ NAMES = sorted(file.stem for file in CONFIGS.glob("*.yaml") if file.stem not in 
 TASKS = {"haze", "rain", "lowlight", "motion_blur", "noise", "blur", "jpeg"}
 
 
+BASELINES = 3
+"""Networks without masks that were trained for the study on denoising."""
+
+
 def parse(*names, options=()):
     recipe = finetune.Config if "finetune" in names[0] else pretrain.Config
     files = [argument for name in names for argument in ("--config", str(CONFIGS / f"{name}.yaml"))]
@@ -138,7 +142,8 @@ def test_the_kept_networks_of_the_denoising_study_are_those_of_its_configuration
     (tmp_path / "train").mkdir()
     config = replace(study("denoising"), data=tmp_path)
     config = replace(config, pretrained=CONFIGS.parents[1] / config.pretrained)
-    trained = config.masked()
+    baselines = [replace(network, ratio=None) for network in config.masked()[:BASELINES]]
+    trained = [*config.masked(), *baselines]
     assert all(networks.weights_file(config, network).is_file() for network in trained)
     for network in trained:
         networks.pretrain(config, network)  # it refuses weights of other settings
