@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from macattr.ranking.importance import LayerImportance
 from macattr.ranking.journal import Journal
@@ -241,3 +242,25 @@ def test_a_method_of_the_same_name_that_was_defined_otherwise_is_another(tmp_pat
         Journal(tmp_path, {"methods": ["own: b"]})
     with pytest.raises(ValueError, match=r"holds a run with methods = own, got mac, own: choose another folder"):
         Journal(tmp_path, {"methods": ["mac: a", "own: a"]})
+
+
+class Photographs:
+    """Six images, one after the other, and the most of them that were held at a time."""
+
+    def __init__(self) -> None:
+        self.given, self.most = [], 0
+
+    def __iter__(self):
+        for _ in range(6):
+            image = torch.rand(3, 8, 8)
+            self.given.append(StorageWeakRef(image.untyped_storage()))
+            self.most = max(self.most, sum(not each.expired() for each in self.given))
+            yield image
+
+
+@pytest.mark.parametrize(("other", "keeps_all"), [("random", False), ("cka", True)])
+def test_images_are_let_go_unless_a_method_reads_all_of_them(network, other, keeps_all):
+    photographs = Photographs()
+    rank_methods(network, photographs, ["conductance", other], n_steps=2)
+    assert (photographs.most == 6) == keeps_all
+    assert photographs.most >= 2
